@@ -1,0 +1,1 @@
+"""What one peer runs in its memory: verified releases, their sessions and functions."""

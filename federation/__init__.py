@@ -1,0 +1,1 @@
+"""What peers agree on: identities, trust, groups, desired state, releases, and the stores behind them."""

@@ -1,0 +1,301 @@
+"""The documents that peers sign or send, as frozen structures with their wire form.
+
+Signed documents travel as DSSE envelopes (https://github.com/secure-systems-lab/dsse, protocol.md): the exact payload
+bytes, their type, and signatures over ``PAE(type, payload)``. Whoever needs the content parses the verified bytes;
+nothing is ever re-serialised to be checked. Times are whole seconds since the epoch, UTC, by federation time.
+
+Decoding is strict: unknown fields are errors, so that a document cannot say more than its reader understands.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from federation.names import Digest, PeerId
+
+DOCUMENT_BYTES_MAX: Final = 4 * 1024 * 1024
+MODELS_PER_EDGE_MAX: Final = 256
+
+Mode = Literal["INTERACTIVE", "ONLINE", "AUTONOMOUS"]
+Kind = Literal["edge", "nameserver", "client"]
+RoleName = Literal["viewer", "operator", "admin"]
+KeyId = str  # hex sha256 of the 32 bytes of the public key
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Signature(Struct, frozen=True, forbid_unknown_fields=True):
+    keyid: KeyId
+    sig: bytes  # base64 on the wire, as msgspec writes bytes
+
+
+class SignedDocument(Struct, frozen=True, forbid_unknown_fields=True, rename={"payload_type": "payloadType"}):
+    """A DSSE envelope. Its content is not to be looked at before a signature was verified."""
+
+    payload: bytes
+    payload_type: str
+    signatures: tuple[Signature, ...]
+
+
+RELEASE_TYPE: Final = "application/vnd.peerage.release.v1+json"
+DESIRED_TYPE: Final = "application/vnd.peerage.desired.v1+json"
+ROOT_TYPE: Final = "application/vnd.peerage.root.v1+json"
+STATEMENT_TYPE: Final = "application/vnd.peerage.statement.v1+json"
+CREDENTIAL_TYPE: Final = "application/vnd.peerage.credential.v1+json"
+
+
+# --- releases -------------------------------------------------------------------------------------------------------
+
+
+class FileEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of a release: its relative path, layer kind (``weight``, ``weight.config``, ``code``, ``dataset``, ``doc``)."""
+
+    path: str
+    kind: str
+    digest: Digest
+    size: Count
+
+
+class TensorSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """An input or output: Open Inference Protocol datatype (``FP32`` …) and shape, -1 for a variable dimension."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class Needs(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a peer must have to run a release. Releases needed by name map to a version condition."""
+
+    memory_bytes: Count | None = None
+    releases: dict[str, str] = {}
+
+
+class ReleaseRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """What a publisher signs. ``manifest`` is the digest of the OCI manifest, which covers every file.
+
+    ``kind``: ``onnx`` (one ONNX weight, functions optional) or ``functions`` (a ``.pql`` alone).
+    ``opset``: operator domain → version; the standard domain is ``ai.onnx``.
+    ``development``: an ephemeral release ``name@dev+<digest8>`` signed by the key of who loads a folder.
+    """
+
+    name: str
+    version: str
+    manifest: Digest
+    manifest_size: Count
+    kind: Literal["onnx", "functions"]
+    files: tuple[FileEntry, ...]
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    opset: dict[str, int] = {}
+    needs: Needs = Needs()
+    licenses: tuple[str, ...] = ()
+    created: int = 0
+    development: bool = False
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(entry.size for entry in self.files)
+
+
+# --- desired and actual state ---------------------------------------------------------------------------------------
+
+
+class DesiredModel(Struct, frozen=True, forbid_unknown_fields=True):
+    """A release that an edge should run. ``record`` is the digest of the payload bytes of its release record."""
+
+    name: str
+    version: str
+    record: Digest
+    group: str
+    assignment: int  # sequence number in the log of the assignment that decided
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+class DesiredState(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the director signs for one edge. See architecture, "The poll", for generation, window and epoch."""
+
+    federation: str
+    edge: PeerId
+    name: str
+    epoch: int
+    generation: int
+    window: int
+    not_before: int
+    expires: int
+    mode: Mode
+    poll_interval: str
+    root_version: int
+    models: Annotated[tuple[DesiredModel, ...], Meta(max_length=MODELS_PER_EDGE_MAX)]
+
+    @property
+    def etag(self) -> str:
+        return f'"{self.epoch}.{self.generation}.{self.window}"'
+
+
+class PollAnswer(Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of a 200 to a poll: the desired state and the release records that it names, all signed."""
+
+    desired: SignedDocument
+    releases: tuple[SignedDocument, ...]
+
+
+class LoadError(Struct, frozen=True, forbid_unknown_fields=True):
+    """Why a model that should run does not: ``model`` is ``name@version``, ``error`` a code."""
+
+    model: str
+    error: str
+    message: str
+    since: int
+
+
+class LoadedEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """A model in an edge's memory. ``origin``: a group's assignment, a person's call, or a development release."""
+
+    name: str
+    version: str
+    record: Digest
+    origin: Literal["group", "manual", "development"]
+    since: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+class ActualState(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """What an edge reports: bounded by the nameserver to REPORT_BYTES_MAX."""
+
+    edge: PeerId
+    epoch: int
+    generation: int
+    mode: Mode
+    loaded: tuple[LoadedEntry, ...]
+    errors: tuple[LoadError, ...] = ()
+    installed: tuple[str, ...] = ()
+    alarms: tuple[str, ...] = ()
+    properties: dict[str, str | int | float | bool] = {}
+    reported: int = 0
+
+
+REPORT_BYTES_MAX: Final = 256 * 1024
+
+
+# --- trust ----------------------------------------------------------------------------------------------------------
+
+
+class TrustedKey(Struct, frozen=True, forbid_unknown_fields=True):
+    """A public key in the root record, with the name that people know it by."""
+
+    key: bytes  # 32 bytes
+    name: str
+
+
+class RootRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which keys speak for the federation. Version n+1 carries valid signatures by the threshold of n and its own."""
+
+    federation: str
+    version: int
+    threshold: Annotated[int, Meta(ge=1)]
+    roots: dict[KeyId, TrustedKey]
+    directors: dict[KeyId, TrustedKey]
+    publishers: dict[KeyId, TrustedKey]
+    created: int
+
+
+class Bundle(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a new peer is handed, once: base64 of this as JSON. ``token`` is one-time; the private key never travels.
+
+    ``root`` is the digest of the payload of the root record in force when the bundle was made: the pin.
+    """
+
+    federation: str
+    addresses: tuple[str, ...]  # "host:port"
+    ca: str  # PEM
+    root: Digest
+    name: str
+    kind: Kind
+    role: RoleName
+    publisher: bool
+    token: str
+    expires: int
+
+
+class JoinRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``proof`` is the Ed25519 signature of the peer's key over PAE(JOIN_TYPE, token + public key + publisher key)."""
+
+    name: str
+    token: str
+    key: bytes
+    publisher_key: bytes | None = None
+    proof: bytes
+
+
+JOIN_TYPE: Final = "application/vnd.peerage.join.v1"
+
+
+class Admission(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The answer to join and renew. ``roots`` are all root records from version 1 (join) so that the pin can be found."""
+
+    federation: str
+    uuid: PeerId
+    name: str
+    kind: Kind
+    role: RoleName
+    certificate: str  # PEM
+    ca: str  # PEM
+    not_after: int
+    roots: tuple[SignedDocument, ...]
+    addresses: tuple[str, ...]
+    time: float  # federation time at the answer
+
+
+class StatementEnvelope(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a caller signs so that other peers run its statement under its own role.
+
+    ``body`` is the digest of the exact bytes of the request (text, params, targets, timeout).
+    """
+
+    federation: str
+    caller: PeerId
+    body: Digest
+    issued: float
+    lifetime_s: float
+    nonce: str
+
+
+class Credential(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The director's word on a caller, short-lived, sent beside a forwarded statement."""
+
+    federation: str
+    uuid: PeerId
+    name: str
+    role: RoleName
+    key: bytes
+    issued: float
+    expires: float
+
+
+_T = TypeVar("_T")
+
+
+def encode(document: Struct) -> bytes:
+    """The JSON bytes of a document; what is signed and sent."""
+    return msgspec.json.encode(document)
+
+
+def decode(raw: bytes, kind: type[_T]) -> _T:
+    """Raises ``msgspec.MsgspecError`` on anything else; callers translate with the name of what they read."""
+    if len(raw) > DOCUMENT_BYTES_MAX:
+        raise msgspec.DecodeError(f"{len(raw)} bytes, expected at most {DOCUMENT_BYTES_MAX}")
+    return msgspec.json.decode(raw, type=kind)

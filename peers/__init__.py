@@ -1,0 +1,1 @@
+"""The running peer: roles, transports, discovery, agent loop, and the public client."""
