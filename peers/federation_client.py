@@ -1,0 +1,373 @@
+"""A peer's side of the federation face: one mutually authenticated HTTP client to the nameserver.
+
+Owns the connection, the list of addresses to try, and the estimate of federation time. Decides nothing: it returns
+what the nameserver said, or raises what went wrong in the classes of :mod:`query.errors`.
+
+Rules: TLS 1.3 with the federation's CA and ``nameserver.peerage.internal`` as the expected name, whatever address
+is dialled; no proxy, no redirect; every call has a time limit; every body read has a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+import aiohttp
+import msgspec
+
+from federation.documents import (
+    DOCUMENT_BYTES_MAX,
+    Admission,
+    JoinRequest,
+    SignedDocument,
+    decode,
+    encode,
+)
+from federation.names import PeerId
+from query.errors import ErrorRecord, PeerProblem, Problem, WorldProblem
+from query.frames import Frame, decode_frame
+
+SERVER_HOSTNAME: Final = "nameserver.peerage.internal"
+CONNECT_TIMEOUT_S: Final = 5.0
+CALL_TIMEOUT_S: Final = 30.0
+READ_TIMEOUT_S: Final = 30.0
+FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
+ERROR_BYTES_MAX: Final = 64 * 1024
+_T = TypeVar("_T")
+
+CLOCK_TOLERANCE_S: Final = 2.0  # the Date header has whole seconds, and travels
+
+
+class Unreachable(WorldProblem):
+    """No address answered."""
+
+    code = "nameserver_unreachable"
+
+
+class UntrustedNameserver(PeerProblem):
+    """What answered does not have a certificate of this federation's CA."""
+
+    code = "wrong_ca"
+
+
+class BadAnswer(WorldProblem):
+    """What answered does not speak as a nameserver does."""
+
+    code = "bad_answer"
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """Body of every refusal and failure on the federation face."""
+
+    error: ErrorRecord
+
+
+@dataclass(frozen=True, slots=True)
+class PollReply:
+    """``body`` is the bytes of a ``PollAnswer`` on 200, None on 304. ``poll_after_s`` is jittered already."""
+
+    status: int
+    etag: str
+    body: bytes | None
+    poll_after_s: float | None
+
+
+class FederationClient:
+    """One peer's connection to its nameserver. Use as an async context manager, inside a running loop.
+
+    ``addresses`` are ``host:port``, tried in order, the last one that worked first.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        context: ssl.SSLContext,
+        *,
+        clock: Callable[[], float] = time.time,
+        clock_offset_s: float = 0.0,
+    ) -> None:
+        self._addresses = list(dict.fromkeys(addresses))
+        self._context = context
+        self._clock = clock
+        self.clock_offset_s = clock_offset_s
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(ssl=self._context, limit=16, keepalive_timeout=300, ssl_shutdown_timeout=0)
+        return aiohttp.ClientSession(connector=connector, trust_env=False, auto_decompress=False)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def use_context(self, context: ssl.SSLContext) -> None:
+        """Connect with another certificate from now on (after a renewal)."""
+        self._context = context
+        if self._session is not None:
+            await self._session.close()
+            self._session = self._open()
+
+    def use_addresses(self, addresses: Sequence[str]) -> None:
+        """Put newly discovered addresses in front of the known ones."""
+        self._addresses = list(dict.fromkeys((*addresses, *self._addresses)))
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(self._addresses)
+
+    def federation_time(self) -> float:
+        """This peer's clock, corrected by what the nameserver told."""
+        return self._clock() + self.clock_offset_s
+
+    # --- the calls ----------------------------------------------------------------------------------------------
+
+    async def join(self, request: JoinRequest) -> Admission:
+        """``POST /v1/join``. Raises the refusal's own class."""
+        return await self._admission("/v1/join", encode(request))
+
+    async def renew(self) -> Admission:
+        """``POST /v1/renew``: a new certificate for the same key; also with an expired one."""
+        return await self._admission("/v1/renew", b"")
+
+    async def poll(self, uuid: PeerId, *, etag: str | None, status: str) -> PollReply:
+        """``GET /v1/edges/{uuid}/desired``. ``status`` is the Peerage-Status header, at most 200 bytes."""
+        headers = {"Peerage-Status": status}
+        if etag:
+            headers["If-None-Match"] = etag
+        async with self.request("GET", f"/v1/edges/{uuid}/desired", headers=headers) as response:
+            after = response.headers.get("Poll-After")
+            body = None if response.status == 304 else await _read(response, DOCUMENT_BYTES_MAX)
+            return PollReply(
+                status=response.status,
+                etag=response.headers.get("ETag", ""),
+                body=body,
+                poll_after_s=_seconds(after),
+            )
+
+    async def report(self, uuid: PeerId, body: bytes) -> None:
+        """``PUT /v1/edges/{uuid}/report``; returns once it is durable there."""
+        async with self.request("PUT", f"/v1/edges/{uuid}/report", body=body):
+            pass
+
+    async def root(self, version: int) -> SignedDocument:
+        """``GET /v1/root/{version}``."""
+        async with self.request("GET", f"/v1/root/{version}") as response:
+            return _decoded(await _read(response, DOCUMENT_BYTES_MAX), SignedDocument, "a root record")
+
+    @asynccontextmanager
+    async def query(
+        self, body: bytes, *, envelope: SignedDocument | None = None
+    ) -> AsyncIterator[AsyncIterator[Frame]]:
+        """``POST /v1/query``; gives the frames as they arrive. Leaving the block early cancels the statement."""
+        headers = {"Content-Type": "application/json"}
+        if envelope is not None:
+            headers["Peerage-Envelope"] = header_of(envelope)
+        async with self.request("POST", "/v1/query", body=body, headers=headers, endless=True) as response:
+            yield frames_of(response)
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, *, headers: dict[str, str] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A ``GET`` whose body the caller reads and bounds itself. Statuses from 400 on raise."""
+        async with self.request("GET", path, headers=headers, endless=True) as response:
+            yield response
+
+    @asynccontextmanager
+    async def uplink(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """The WebSocket that carries queries and nudges. Raises as every other call does."""
+        problem: Problem = Unreachable("no nameserver address is known")
+        for address in tuple(self._addresses):
+            try:
+                socket = await self._connected().ws_connect(
+                    f"wss://{address}/v1/uplink",
+                    server_hostname=SERVER_HOSTNAME,
+                    heartbeat=20.0,
+                    max_msg_size=FRAME_BYTES_MAX,
+                    autoping=True,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
+                )
+            except aiohttp.WSServerHandshakeError as error:
+                if error.status == 403:
+                    # The handshake's body is gone; an ordinary call reads the class of the same refusal.
+                    async with self.request("GET", "/v1/whoami"):
+                        pass
+                raise BadAnswer(f"{address} refused the uplink with status {error.status}") from error
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                problem = _translated(error, address)
+                continue
+            self._prefer(address)
+            async with socket:
+                yield socket
+            return
+        raise problem
+
+    # --- requests -----------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        endless: bool = False,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """One call. A body that was sent to one address is not sent to another: only dialling is tried in turn."""
+        limits = aiohttp.ClientTimeout(
+            total=None if endless else CALL_TIMEOUT_S,
+            connect=CONNECT_TIMEOUT_S,
+            sock_read=None if endless else READ_TIMEOUT_S,
+        )
+        problem: Problem = Unreachable("no nameserver address is known")
+        for address in tuple(self._addresses):
+            try:
+                response = await self._connected().request(
+                    method,
+                    f"https://{address}{path}",
+                    data=body,
+                    headers=headers,
+                    server_hostname=SERVER_HOSTNAME,
+                    allow_redirects=False,
+                    timeout=limits,
+                )
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+                problem = _translated(error, address)
+                continue
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                raise _translated(error, address) from error
+            self._prefer(address)
+            self._learn_time(response)
+            try:
+                if response.status >= 300 and response.status != 304:
+                    raise await _refusal(response)
+                yield response
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise _translated(error, address) from error
+            finally:
+                response.release()
+            return
+        raise problem
+
+    async def _admission(self, path: str, body: bytes) -> Admission:
+        async with self.request("POST", path, body=body) as response:
+            admission = _decoded(await _read(response, DOCUMENT_BYTES_MAX), Admission, "an admission")
+        self.clock_offset_s = admission.time - self._clock()
+        return admission
+
+    def _connected(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = self._open()
+        return self._session
+
+    def _prefer(self, address: str) -> None:
+        if self._addresses[0] != address:
+            self._addresses.remove(address)
+            self._addresses.insert(0, address)
+
+    def _learn_time(self, response: aiohttp.ClientResponse) -> None:
+        told = response.headers.get("Date")
+        if told is None:
+            return
+        try:
+            offset = email.utils.parsedate_to_datetime(told).timestamp() + 0.5 - self._clock()
+        except ValueError:
+            return
+        if abs(offset - self.clock_offset_s) > CLOCK_TOLERANCE_S:
+            self.clock_offset_s = offset
+
+
+async def frames_of(response: aiohttp.ClientResponse) -> AsyncIterator[Frame]:
+    """The frames of an answer, one line each. Raises :class:`BadAnswer` when it ends inside a line."""
+    pending = bytearray()
+    async for chunk in response.content.iter_any():
+        pending += chunk
+        if b"\n" in chunk:
+            *lines, rest = pending.split(b"\n")
+            pending = bytearray(rest)
+            for line in lines:
+                if line:
+                    yield _frame(bytes(line))
+        if len(pending) > FRAME_BYTES_MAX:
+            raise BadAnswer(f"a frame of more than {FRAME_BYTES_MAX} bytes")
+    if pending.strip():
+        raise BadAnswer("the answer ended inside a frame")
+
+
+def header_of(document: SignedDocument) -> str:
+    """A signed document as a header's value: its JSON has no line breaks and only ASCII."""
+    return encode(document).decode("ascii")
+
+
+def _frame(line: bytes) -> Frame:
+    try:
+        return decode_frame(line)
+    except msgspec.MsgspecError as error:
+        raise BadAnswer(f"expected a frame, found {line[:80]!r}: {error}") from error
+
+
+def _decoded(raw: bytes, kind: type[_T], what: str) -> _T:
+    try:
+        return decode(raw, kind)
+    except msgspec.MsgspecError as error:
+        raise BadAnswer(f"expected {what}, found {raw[:80]!r}: {error}") from error
+
+
+async def _read(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > bytes_max:
+            raise BadAnswer(f"an answer of more than {bytes_max} bytes")
+    return bytes(body)
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> Problem:
+    try:
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            raw = await _read(response, ERROR_BYTES_MAX)
+        return Problem.from_record(msgspec.json.decode(raw, type=ErrorBody).error)
+    except (msgspec.MsgspecError, BadAnswer):
+        return BadAnswer(f"status {response.status} from {response.url.host}:{response.url.port}{response.url.path}")
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        return None if text is None else max(0.0, float(text))
+    except ValueError:
+        return None
+
+
+def _translated(error: BaseException, address: str) -> Problem:
+    """A foreign exception as one of ours, naming the address."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return UntrustedNameserver(
+                f"{address} is not this federation's nameserver: {cause.verify_message}",
+                hint="another federation's nameserver listens there, or this home's ca.crt is not its CA",
+            )
+        cause = cause.__cause__ or getattr(cause, "os_error", None)
+    if isinstance(error, ssl.SSLError) or isinstance(getattr(error, "os_error", None), ssl.SSLError):
+        return UntrustedNameserver(f"{address} ended the TLS handshake: {error}")
+    if isinstance(error, TimeoutError):
+        return Unreachable(f"no answer from {address} in time")
+    return Unreachable(f"cannot reach {address}: {error}")

@@ -1,0 +1,125 @@
+"""The edge's end of its uplink: keep it open while INTERACTIVE, run what comes down it, send frames up.
+
+Rules: a statement runs in a task of its own, stops when it is cancelled, when its time is up, or when the uplink
+ends; at most ``STATEMENTS_MAX`` run at once; frames wait for credit, so that one slow reader stops one statement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any, Protocol
+
+import aiohttp
+import msgspec
+
+from peers.federation_client import FederationClient
+from peers.uplink_messages import (
+    CREDIT_FRAMES,
+    DOWNWARD,
+    ENCODER,
+    STATEMENTS_MAX,
+    CancelMessage,
+    CreditMessage,
+    FrameMessage,
+    NudgeMessage,
+    StatementMessage,
+)
+from query.errors import Problem
+from query.frames import Frame, encode_frame
+
+log = logging.getLogger("peerage.uplink")
+
+
+class Executor(Protocol):
+    """What runs a statement that another peer carried here."""
+
+    def carried(self, message: StatementMessage) -> AsyncIterator[Frame]: ...
+
+
+class UplinkClient:
+    """Use :meth:`hold` as one task of the edge."""
+
+    def __init__(
+        self,
+        client: FederationClient,
+        executor: Executor,
+        *,
+        on_nudge: Callable[[], None],
+        pause: Callable[[int], float],
+    ) -> None:
+        """``pause(attempt)`` gives the seconds to wait before the next attempt, jittered."""
+        self._client = client
+        self._executor = executor
+        self._on_nudge = on_nudge
+        self._pause = pause
+        self._connected = asyncio.Event()
+
+    @property
+    def connected(self) -> bool:
+        return self._connected.is_set()
+
+    async def hold(self) -> None:
+        """Connect, serve, connect again, until cancelled."""
+        attempt = 0
+        while True:
+            try:
+                async with self._client.uplink() as socket:
+                    attempt = 0
+                    self._connected.set()
+                    log.info("uplink_open")
+                    self._on_nudge()  # whatever changed while there was no uplink
+                    await self._serve(socket)
+                    log.info("uplink_closed", extra={"close_code": socket.close_code})
+            except Problem as problem:
+                log.info("uplink_failed", extra={"code": problem.code, "reason": problem.message})
+            finally:
+                self._connected.clear()
+            attempt += 1
+            await asyncio.sleep(self._pause(attempt))
+
+    async def _serve(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        running: dict[int, tuple[asyncio.Task[None], asyncio.Semaphore]] = {}
+        async with asyncio.TaskGroup() as tasks:
+            try:
+                async for message in socket:
+                    if message.type is not aiohttp.WSMsgType.TEXT:
+                        continue
+                    match DOWNWARD.decode(message.data):
+                        case StatementMessage() as statement if len(running) < STATEMENTS_MAX:
+                            credit = asyncio.Semaphore(CREDIT_FRAMES)
+                            task = tasks.create_task(self._run(socket, statement, credit))
+                            running[statement.id] = (task, credit)
+                            task.add_done_callback(partial(_forget, running, statement.id))
+                        case CreditMessage(id=number, frames=frames) if number in running:
+                            for _ in range(min(frames, CREDIT_FRAMES)):
+                                running[number][1].release()
+                        case CancelMessage(id=number) if number in running:
+                            running[number][0].cancel()
+                        case NudgeMessage():
+                            self._on_nudge()
+                        case _:
+                            pass
+            except msgspec.MsgspecError as error:
+                log.warning("uplink_garbage", extra={"reason": str(error)})
+                await socket.close(code=1007)
+            finally:
+                for task, _ in tuple(running.values()):
+                    task.cancel()
+
+    async def _run(
+        self, socket: aiohttp.ClientWebSocketResponse, message: StatementMessage, credit: asyncio.Semaphore
+    ) -> None:
+        try:
+            async for frame in self._executor.carried(message):
+                await credit.acquire()
+                raw = msgspec.Raw(encode_frame(frame))
+                await socket.send_str(ENCODER.encode(FrameMessage(message.id, raw)).decode())
+        except ConnectionError as error:
+            log.info("uplink_lost", extra={"reason": str(error)})
+
+
+def _forget(running: dict[int, Any], number: int, _: asyncio.Task[None]) -> None:
+    running.pop(number, None)

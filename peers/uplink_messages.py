@@ -1,0 +1,60 @@
+"""What travels on an uplink: one JSON object a WebSocket message.
+
+    nameserver → edge     statement, credit, cancel, nudge
+    edge → nameserver     frame
+
+``id`` numbers the statements of one uplink. An edge may have :data:`CREDIT_FRAMES` frames of a statement under way;
+the nameserver gives credit back as its reader takes them, so a slow reader slows one statement, not the uplink.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from federation.documents import SignedDocument
+
+CREDIT_FRAMES: Final = 256
+STATEMENTS_MAX: Final = 256  # under way on one uplink
+
+
+class StatementMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="message", tag="statement"):
+    """Run statement number ``index`` of the request ``body`` here, as the caller that the envelope proves.
+
+    ``variables`` are session variables that the envelope does not cover, encoded as in frames: with any of them, or
+    without an envelope, the statement runs as the peer that carries it. ``time_left_s`` can only shorten.
+    """
+
+    id: int
+    body: bytes
+    index: int
+    time_left_s: float
+    variables: dict[str, Any] = {}
+    envelope: SignedDocument | None = None
+    credential: SignedDocument | None = None
+
+
+class CreditMessage(msgspec.Struct, frozen=True, tag_field="message", tag="credit"):
+    id: int
+    frames: int
+
+
+class CancelMessage(msgspec.Struct, frozen=True, tag_field="message", tag="cancel"):
+    id: int
+
+
+class NudgeMessage(msgspec.Struct, frozen=True, tag_field="message", tag="nudge"):
+    """Poll now: something that touches this edge has changed."""
+
+
+class FrameMessage(msgspec.Struct, frozen=True, tag_field="message", tag="frame"):
+    id: int
+    frame: msgspec.Raw
+
+
+Downward: TypeAlias = StatementMessage | CreditMessage | CancelMessage | NudgeMessage
+
+DOWNWARD: Final[msgspec.json.Decoder[Downward]] = msgspec.json.Decoder(Downward)
+UPWARD: Final[msgspec.json.Decoder[FrameMessage]] = msgspec.json.Decoder(FrameMessage)
+ENCODER: Final = msgspec.json.Encoder()

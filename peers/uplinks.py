@@ -1,0 +1,194 @@
+"""The nameserver's ends of the uplinks: which edges can be asked right now, and asking them.
+
+Owns the open WebSockets, one an edge (a newer one replaces an older), and the statements under way on each.
+
+Rules: asking is a context: leaving it cancels on the edge whatever has not ended. A lost uplink ends every statement
+under way on it with :class:`UplinkLost`. Nudges leave at a bounded rate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import msgspec
+from aiohttp import WSMsgType, web
+
+from federation.names import PeerId
+from peers.uplink_messages import (
+    CREDIT_FRAMES,
+    ENCODER,
+    STATEMENTS_MAX,
+    UPWARD,
+    CancelMessage,
+    CreditMessage,
+    NudgeMessage,
+    StatementMessage,
+)
+from query.errors import WorldProblem
+from query.frames import EndFrame, Frame, decode_frame
+
+NUDGES_PER_S: Final = 5000
+CREDIT_STEP: Final = CREDIT_FRAMES // 2
+SEND_TIMEOUT_S: Final = 10.0
+
+log = logging.getLogger("peerage.uplink")
+
+
+class UplinkLost(WorldProblem):
+    """The edge's connection ended while it was being asked."""
+
+    code = "uplink_lost"
+
+
+class UplinkBusy(WorldProblem):
+    """Too many statements are under way on one uplink."""
+
+    code = "uplink_busy"
+
+
+class Uplink:
+    """One open WebSocket to an edge."""
+
+    def __init__(self, socket: web.WebSocketResponse) -> None:
+        self._socket = socket
+        self._ids = itertools.count(1)
+        self._asked: dict[int, asyncio.Queue[Frame | None]] = {}
+
+    async def close(self) -> None:
+        await self._socket.close(code=4001, message=b"replaced by a newer uplink")
+
+    async def receive(self) -> None:
+        """Hand arriving frames to their statements until the socket ends."""
+        try:
+            async for message in self._socket:
+                if message.type is not WSMsgType.TEXT:
+                    continue
+                try:
+                    arrived = UPWARD.decode(message.data)
+                    frame = decode_frame(bytes(arrived.frame))
+                except msgspec.MsgspecError as error:
+                    log.warning("uplink_garbage", extra={"reason": str(error)})
+                    await self._socket.close(code=1007)
+                    return
+                queue = self._asked.get(arrived.id)
+                if queue is not None:
+                    try:
+                        queue.put_nowait(frame)
+                    except asyncio.QueueFull:  # more frames than it had credit for
+                        log.warning("uplink_overrun", extra={"statement": arrived.id})
+                        await self._socket.close(code=1008)
+                        return
+        finally:
+            for queue in self._asked.values():
+                if queue.full():
+                    queue.get_nowait()
+                queue.put_nowait(None)
+
+    async def send(self, message: msgspec.Struct) -> None:
+        """Raises :class:`UplinkLost` when the edge does not take it in time."""
+        try:
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                await self._socket.send_str(ENCODER.encode(message).decode())
+        except (ConnectionError, TimeoutError) as error:
+            raise UplinkLost("the uplink ended") from error
+
+    @asynccontextmanager
+    async def ask(self, make: Callable[[int], StatementMessage]) -> AsyncIterator[AsyncIterator[Frame]]:
+        if len(self._asked) >= STATEMENTS_MAX:
+            raise UplinkBusy(f"{STATEMENTS_MAX} statements are under way on this edge's uplink")
+        number = next(self._ids)
+        queue: asyncio.Queue[Frame | None] = asyncio.Queue(CREDIT_FRAMES + 8)
+        self._asked[number] = queue
+        ended = False
+
+        async def frames() -> AsyncIterator[Frame]:
+            nonlocal ended
+            taken = 0
+            while not ended:
+                frame = await queue.get()
+                if frame is None:
+                    ended = True
+                    raise UplinkLost("the uplink ended before the answer did")
+                taken += 1
+                if taken == CREDIT_STEP:
+                    taken = 0
+                    await self.send(CreditMessage(number, CREDIT_STEP))
+                if isinstance(frame, EndFrame):
+                    ended = True
+                yield frame
+
+        try:
+            await self.send(make(number))
+            yield frames()
+        finally:
+            del self._asked[number]
+            if not ended and not self._socket.closed:
+                try:
+                    await asyncio.shield(self.send(CancelMessage(number)))
+                except UplinkLost:
+                    pass
+
+
+class Uplinks:
+    """All edges that can be asked now."""
+
+    def __init__(self) -> None:
+        self._open: dict[PeerId, Uplink] = {}
+        self._to_nudge: asyncio.Queue[PeerId] = asyncio.Queue()
+        self._queued: set[PeerId] = set()
+
+    def connected(self, uuid: PeerId) -> bool:
+        return uuid in self._open
+
+    def all_connected(self) -> tuple[PeerId, ...]:
+        return tuple(self._open)
+
+    def uplink(self, uuid: PeerId) -> Uplink | None:
+        return self._open.get(uuid)
+
+    async def serve(self, uuid: PeerId, socket: web.WebSocketResponse) -> None:
+        """Hold one edge's uplink until it ends."""
+        uplink = Uplink(socket)
+        older = self._open.get(uuid)
+        self._open[uuid] = uplink
+        if older is not None:
+            await older.close()
+        try:
+            await uplink.receive()
+        finally:
+            if self._open.get(uuid) is uplink:
+                del self._open[uuid]
+
+    async def drop(self, uuid: PeerId) -> None:
+        """End the uplink of an edge that was removed or left INTERACTIVE."""
+        uplink = self._open.get(uuid)
+        if uplink is not None:
+            await uplink.close()
+
+    async def close(self) -> None:
+        for uplink in tuple(self._open.values()):
+            await uplink.close()
+
+    def nudge(self, uuid: PeerId) -> None:
+        """Ask for a poll soon; several before it leaves are one."""
+        if uuid in self._open and uuid not in self._queued:
+            self._queued.add(uuid)
+            self._to_nudge.put_nowait(uuid)
+
+    async def pace_nudges(self) -> None:
+        """Send the nudges, at most :data:`NUDGES_PER_S` a second. Runs until cancelled."""
+        while True:
+            uuid = await self._to_nudge.get()
+            self._queued.discard(uuid)
+            uplink = self._open.get(uuid)
+            if uplink is not None:
+                try:
+                    await uplink.send(NudgeMessage())
+                except UplinkLost:
+                    continue
+            await asyncio.sleep(1 / NUDGES_PER_S)
