@@ -30,6 +30,7 @@ class SchemaFrame(msgspec.Struct, frozen=True, tag_field="frame", tag="schema", 
     statement: int
     columns: tuple[Column, ...]
     plot: str | None = None
+    query: str = ""  # the id that cancels this statement
 
 
 class RowFrame(msgspec.Struct, frozen=True, tag_field="frame", tag="row", omit_defaults=True):

@@ -1,0 +1,120 @@
+"""HTTP answers that both faces of a peer give in the same way: errors, bodies read within a deadline, frames.
+
+Rules: every error has the body ``{"error": {"code", "message", …}}`` and a status that agrees with it; a body is read
+under a size limit and our own deadline, since aiohttp never ends a half-sent one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from query.errors import (
+    DeadlinePassed,
+    Forbidden,
+    InternalProblem,
+    LimitExceeded,
+    PeerProblem,
+    Problem,
+    UnknownName,
+    UserProblem,
+    WorldProblem,
+)
+from query.frames import Frame, encode_frame
+
+BODY_DEADLINE_S: Final = 15.0
+RETRY_AFTER_S: Final = 5
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+log = logging.getLogger("peerage.http")
+
+
+class TooBusy(WorldProblem):
+    """More of one kind of request than this peer takes at once."""
+
+    code = "too_busy"
+
+
+def status_of(problem: Problem) -> int:
+    """The HTTP status that agrees with a problem's class."""
+    match problem:
+        case TooBusy():
+            return 429
+        case UnknownName():
+            return 404
+        case LimitExceeded():
+            return 413
+        case DeadlinePassed():
+            return 408
+        case Forbidden() | PeerProblem():
+            return 403
+        case UserProblem():
+            return 400
+        case WorldProblem():
+            return 503
+        case _:
+            return 500
+
+
+def error_answer(problem: Problem, *, status: int | None = None) -> web.Response:
+    status = status or status_of(problem)
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else None
+    body = msgspec.json.encode({"error": problem.record()})
+    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+
+
+def told(handler: Answer) -> Answer:
+    """Problems that a handler raises become answers; anything else is ours, logged and told without detail."""
+
+    @functools.wraps(handler)
+    async def answering(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except Problem as problem:
+            return error_answer(problem)
+        except (web.HTTPException, ConnectionError):
+            raise
+        except Exception:
+            log.exception("request_failed", extra={"path": request.path})
+            return error_answer(InternalProblem("this peer failed to answer; its log has the cause"))
+
+    return answering
+
+
+def not_found(request: web.Request) -> web.Response:
+    return error_answer(UnknownName(f"no {request.method} {request.path} on this face"), status=404)
+
+
+async def body_of(request: web.Request, *, bytes_max: int, deadline_s: float = BODY_DEADLINE_S) -> bytes:
+    """The whole body. Raises :class:`LimitExceeded` or :class:`DeadlinePassed`; the connection then ends."""
+    declared = request.content_length
+    if declared is not None and declared > bytes_max:
+        raise LimitExceeded(f"a body of {declared} bytes, expected at most {bytes_max}")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(deadline_s):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > bytes_max:
+                    raise LimitExceeded(f"a body of more than {bytes_max} bytes")
+    except TimeoutError as error:
+        raise DeadlinePassed(f"the body did not end within {deadline_s:g} s; {len(body)} bytes came") from error
+    return bytes(body)
+
+
+async def stream_frames(request: web.Request, frames: AsyncIterator[Frame], *, query: str) -> web.StreamResponse:
+    """Frames as JSON lines, each written as soon as it is there. A reader that leaves ends the iterator."""
+    response = web.StreamResponse(headers={"Peerage-Query": query, "Cache-Control": "no-store"})
+    response.content_type = "application/x-ndjson"
+    await response.prepare(request)
+    async for frame in frames:
+        await response.write(encode_frame(frame) + b"\n")
+    await response.write_eof()
+    return response

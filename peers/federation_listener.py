@@ -1,0 +1,288 @@
+"""The nameserver's federation face: every route that other peers and remote clients call, over TLS.
+
+    POST /v1/join                  a bundle's token and a key → certificate         no certificate needed
+    POST /v1/renew                 a certificate, even an expired one → a new one
+    GET  /v1/edges/{uuid}/desired  the poll
+    PUT  /v1/edges/{uuid}/report   the actual state
+    GET  /v1/root/{version}        a root record
+    GET  /v1/uplink                WebSocket: statements and nudges for an INTERACTIVE edge
+    POST /v1/query                 a statement, frames as JSON lines
+    GET  /v1/whoami                who the caller is admitted as
+    /v2/                           the model repository
+
+Decides nothing: admission, the poll's answer and every change are pure functions elsewhere. Rules: each request is
+admitted anew against the roster, so a removal holds at once; kinds of request have limits of their own.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import aclosing
+from typing import Final, Protocol
+
+import msgspec
+from aiohttp import web
+
+from federation import commands
+from federation.admission import Purpose, admit
+from federation.certificate_reading import PeerCertificate
+from federation.documents import (
+    REPORT_BYTES_MAX,
+    ActualState,
+    Admission,
+    JoinRequest,
+    SignedDocument,
+    decode,
+    encode,
+)
+from federation.errors import WrongRole
+from federation.members import Member
+from federation.names import PeerId, digest_of
+from federation.polling import Director
+from federation.store import FederationStore
+from peers.answers import TooBusy, body_of, not_found, stream_frames, told
+from peers.presence import ContactBook
+from peers.throttle import Throttle
+from peers.uplinks import Uplinks
+from query.declarations import Caller, Role
+from query.errors import UnknownName, UserProblem
+from query.frames import Frame
+
+JOIN_BYTES_MAX: Final = 64 * 1024
+QUERY_BYTES_MAX: Final = 64 * 1024 * 1024
+JOINS_PER_S: Final = 20.0
+JOINS_BURST: Final = 100
+CERTIFICATES_MAX: Final = 200_000  # parsed ones, remembered by serial number
+
+log = logging.getLogger("peerage.federation")
+
+
+class Issuer(Protocol):
+    """Makes the certificate of an admitted key: PEM and its end, seconds since the epoch."""
+
+    def issue(self, member: Member, *, now: float) -> tuple[str, int]: ...
+
+    @property
+    def authority(self) -> str:
+        """The CA's certificate, PEM."""
+        ...
+
+
+class StatementRunner(Protocol):
+    def run(
+        self, body: bytes, *, caller: Caller, query: str, envelope: SignedDocument | None
+    ) -> AsyncIterator[Frame]: ...
+
+    def new_query(self) -> str: ...
+
+
+class FederationListener:
+    """The routes and what they need. ``application()`` is served by the composition."""
+
+    def __init__(
+        self,
+        *,
+        store: FederationStore,
+        director: Director,
+        issuer: Issuer,
+        uplinks: Uplinks,
+        contacts: ContactBook,
+        statements: StatementRunner,
+        addresses: Callable[[], tuple[str, ...]],
+        clock: Callable[[], float],
+        repository: Iterable[web.RouteDef] = (),
+    ) -> None:
+        self._store = store
+        self._director = director
+        self._issuer = issuer
+        self._uplinks = uplinks
+        self._contacts = contacts
+        self._statements = statements
+        self._addresses = addresses
+        self._clock = clock
+        self._repository = tuple(repository)
+        self._certificates: dict[str, PeerCertificate] = {}
+        self._joins = Throttle(JOINS_PER_S, JOINS_BURST)
+        self._random = random.Random()  # noqa: S311 — jitter, not a secret
+
+    def application(self) -> web.Application:
+        application = web.Application(client_max_size=QUERY_BYTES_MAX)
+        application.add_routes(
+            [
+                web.get("/v1/edges/{uuid}/desired", told(self._poll), allow_head=False),
+                web.put("/v1/edges/{uuid}/report", told(self._report)),
+                web.get("/v1/root/{version}", told(self._root)),
+                web.get("/v1/whoami", told(self._whoami)),
+                web.get("/v1/uplink", told(self._uplink)),
+                web.post("/v1/query", told(self._query)),
+                web.post("/v1/join", told(self._join)),
+                web.post("/v1/renew", told(self._renew)),
+                *self._repository,
+            ]
+        )
+        application.router.add_route("*", "/{rest:.*}", told(self._unknown))
+        return application
+
+    # --- who calls ----------------------------------------------------------------------------------------------
+
+    def member(self, request: web.Request, purpose: Purpose = Purpose.ORDINARY) -> Member:
+        """The member that the request's certificate proves, admitted now. Raises a refusal with its class."""
+        return admit(self._certificate(request), self._store.state, now=self._clock(), purpose=purpose)
+
+    def _certificate(self, request: web.Request) -> PeerCertificate | None:
+        transport = request.transport
+        shown = transport.get_extra_info("peercert") if transport is not None else None
+        if not shown:
+            return None
+        known = self._certificates.get(shown["serialNumber"])
+        if known is None:
+            known = PeerCertificate.from_peercert(shown)
+            if len(self._certificates) >= CERTIFICATES_MAX:
+                self._certificates.clear()
+            self._certificates[shown["serialNumber"]] = known
+        return known
+
+    def _own_edge(self, request: web.Request) -> Member:
+        member = self.member(request)
+        if member.uuid != request.match_info["uuid"] or member.kind != "edge":
+            raise WrongRole(f'"{member.name}" may not speak for edge {request.match_info["uuid"][:64]}')
+        return member
+
+    # --- edges --------------------------------------------------------------------------------------------------
+
+    async def _poll(self, request: web.Request) -> web.StreamResponse:
+        member = self._own_edge(request)
+        now = self._clock()
+        headers = request.headers
+        reply = self._director.answer(member.uuid, headers.get("If-None-Match"), now=now, draw=self._random.random())
+        self._contacts.polled(
+            member.uuid, now=now, status=headers.get("Peerage-Status", ""), poll_after_s=reply.poll_after_s
+        )
+        told_headers = {"ETag": reply.etag, "Poll-After": f"{reply.poll_after_s:.3f}"}
+        if reply.body is None:
+            return web.Response(status=304, headers=told_headers)
+        return web.Response(body=reply.body, headers=told_headers, content_type="application/json")
+
+    async def _report(self, request: web.Request) -> web.StreamResponse:
+        member = self._own_edge(request)
+        raw = await body_of(request, bytes_max=REPORT_BYTES_MAX)
+        try:
+            actual = decode(raw, ActualState)
+        except msgspec.MsgspecError as error:
+            raise UserProblem(f'expected an actual state from "{member.name}": {error}') from error
+        if actual.edge != member.uuid:
+            raise WrongRole(f'"{member.name}" reported for another edge, {actual.edge}')
+        now = self._clock()
+        self._store.reports.put(member.uuid, raw, digest=digest_of(raw), now=now)
+        self._contacts.seen(member.uuid, now=now)
+        return web.Response(status=204)
+
+    async def _root(self, request: web.Request) -> web.StreamResponse:
+        self.member(request)
+        text = request.match_info["version"]
+        documents = self._store.state.root_documents
+        if not text.isdecimal() or not 1 <= int(text) <= len(documents):
+            raise UnknownName(f"no root record {text[:20]!r}: the newest is {len(documents)}")
+        return web.Response(body=encode(documents[int(text) - 1]), content_type="application/json")
+
+    async def _uplink(self, request: web.Request) -> web.StreamResponse:
+        member = self.member(request)
+        if member.kind != "edge":
+            raise WrongRole(f'"{member.name}" is a {member.kind}; only an edge holds an uplink')
+        socket = web.WebSocketResponse(heartbeat=20.0, max_msg_size=QUERY_BYTES_MAX, compress=False)
+        await socket.prepare(request)
+        log.info("uplink_open", extra={"edge": member.name})
+        self._contacts.seen(member.uuid, now=self._clock())
+        try:
+            await self._uplinks.serve(member.uuid, socket)
+        finally:
+            self._contacts.seen(member.uuid, now=self._clock())
+            log.info("uplink_closed", extra={"edge": member.name})
+        return socket
+
+    # --- statements ---------------------------------------------------------------------------------------------
+
+    async def _whoami(self, request: web.Request) -> web.StreamResponse:
+        member = self.member(request)
+        return web.json_response({"name": member.name, "kind": member.kind, "role": member.role, "uuid": member.uuid})
+
+    async def _query(self, request: web.Request) -> web.StreamResponse:
+        member = self.member(request)
+        body = await body_of(request, bytes_max=QUERY_BYTES_MAX)
+        carried = request.headers.get("Peerage-Envelope")
+        try:
+            envelope = decode(carried.encode(), SignedDocument) if carried else None
+        except msgspec.MsgspecError as error:
+            raise UserProblem(f"expected a signed envelope in Peerage-Envelope: {error}") from error
+        caller = caller_of(member)
+        query = self._statements.new_query()
+        async with aclosing(self._statements.run(body, caller=caller, query=query, envelope=envelope)) as frames:  # type: ignore[type-var]
+            return await stream_frames(request, frames, query=query)
+
+    # --- joining ------------------------------------------------------------------------------------------------
+
+    async def _join(self, request: web.Request) -> web.StreamResponse:
+        if not self._joins.take(self._clock()):
+            raise TooBusy("too many join attempts; try again shortly")
+        raw = await body_of(request, bytes_max=JOIN_BYTES_MAX)
+        try:
+            asked = decode(raw, JoinRequest)
+        except msgspec.MsgspecError as error:
+            raise UserProblem(f"expected a join request: {error}") from error
+        now = self._clock()
+        state = self._store.state
+        try:
+            events = commands.join(state, asked, now=now)
+        except Exception as refusal:
+            log.warning("join_refused", extra={"peer_name": asked.name, "code": getattr(refusal, "code", "internal")})
+            raise
+        self._store.append(events, caller=asked.name, now=now)
+        member = self._store.state.member_named(asked.name)
+        log.info("joined", extra={"peer_name": member.name, "uuid": member.uuid})
+        return self._admitted(member, now)
+
+    async def _renew(self, request: web.Request) -> web.StreamResponse:
+        member = self.member(request, Purpose.RENEW)
+        now = self._clock()
+        log.info("renewed", extra={"peer_name": member.name, "uuid": member.uuid})
+        return self._admitted(member, now)
+
+    def _admitted(self, member: Member, now: float) -> web.Response:
+        certificate, not_after = self._issuer.issue(member, now=now)
+        answer = Admission(
+            federation=self._store.state.federation,
+            uuid=PeerId(member.uuid),
+            name=member.name,
+            kind=member.kind,
+            role=member.role,
+            certificate=certificate,
+            ca=self._issuer.authority,
+            not_after=not_after,
+            roots=tuple(self._store.state.root_documents),
+            addresses=self._addresses(),
+            time=now,
+        )
+        return web.Response(body=encode(answer), content_type="application/json")
+
+    async def _unknown(self, request: web.Request) -> web.StreamResponse:
+        self.member(request)
+        return not_found(request)
+
+
+def caller_of(member: Member) -> Caller:
+    """The caller that a member is on the nameserver, and wherever the director vouches for it."""
+    return Caller(name=member.name, role=Role[member.role.upper()], uuid=member.uuid)
+
+
+def refused_handshakes(counter: Callable[[str, str], None]) -> Callable[[ssl.SSLError, str], None]:
+    """Count and log a handshake that ended: ``tls_refused(address, reason)``."""
+
+    def refused(error: ssl.SSLError, address: str) -> None:
+        reason = error.reason or str(error)
+        log.warning("tls_refused", extra={"address": address, "reason": reason})
+        counter(address, reason)
+
+    return refused
