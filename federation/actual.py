@@ -1,0 +1,260 @@
+"""An edge as it is, what it can do next, and how that can end: the values of the edge's turn.
+
+Owns their form in memory and on disk (:class:`Saved`, JSON), and what follows from them alone: the report, and which
+releases are still needed. Decides nothing; see :mod:`federation.reconciliation`.
+
+Rules: values are never written to, also the mappings in them; every change makes a new one. All mappings are bounded
+by ``MODELS_PER_EDGE_MAX`` names and the constants here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from federation.documents import ActualState, DesiredState, LoadedEntry, LoadError, Mode
+from federation.names import Digest, PeerId, digest_of
+
+VERDICTS_MAX: Final = 1024
+ERRORS_MAX: Final = 512
+ALARMS_MAX: Final = 16
+MESSAGE_LENGTH_MAX: Final = 500
+
+Origin = Literal["group", "manual", "development"]
+
+
+class Run(Struct, frozen=True, tag="run", omit_defaults=True):
+    """An unfinished way into memory: fetch, verify, load, as far as it has not come yet."""
+
+    name: str
+    version: str
+    record: Digest
+    origin: Origin
+    attempts: int = 0
+    retry_at: float = 0.0
+    since: int = 0  # when it was loaded, for a goal that restores
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+class Stop(Struct, frozen=True, tag="stop", omit_defaults=True):
+    """An unfinished way out of memory."""
+
+    name: str
+    origin: Origin
+
+
+Goal: TypeAlias = Run | Stop
+
+
+class Verdict(Struct, frozen=True, omit_defaults=True):
+    """What verifying and trying a release found. ``error`` is None for one that may run.
+
+    ``root_version`` is set when the verdict is about signatures, which another root record may change.
+    ``trial`` is the engine's own word on it, kept for loading without another trial.
+    """
+
+    record: Digest
+    runtime: str
+    error: str | None = None
+    message: str = ""
+    root_version: int | None = None
+    trial: msgspec.Raw | None = None
+
+
+class Saved(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What of :class:`Actual` is on disk. ``loaded`` holds what was in memory and what was still being restored."""
+
+    loaded: dict[str, LoadedEntry] = {}
+    goals: dict[str, Goal] = {}
+    verdicts: dict[Digest, Verdict] = {}
+    errors: dict[str, LoadError] = {}
+    previous: dict[str, Digest] = {}
+    fetched: frozenset[Digest] = frozenset()
+    alarms: tuple[str, ...] = ()
+    reported: Digest | None = None
+
+
+class Actual(Struct, frozen=True, kw_only=True):
+    """An edge as it is. A value: every change makes a new one, and no mapping in it is ever written to.
+
+    ``restoring``: what was loaded when the edge stopped and is not in memory again. ``installed``: releases whose
+    files are all on disk, record digest → label. ``fetched``: those that the edge itself brought here.
+    """
+
+    runtime: str
+    root_version: int
+    loaded: dict[str, LoadedEntry] = {}
+    restoring: dict[str, Run] = {}
+    goals: dict[str, Goal] = {}
+    verdicts: dict[Digest, Verdict] = {}
+    errors: dict[str, LoadError] = {}
+    previous: dict[str, Digest] = {}
+    installed: dict[Digest, str] = {}
+    fetched: frozenset[Digest] = frozenset()
+    alarms: tuple[str, ...] = ()
+    reported: Digest | None = None
+    report_attempts: int = 0
+    report_at: float = 0.0
+
+    def saved(self) -> Saved:
+        waiting = {
+            name: LoadedEntry(run.name, run.version, run.record, run.origin, run.since)
+            for name, run in self.restoring.items()
+        }
+        return Saved(
+            loaded=waiting | self.loaded,
+            goals=self.goals,
+            verdicts=self.verdicts,
+            errors=self.errors,
+            previous=self.previous,
+            fetched=self.fetched,
+            alarms=self.alarms,
+            reported=self.reported,
+        )
+
+
+# --- actions and outcomes -------------------------------------------------------------------------------------------
+
+
+class Fetch(Struct, frozen=True):
+    """Bring the files of a release to disk."""
+
+    name: str
+    version: str
+    record: Digest
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+class Verify(Struct, frozen=True):
+    """Check signature and content, and try the release apart from this process."""
+
+    name: str
+    version: str
+    record: Digest
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+class Load(Struct, frozen=True):
+    """Put a release that has a good verdict into memory, in place of what answers under its name."""
+
+    name: str
+    version: str
+    record: Digest
+    origin: Origin
+    since: int = 0  # when it was loaded first, for one that is restored
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+class Unload(Struct, frozen=True):
+    name: str
+
+
+class Report(Struct, frozen=True):
+    """Tell the nameserver; ``digest`` is :func:`report_digest` of what to tell."""
+
+    digest: Digest
+
+
+class Wait(Struct, frozen=True):
+    """Nothing to do before ``until``, unless something happens."""
+
+    until: float
+
+
+Action: TypeAlias = Fetch | Verify | Load | Unload | Report | Wait
+
+
+class Done(Struct, frozen=True):
+    """It worked. ``trial`` is the engine's word after a :class:`Verify`."""
+
+    trial: msgspec.Raw | None = None
+
+
+class Passing(Struct, frozen=True):
+    """It failed for a reason that may pass. ``damaged``: what lies on disk is not what was fetched."""
+
+    error: str
+    message: str
+    damaged: bool = False
+
+
+class Lasting(Struct, frozen=True):
+    """The content failed: another try would end the same. ``trust``: only under the present root record."""
+
+    error: str
+    message: str
+    trust: bool = False
+
+
+Outcome: TypeAlias = Done | Passing | Lasting
+
+
+# --- what is told and kept ------------------------------------------------------------------------------------------
+
+
+def report_of(
+    desired: DesiredState | None,
+    actual: Actual,
+    *,
+    edge: PeerId,
+    mode: Mode,
+    properties: Mapping[str, str | int | float | bool],
+) -> ActualState:
+    """What the edge reports, without the time: equal states make equal reports."""
+    return ActualState(
+        edge=edge,
+        epoch=desired.epoch if desired else 0,
+        generation=desired.generation if desired else 0,
+        mode=mode,
+        loaded=tuple(actual.loaded[name] for name in sorted(actual.loaded)),
+        errors=tuple(actual.errors[label] for label in sorted(actual.errors)),
+        installed=tuple(sorted(actual.installed.values())),
+        alarms=actual.alarms,
+        properties=dict(properties),
+    )
+
+
+def report_digest(report: ActualState) -> Digest:
+    """Identifies what a report says, whenever it is said."""
+    return digest_of(msgspec.json.encode(replace(report, reported=0)))
+
+
+def needed(desired: DesiredState | None, actual: Actual) -> frozenset[Digest]:
+    """Records of the releases to keep on disk."""
+    runs = (goal for goal in actual.goals.values() if isinstance(goal, Run))
+    return frozenset(
+        [
+            *(model.record for model in (desired.models if desired else ())),
+            *(entry.record for entry in actual.loaded.values()),
+            *(run.record for run in actual.restoring.values()),
+            *(run.record for run in runs),
+            *actual.previous.values(),
+        ]
+    )
+
+
+def dispensable(desired: DesiredState | None, actual: Actual) -> frozenset[Digest]:
+    """Releases that the edge fetched and needs no more. What a person made or imported here is never among them."""
+    return (actual.fetched & actual.installed.keys()) - needed(desired, actual)
+
+
+def removed(actual: Actual, record: Digest) -> Actual:
+    """A dispensable release is gone from disk."""
+    installed = {digest: label for digest, label in actual.installed.items() if digest != record}
+    return replace(actual, installed=installed, fetched=actual.fetched - {record})
