@@ -7,7 +7,7 @@ A folder holds ``model.toml`` and the files that it names, and nothing that it d
     model = "model.onnx"            # the one ONNX file; not for kind "functions"
     functions = ["digits.pql"]      # scripts of functions that the model brings
     labels = "labels.json"          # names of classes and other settings
-    vectors = "vectors.json"        # test vectors, read by the engine: [{"input": {…}, "output": {…}, "tolerance": 1e-4}]
+    vectors = "vectors.json"        # test vectors for the engine: [{"input": {…}, "output": {…}, "tolerance": 1e-4}]
     docs = ["README.md"]            # texts for people
     licenses = ["Apache-2.0"]       # SPDX
     description = "…"
@@ -15,7 +15,7 @@ A folder holds ``model.toml`` and the files that it names, and nothing that it d
     [needs]
     memory_bytes = 50000000
 
-    [[inputs]]                      # left out: taken from the ONNX file
+    [[inputs]]                      # of the ONNX file, each one; the engine checks them against it
     name = "image"
     datatype = "FP32"               # Open Inference Protocol
     shape = [-1, 64]                # -1: variable
@@ -171,6 +171,8 @@ def _parsed(raw: bytes, path: Path) -> ModelDescription:
     checked_model(description.name)
     if description.kind == "functions" and not description.functions:
         raise BadFolder(f'{path / DESCRIPTION_FILE}: kind "functions" needs at least one file in functions, found none')
+    if description.kind == "onnx" and not (description.inputs and description.outputs):
+        raise BadFolder(f'{path / DESCRIPTION_FILE}: kind "onnx" needs its [[inputs]] and [[outputs]], found none')
     for script in description.functions:
         if not script.endswith(".pql"):
             raise BadFolder(f'{path / DESCRIPTION_FILE}: expected functions in files ending in .pql, found "{script}"')
