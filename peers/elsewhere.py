@@ -1,0 +1,219 @@
+"""How a peer reaches the others: the nameserver fans out over its uplinks, every other peer asks the nameserver.
+
+Both settle every target of an answer. What an edge that cannot be asked right now answers is told by its mode:
+``refused(online, next poll in …)``, ``refused(autonomous)``, ``unreachable(last seen …)``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from federation.documents import SignedDocument
+from federation.members import Member
+from federation.names import PeerId, fold, shown
+from peers.answering import Answering
+from peers.federation_client import BadAnswer, FederationClient, Unreachable, UntrustedNameserver
+from peers.statements import Errand, StatementRequest, encode_request
+from peers.uplink_messages import StatementMessage
+from peers.uplinks import UplinkLost, Uplinks
+from query.errors import DeadlinePassed, Problem
+from query.frames import EndFrame, ErrorFrame, ProgressFrame, RowFrame, SchemaFrame
+from query.ledger import Outcome, State
+from query.placement import Directory, Route, place
+from query.values import encode_value
+
+ASKED_AT_ONCE_MAX = 256
+
+log = logging.getLogger("peerage.query")
+
+
+class Seal(Protocol):
+    """Signs a request with this home's identity."""
+
+    def __call__(self, body: bytes, *, lifetime_s: float) -> SignedDocument: ...
+
+
+class Edges(Protocol):
+    """What the nameserver knows of a peer that is to be asked."""
+
+    def member_named(self, name: str) -> Member: ...
+
+    def mode(self, uuid: PeerId) -> str: ...
+
+    def last_seen(self, uuid: PeerId) -> float | None: ...
+
+    def next_poll_at(self, uuid: PeerId) -> float | None: ...
+
+
+class FanOut:
+    """The nameserver's elsewhere."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        directory: Directory,
+        edges: Edges,
+        uplinks: Uplinks,
+        vouch: Callable[[str], SignedDocument | None],
+        clock: Callable[[], float],
+    ) -> None:
+        """``vouch(uuid)`` is the director's short-lived word on a caller; None for one it cannot vouch for."""
+        self._name = name
+        self._directory = directory
+        self._edges = edges
+        self._uplinks = uplinks
+        self._vouch = vouch
+        self._clock = clock
+
+    def targets(self, route: Route) -> tuple[str, ...]:
+        return place(route, self._directory).targets
+
+    async def ask(self, errand: Errand, answering: Answering, *, here: Callable[[], Awaitable[None]]) -> None:
+        gate = asyncio.Semaphore(ASKED_AT_ONCE_MAX)
+
+        async def one(target: str) -> None:
+            async with gate:
+                if fold(target) == fold(self._name):
+                    await here()
+                else:
+                    await self._ask_edge(target, errand, answering)
+
+        try:
+            async with asyncio.timeout(errand.time_left_s), asyncio.TaskGroup() as tasks:
+                for target in self.targets(errand.route):
+                    tasks.create_task(one(target))
+        except TimeoutError:
+            await answering.error(DeadlinePassed("the statement's time is up").record())
+            answering.settle_open(State.TIMEOUT)
+
+    async def _ask_edge(self, target: str, errand: Errand, answering: Answering) -> None:
+        member = self._edges.member_named(target)
+        uplink = self._uplinks.uplink(member.uuid)
+        if uplink is None:
+            answering.settle(self._away(member))
+            return
+
+        def message(number: int) -> StatementMessage:
+            envelope = errand.origin.envelope
+            return StatementMessage(
+                id=number,
+                body=errand.body,
+                index=errand.index,
+                time_left_s=errand.time_left_s,
+                variables=_beyond(errand),
+                envelope=envelope,
+                credential=self._vouch(errand.origin.caller.uuid) if envelope is not None else None,
+            )
+
+        try:
+            async with uplink.ask(message) as frames:
+                async for frame in frames:
+                    await _merge(frame, answering, target)
+        except UplinkLost:
+            answering.settle(Outcome(shown(target), State.UNREACHABLE, _moment(self._clock())))
+        except Problem as problem:
+            await answering.error(problem.record(peer=shown(target)))
+            answering.settle(Outcome(shown(target), State.ERROR, problem.code))
+
+    def _away(self, member: Member) -> Outcome:
+        """What the silence of an edge without an uplink means."""
+        name = shown(member.name)
+        if member.kind != "edge":
+            return Outcome(name, State.REFUSED, f"{member.kind}, takes no statements")
+        match self._edges.mode(member.uuid):
+            case "ONLINE":
+                next_at = self._edges.next_poll_at(member.uuid)
+                if next_at is not None:
+                    return Outcome(
+                        name, State.REFUSED, f"online, next poll in {max(0.0, next_at - self._clock()):.0f} s"
+                    )
+            case "AUTONOMOUS":
+                return Outcome(name, State.REFUSED, "autonomous")
+        seen = self._edges.last_seen(member.uuid)
+        return Outcome(name, State.UNREACHABLE, "never" if seen is None else _moment(seen))
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this home is, for a peer that is not the nameserver."""
+
+    name: str
+    seal: Seal
+
+
+class Upward:
+    """Every other peer's elsewhere: the nameserver finds the targets and asks them."""
+
+    def __init__(self, *, identity: Identity, client: FederationClient) -> None:
+        self._identity = identity
+        self._client = client
+
+    def targets(self, route: Route) -> tuple[str, ...]:
+        """This peer's own name, or the route's words: only the nameserver knows whom they mean."""
+        if route.is_here or fold(route.text) == fold(self._identity.name):
+            return (self._identity.name,)
+        return (route.text,)
+
+    async def ask(self, errand: Errand, answering: Answering, *, here: Callable[[], Awaitable[None]]) -> None:
+        request = StatementRequest(
+            text=errand.statement.source,
+            params={name: encode_value(value) for name, value in errand.variables.items()},
+            targets=errand.request.targets,
+            timeout=max(0.001, errand.time_left_s),
+        )
+        body = encode_request(request)
+        envelope = self._identity.seal(body, lifetime_s=errand.time_left_s + 60.0)
+        try:
+            async with (
+                asyncio.timeout(errand.time_left_s + 5.0),
+                self._client.query(body, envelope=envelope) as frames,
+            ):
+                async for frame in frames:
+                    await answering.relay(frame)
+            if not answering.relayed:
+                raise BadAnswer("the nameserver's answer ended before its ledger")
+        except TimeoutError:
+            await answering.error(DeadlinePassed("the nameserver did not answer in time").record())
+            answering.settle_open(State.TIMEOUT)
+        except (Unreachable, UntrustedNameserver) as problem:
+            await answering.error(problem.record())
+            answering.settle_open(State.UNREACHABLE, "never")
+        except Problem as problem:
+            await answering.error(problem.record())
+            answering.settle_open(State.ERROR, problem.code)
+
+
+async def _merge(frame: Any, answering: Answering, target: str) -> None:
+    """Take a frame of one target into the answer of all."""
+    match frame:
+        case SchemaFrame(columns=columns):
+            await answering.schema(columns)
+        case RowFrame(values=values):
+            await answering.row(values, peer=target)
+        case ProgressFrame():
+            answering.progress(frame.label, frame.done, frame.total, frame.unit, peer=target)
+        case ErrorFrame(error=error):
+            await answering.error(error)
+        case EndFrame(ledger=ledger) if ledger.outcomes:
+            outcome = ledger.outcomes[0]
+            answering.settle(Outcome(shown(target), outcome.state, outcome.detail, outcome.rows))
+
+
+def _beyond(errand: Errand) -> Mapping[str, Any]:
+    """The session variables that the request's own parameters do not cover, encoded."""
+    covered = errand.request.params
+    return {
+        name: encoded
+        for name, value in errand.variables.items()
+        if covered.get(name, covered) != (encoded := encode_value(value))
+    }
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

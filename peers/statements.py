@@ -1,0 +1,415 @@
+"""Running what is asked of this peer: each statement of a request at its targets, here or elsewhere.
+
+    body → StatementRequest → parse → for each statement: route → here: resolve → evaluate
+                                                            elsewhere: ask, merge
+         → frames, ledger
+
+Owns the request's shape, its session, its deadline and its cancellation. Where "elsewhere" is, and how it is asked,
+is a port: the nameserver fans out over its uplinks, every other peer asks the nameserver.
+
+Rules: a request runs in one task of its own, so that a cancelled query still ends with a ledger; a statement that was
+carried here runs here or not at all; a script stops after a statement that no target answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final, Protocol, TypeAlias
+
+import msgspec
+
+from federation.documents import SignedDocument
+from federation.names import fold, shown
+from peers.answering import Answering
+from peers.running import RunningQueries, RunningQuery
+from query.catalogue import Catalogue
+from query.declarations import Call, Caller, Home, Role
+from query.errors import (
+    Cancelled,
+    DeadlinePassed,
+    Forbidden,
+    InternalProblem,
+    LimitExceeded,
+    Problem,
+    UserProblem,
+    WrongHome,
+)
+from query.evaluation import Session, evaluate
+from query.frames import Column, Frame
+from query.ledger import Outcome, State
+from query.parsing import parse
+from query.placement import Route, route
+from query.resolution import resolve
+from query.syntax import Statement
+from query.values import decode_value, encode_value
+
+FRAMES_AHEAD_MAX: Final = 64
+TIMEOUT_S_MAX: Final = 24 * 3600.0
+REMOTE_TIMEOUT_S: Final = 60.0  # for statements that leave this peer and name no time
+PARAMETERS_MAX: Final = 256
+
+Queue: TypeAlias = "asyncio.Queue[Frame | None]"
+
+log = logging.getLogger("peerage.query")
+
+
+class StatementRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Body of ``POST /v1/query``; see docs/query-api.md.
+
+    ``params``: encoded values that ``:name`` reads. ``targets``: the default target, in the words of ``//peer:``, or a
+    list of peers. ``timeout``: seconds for the whole request.
+    """
+
+    text: str
+    params: dict[str, Any] = {}
+    targets: str | tuple[str, ...] | None = None
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request came from.
+
+    ``envelope`` covers the request's exact bytes. ``own``: the caller is on this peer's own socket or in its process,
+    so that this peer signs for it, with its home's identity, what goes elsewhere.
+    """
+
+    caller: Caller
+    envelope: SignedDocument | None = None
+    own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """A statement that has to be asked elsewhere."""
+
+    statement: Statement
+    index: int
+    alone: bool  # the request has only this statement
+    route: Route
+    request: StatementRequest
+    body: bytes
+    origin: Origin
+    variables: Mapping[str, Any]
+    deadline: float | None  # time.monotonic()
+
+    @property
+    def time_left_s(self) -> float:
+        return REMOTE_TIMEOUT_S if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+
+class Elsewhere(Protocol):
+    """How this peer reaches the others."""
+
+    def targets(self, route: Route) -> tuple[str, ...]:
+        """The peers that a route means, as far as this peer can tell. Raises for names that do not exist."""
+        ...
+
+    async def ask(self, errand: Errand, answering: Answering, *, here: Callable[[], Awaitable[None]]) -> None:
+        """Run an errand into an answer, settling every target. ``here`` runs it on this peer."""
+        ...
+
+
+class CatalogueHolder(Protocol):
+    @property
+    def current(self) -> Catalogue: ...
+
+
+def decode_request(body: bytes) -> StatementRequest:
+    """Raises :class:`UserProblem` that says what a request looks like."""
+    try:
+        request = msgspec.json.decode(body, type=StatementRequest)
+    except msgspec.MsgspecError as error:
+        raise UserProblem(f"expected a request {{text, params, targets, timeout}}: {error}") from error
+    if request.timeout is not None and not 0 < request.timeout <= TIMEOUT_S_MAX:
+        raise UserProblem(
+            f"expected a timeout of more than 0 and at most {TIMEOUT_S_MAX:g} s, found {request.timeout:g}"
+        )
+    if len(request.params) > PARAMETERS_MAX:
+        raise LimitExceeded(f"{len(request.params)} parameters, expected at most {PARAMETERS_MAX}")
+    return request
+
+
+def encode_request(request: StatementRequest) -> bytes:
+    return msgspec.json.encode(request)
+
+
+class Statements:
+    """Runs requests on one peer."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        is_nameserver: bool,
+        catalogue: CatalogueHolder,
+        elsewhere: Elsewhere,
+        running: RunningQueries,
+        federation_time: Callable[[], float],
+    ) -> None:
+        self._name = name
+        self._is_nameserver = is_nameserver
+        self._catalogue = catalogue
+        self._elsewhere = elsewhere
+        self._running = running
+        self._now = federation_time
+
+    def new_query(self) -> str:
+        return self._running.new_id()
+
+    async def run(
+        self, body: bytes, *, origin: Origin, query: str, session: Session | None = None
+    ) -> AsyncGenerator[Frame, None]:
+        """The frames of a request. Closing the iterator cancels it, wherever it runs.
+
+        Raises before the first frame when the body is no request; after that, errors are frames.
+        """
+        request = decode_request(body)
+        entry = self._running.begin(query, caller=origin.caller, text=request.text, now=self._now())
+        queue: Queue = asyncio.Queue(FRAMES_AHEAD_MAX)
+        async with contextlib.aclosing(
+            self._frames(partial(self._script, request, body, origin, entry, session, queue), entry, queue)
+        ) as frames:
+            async for frame in frames:
+                yield frame
+
+    async def run_carried(
+        self,
+        request: StatementRequest,
+        index: int,
+        *,
+        caller: Caller,
+        sender: str,
+        variables: Mapping[str, Any],
+        time_left_s: float,
+    ) -> AsyncGenerator[Frame, None]:
+        """One statement of a request that another peer carried here: runs here, whatever its directive says."""
+        entry = self._running.begin(self.new_query(), caller=caller, text=request.text, now=self._now())
+        queue: Queue = asyncio.Queue(FRAMES_AHEAD_MAX)
+        deadline = time.monotonic() + time_left_s
+        work = partial(self._carried, request, index, caller, sender, variables, deadline, entry, queue)
+        async with contextlib.aclosing(self._frames(work, entry, queue)) as frames:
+            async for frame in frames:
+                yield frame
+
+    async def _frames(
+        self, work: Callable[[], Awaitable[None]], entry: RunningQuery, queue: Queue
+    ) -> AsyncGenerator[Frame, None]:
+        """The frames that ``work`` puts into ``queue``, in a task that ends with this iterator."""
+        task = asyncio.create_task(self._produce(work, entry, queue))
+        entry.task = task
+        try:
+            while (frame := await queue.get()) is not None:
+                yield frame
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            self._running.end(entry.id)
+
+    # --- the task of a request ----------------------------------------------------------------------------------
+
+    async def _produce(self, work: Callable[[], Awaitable[None]], entry: RunningQuery, queue: Queue) -> None:
+        """Run to the end and say so; a query that was cancelled by its id has an end too."""
+        try:
+            await work()
+        except asyncio.CancelledError:
+            if not entry.cancelled:
+                raise
+        await queue.put(None)
+
+    async def _script(
+        self,
+        request: StatementRequest,
+        body: bytes,
+        origin: Origin,
+        entry: RunningQuery,
+        session: Session | None,
+        queue: Queue,
+    ) -> None:
+        whole = None if request.timeout is None else time.monotonic() + request.timeout
+        session = session or Session()
+        try:
+            session.variables.update({name: decode_value(value) for name, value in request.params.items()})
+            script = parse(request.text)
+        except Problem as problem:
+            await self._fail(problem, queue, entry)
+            return
+        for index, statement in enumerate(script.statements):
+            entry.statement = index
+            errand = Errand(
+                statement=statement,
+                index=index,
+                alone=len(script.statements) == 1,
+                route=Route.here(),
+                request=request,
+                body=body,
+                origin=origin,
+                variables=session.variables,
+                deadline=_sooner(whole, statement.directives.timeout_s),
+            )
+            if not await self._statement(errand, session, entry, queue):
+                break
+
+    async def _statement(self, errand: Errand, session: Session, entry: RunningQuery, queue: Queue) -> bool:
+        """Run one statement to its end frame. False when no target answered."""
+        answering = self._answering(queue, errand.index, (self._name,), entry, errand.statement, tagged=False)
+        try:
+            targets = (self._name,)
+            default = _spec(errand.request.targets)
+            going = route(errand.statement, self._catalogue.current, default=default)
+            errand = replace(errand, route=going)
+            targets = self._elsewhere.targets(going)
+        except Problem as problem:
+            await answering.error(problem.record(peer=shown(self._name)))
+            answering.settle(Outcome(shown(self._name), State.ERROR, problem.code))
+            await answering.end()
+            return False
+        alone_here = len(targets) == 1 and fold(targets[0]) == fold(self._name)
+        answering = self._answering(queue, errand.index, targets, entry, errand.statement, tagged=len(targets) > 1)
+
+        async def here() -> None:
+            call = Call(
+                caller=errand.origin.caller,
+                now=datetime.fromtimestamp(self._now(), UTC),
+                peer=self._name,
+            )
+            await self._evaluate(errand.statement, answering, call, session, errand.deadline)
+
+        try:
+            if alone_here:
+                await here()
+            else:
+                if errand.deadline is None:
+                    errand = replace(errand, deadline=time.monotonic() + REMOTE_TIMEOUT_S)
+                await self._elsewhere.ask(errand, answering, here=here)
+        except asyncio.CancelledError:
+            if not entry.cancelled:
+                raise
+            answering.settle_open(State.CANCELLED)
+            await answering.error(Cancelled("the query was cancelled").record())
+            await answering.end()
+            raise
+        entry.rows += answering.rows
+        await answering.end()
+        return answering.answered
+
+    async def _carried(
+        self,
+        request: StatementRequest,
+        index: int,
+        caller: Caller,
+        sender: str,
+        variables: Mapping[str, Any],
+        deadline: float,
+        entry: RunningQuery,
+        queue: Queue,
+    ) -> None:
+        answering = self._answering(queue, index, (self._name,), entry, None, tagged=False)
+        try:
+            session = Session()
+            session.variables.update({name: decode_value(value) for name, value in request.params.items()})
+            session.variables.update(variables)
+            statements = parse(request.text).statements
+            if not 0 <= index < len(statements):
+                raise UserProblem(f"no statement {index} in a script of {len(statements)}")
+            call = Call(caller, datetime.fromtimestamp(self._now(), UTC), self._name, sender=sender)
+            await self._evaluate(statements[index], answering, call, session, deadline)
+        except Problem as problem:
+            await answering.error(problem.record(peer=shown(self._name)))
+            answering.settle_open(State.ERROR, problem.code)
+        except asyncio.CancelledError:
+            if not entry.cancelled:
+                raise
+            answering.settle_open(State.CANCELLED)
+        await answering.end()
+
+    async def _evaluate(
+        self, statement: Statement, answering: Answering, call: Call, session: Session, deadline: float | None
+    ) -> None:
+        """Resolve and run a statement on this peer; settles this peer's state, whatever happens."""
+        me = shown(self._name)
+
+        loop = asyncio.get_running_loop()
+
+        def progress(label: str, done: int, total: int | None, unit: str) -> None:
+            loop.call_soon_threadsafe(partial(answering.progress, label, done, total, unit, peer=self._name))
+
+        try:
+            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                plan = resolve(statement, self._catalogue.current, session.variables)
+                self._permit(plan, call)
+                await answering.schema(tuple(Column(name, str(kind)) for name, kind in plan.columns))
+                async with contextlib.aclosing(
+                    evaluate(plan, replace(call, progress=progress), session=session, catalogue=self._catalogue)
+                ) as rows:
+                    async for row in rows:
+                        await answering.row(tuple(encode_value(value) for value in row), peer=self._name)
+            answering.settle(answering.answered_by(self._name))
+        except TimeoutError:
+            await answering.error(DeadlinePassed("the statement's time is up").record(peer=me))
+            answering.settle(Outcome(me, State.TIMEOUT))
+        except Problem as problem:
+            await answering.error(problem.record(peer=me))
+            refused = isinstance(problem, Forbidden)
+            answering.settle(Outcome(me, State.REFUSED if refused else State.ERROR, problem.code))
+        except Exception:
+            log.exception("statement_failed", extra={"text": statement.source[:200]})
+            problem = InternalProblem(f"{me} failed to run the statement; its log has the cause")
+            await answering.error(problem.record(peer=me))
+            answering.settle(Outcome(me, State.ERROR, problem.code))
+
+    def _permit(self, plan: Any, call: Call) -> None:
+        """Raises :class:`WrongHome` or :class:`Forbidden` before anything runs."""
+        for used in plan.functions:
+            if used.home is Home.NAMESERVER and not self._is_nameserver:
+                raise WrongHome(
+                    f"{used.name} is at home on the nameserver, and this is {shown(self._name)}",
+                    hint="write //peer: nameserver above the statement",
+                )
+        if plan.role > call.caller.role:
+            needing = next((used.name for used in plan.functions if used.role > call.caller.role), "the statement")
+            raise Forbidden(
+                f"{needing} needs the role {plan.role.name.lower()}, "
+                f'and "{call.caller.name}" is {Role(call.caller.role).name.lower()} here',
+                hint="use a home whose identity has that role: peerage query --home ADMIN-HOME",
+            )
+
+    def _answering(
+        self,
+        queue: Queue,
+        index: int,
+        targets: tuple[str, ...],
+        entry: RunningQuery,
+        statement: Statement | None,
+        *,
+        tagged: bool,
+    ) -> Answering:
+        plot = statement.directives.plot if statement is not None else None
+        return Answering(queue, statement=index, targets=targets, query=entry.id, plot=plot, tagged=tagged)
+
+    async def _fail(self, problem: Problem, queue: Queue, entry: RunningQuery) -> None:
+        """The answer of a text that is not a script."""
+        answering = self._answering(queue, 0, (self._name,), entry, None, tagged=False)
+        await answering.error(problem.record(peer=shown(self._name)))
+        answering.settle_open(State.ERROR, problem.code)
+        await answering.end()
+
+
+def _sooner(deadline: float | None, timeout_s: float | None) -> float | None:
+    """Of a request's deadline and a directive's time, whichever ends first."""
+    if timeout_s is None:
+        return deadline
+    own = time.monotonic() + timeout_s
+    return own if deadline is None else min(deadline, own)
+
+
+def _spec(targets: str | tuple[str, ...] | None) -> str | None:
+    return ", ".join(targets) if isinstance(targets, tuple) else targets
