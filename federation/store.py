@@ -1,0 +1,253 @@
+"""The nameserver's store: one SQLite file with the log of changes, its projections and the log of reports.
+
+Owns the connection, the transactions and the lock on the file. Decides nothing about events. Rules:
+
+- Acknowledged means fsynced: WAL, ``synchronous = FULL``; :meth:`FederationStore.append` returns after the commit.
+- The log entry, the tables and the memory move together. When a commit fails, none of them has moved.
+- One process writes. Another that opens the same file is told so; the lock goes with the process that held it.
+- Reports have a log of their own, bounded to :data:`REPORTS_PER_EDGE_MAX` an edge; equal reports are one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+import msgspec
+from msgspec import Struct
+
+from federation import projections
+from federation.documents import REPORT_BYTES_MAX, ActualState, decode
+from federation.events import Change, Event
+from federation.names import Digest, PeerId, digest_of
+from federation.state import BrokenLog, FederationState
+from query.errors import LimitExceeded, PeerProblem, WorldProblem
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+REPORTS_PER_EDGE_MAX: Final = 20
+
+Listener = Callable[[tuple[Change, ...]], None]
+
+
+class StoreFailed(WorldProblem):
+    """The disk did not take or give what was asked; nothing was changed."""
+
+    code = "store_failed"
+
+
+class StoreInUse(PeerProblem):
+    """Another process has the store open."""
+
+    code = "store_in_use"
+
+
+class BadStore(PeerProblem):
+    """A file that is not a store of this version, or a damaged one."""
+
+    code = "bad_store"
+
+
+class Report(Struct, frozen=True):
+    """A stored report. ``seq`` orders all reports of the store."""
+
+    edge: PeerId
+    seq: int
+    time: float
+    digest: Digest
+    body: bytes
+
+    @property
+    def actual(self) -> ActualState:
+        """Decoded each time, so that a hundred thousand reports stay on disk."""
+        return decode(self.body, ActualState)
+
+
+class ReportLog:
+    """The bounded log of what edges reported; part of a :class:`FederationStore`."""
+
+    def __init__(self, db: Database, path: Path | None) -> None:
+        self._db = db
+        self._path = path
+
+    def put(self, edge: PeerId, body: bytes, *, now: float, digest: Digest | None = None) -> bool:
+        """Keep a report, durable before the return. False when it is the same as the one before."""
+        if len(body) > REPORT_BYTES_MAX:
+            raise LimitExceeded(f"a report of {len(body)} bytes: expected at most {REPORT_BYTES_MAX}")
+        digest = digest or digest_of(body)
+        with _translated(self._path, "keep a report"):
+            last = self._db.execute(
+                "SELECT digest FROM reports WHERE edge = ? ORDER BY id DESC LIMIT 1", [edge]
+            ).fetchone()
+            if last is not None and last[0] == digest:
+                return False
+            with self._db.atomic():
+                self._db.execute(
+                    "INSERT INTO reports (edge, time, digest, body) VALUES (?, ?, ?, ?)", [edge, now, digest, body]
+                )
+                self._db.execute(
+                    "DELETE FROM reports WHERE edge = ? AND id <= (SELECT id FROM reports WHERE edge = ?"
+                    " ORDER BY id DESC LIMIT 1 OFFSET ?)",
+                    [edge, edge, REPORTS_PER_EDGE_MAX],
+                )
+        return True
+
+    def latest(self, edge: PeerId) -> Report | None:
+        return next(iter(self.history(edge, limit=1)), None)
+
+    def history(self, edge: PeerId, *, limit: int = REPORTS_PER_EDGE_MAX) -> tuple[Report, ...]:
+        """The newest first."""
+        with _translated(self._path, "read reports"):
+            rows = self._db.execute(
+                "SELECT edge, id, time, digest, body FROM reports WHERE edge = ? ORDER BY id DESC LIMIT ?",
+                [edge, limit],
+            ).fetchall()
+        return tuple(Report(*row) for row in rows)
+
+    def forget(self, edge: PeerId) -> None:
+        """Drop the reports of an edge that was removed."""
+        with _translated(self._path, "drop reports"), self._db.atomic():
+            self._db.execute("DELETE FROM reports WHERE edge = ?", [edge])
+
+
+class FederationStore:
+    """Open with :meth:`open`; used from the thread that opened it."""
+
+    def __init__(self, db: Database, *, path: Path | None, lock: int | None, state: FederationState) -> None:
+        self._db = db
+        self._path = path
+        self._lock = lock
+        self._listeners: list[Listener] = []
+        self.state = state
+        self.reports = ReportLog(db, path)
+
+    @classmethod
+    def open(cls, path: Path | str | None) -> Self:
+        """The store in a file, made when missing; in memory for None.
+
+        Raises :class:`StoreInUse`, :class:`BadStore` or :class:`StoreFailed`, naming the file.
+        """
+        from sqlite_utils import Database
+
+        file = Path(path) if path is not None else None
+        lock = _locked(file) if file is not None else None
+        try:
+            with _translated(file, "open the store"):
+                connection = sqlite3.connect(str(file) if file is not None else ":memory:")
+                try:
+                    db = Database(connection)
+                    _configured(db, file)
+                    state = projections.load_state(connection)
+                    _checked(connection, state, file)
+                except BaseException:
+                    connection.close()
+                    raise
+        except BaseException:
+            _unlocked(lock)
+            raise
+        return cls(db, path=file, lock=lock, state=state)
+
+    def append(self, events: Iterable[Event], *, caller: str, now: float) -> tuple[Change, ...]:
+        """Write events and apply them; durable before the return. No events, nothing written.
+
+        Raises :class:`StoreFailed` when the disk refuses; then neither the store nor the state has changed.
+        Listeners are told after the commit, and must not raise.
+        """
+        first = self.state.seq + 1
+        changes = tuple(Change(first + index, now, caller, event) for index, event in enumerate(events))
+        if not changes:
+            return ()
+        with _translated(self._path, "write a change"), self._db.atomic():
+            for change in changes:
+                projections.write_change(self._db.conn, change)
+        for change in changes:
+            self.state.apply(change)
+        for listener in tuple(self._listeners):
+            listener(changes)
+        return changes
+
+    def read_from(self, seq: int) -> Iterator[Change]:
+        """The log from a sequence number on."""
+        return projections.read_changes(self._db.conn, seq - 1)
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Have a listener told of every append from now on; the result ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def rebuild(self) -> None:
+        """Make the projections and the state again from the log. The state object is replaced."""
+        with _translated(self._path, "rebuild the tables"), self._db.atomic():
+            projections.rebuild(self._db)
+        self.state = projections.load_state(self._db.conn)
+
+    def rows(self, table: str) -> list[tuple[object, ...]]:
+        """The rows of a projection as they stand, for inspection and comparison."""
+        if table not in projections.PROJECTIONS:
+            raise ValueError(f"not a projection: {table!r}")
+        return self._db.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()
+
+    def close(self) -> None:
+        """Close the file and give it to others. Closing twice is no error."""
+        self._db.conn.close()
+        _unlocked(self._lock)
+        self._lock = None
+
+
+def _configured(db: Database, path: Path | None) -> None:
+    if path is not None:
+        db.enable_wal()
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA foreign_keys = ON")
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version not in (0, projections.SCHEMA_VERSION):
+        raise BadStore(f"{path} has tables of version {version}: expected {projections.SCHEMA_VERSION}")
+    projections.create_tables(db)
+
+
+def _checked(connection: sqlite3.Connection, state: FederationState, path: Path | None) -> None:
+    (last,) = connection.execute("SELECT coalesce(max(seq), 0) FROM changes").fetchone()
+    if last != state.seq:
+        raise BrokenLog(f"{path}: the log ends at {last} but its tables at {state.seq}")
+
+
+def _locked(path: Path) -> int:
+    """A descriptor that holds the store's lock; the system frees it with the process, however that ends."""
+    name = path.with_name(path.name + ".lock")
+    try:
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreFailed(f"cannot open the store {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise StoreInUse(
+            f"{path} is open in another process", hint="is a nameserver running in this home already?"
+        ) from error
+    return descriptor
+
+
+def _unlocked(lock: int | None) -> None:
+    if lock is not None:
+        os.close(lock)
+
+
+@contextmanager
+def _translated(path: Path | None, doing: str) -> Iterator[None]:
+    """SQLite's errors as ours, with the file and what was being done."""
+    where = str(path) if path is not None else "the store in memory"
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise StoreFailed(f"cannot {doing} in {where}: {error}; nothing was changed") from error
+    except sqlite3.DatabaseError as error:
+        raise BadStore(f"cannot {doing} in {where}: {error}") from error
+    except msgspec.MsgspecError as error:
+        raise BadStore(f"cannot {doing} in {where}: an entry this version does not know ({error})") from error
