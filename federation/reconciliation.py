@@ -195,7 +195,7 @@ def decide(
     later: list[float] = []
     busy: set[str] = set()
     for name, run in actual.restoring.items():
-        if run.retry_at <= now:
+        if _due(run.retry_at, now):
             stepping.append(_step(actual, run))
             busy.add(name)
         else:
@@ -206,19 +206,24 @@ def decide(
         match goal:
             case Stop():
                 unloading.append(Unload(name))
-            case Run(retry_at=retry_at) if retry_at > now:
+            case Run(retry_at=retry_at) if not _due(retry_at, now):
                 later.append(retry_at)
             case Run():
                 stepping.append(_step(actual, goal))
     actions = unloading + stepping
     if report is not None and report != actual.reported and all(isinstance(action, Fetch) for action in actions):
-        if actual.report_at <= now:
+        if _due(actual.report_at, now):
             actions.append(Report(report))
         else:
             later.append(actual.report_at)
     if later:
         actions.append(Wait(min(later)))
     return tuple(actions)
+
+
+def _due(retry_at: float, now: float) -> bool:
+    """Whether it is time; a time further away than any back-off was set by a clock that has since been corrected."""
+    return not now < retry_at <= now + RETRY_CAP_S
 
 
 def _step(actual: Actual, run: Run) -> Action:

@@ -1,0 +1,71 @@
+"""The one table of places where a peer's process can be made to die, for tests of what a kill leaves behind.
+
+``PEERAGE_FAIL_AT=load.swapped`` kills the process with SIGKILL when it reaches that point, ``load.swapped:3`` when it
+reaches it for the third time. Nothing is flushed, closed or told, as with any kill -9. Without the variable a point
+costs one comparison.
+
+Rules: a label stands in ``POINTS`` or reaching it is an error of ours; a label in the variable that is not in the table
+is an error at the first point reached, so that a misspelt test cannot pass.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Final
+
+from query.errors import InternalProblem, nearest
+
+VARIABLE: Final = "PEERAGE_FAIL_AT"
+
+POINTS: Final = {
+    # the edge
+    "poll.verified": "a new desired state is verified, not yet on disk",
+    "poll.committed": "state and cursor are on disk, nothing acted on",
+    "root.verified": "a newer root record is verified, not yet on disk",
+    "root.committed": "a newer root record is on disk",
+    "fetch.begun": "a fetch is decided, no byte asked for",
+    "fetch.done": "every file is on disk, not yet recorded as fetched",
+    "fetch.recorded": "recorded as fetched",
+    "verify.done": "the trial passed, the verdict is not on disk",
+    "verify.recorded": "the verdict is on disk",
+    "load.swapped": "the new version answers, the loaded set on disk still has the old one",
+    "load.recorded": "the loaded set on disk has the new version",
+    "unload.done": "out of memory, not yet recorded",
+    "unload.recorded": "out of memory, recorded",
+    "manual.recorded": "a person's request is on disk, nothing done",
+    "report.sent": "the nameserver has the report, the edge has not noted it",
+    "report.recorded": "the report is noted as sent",
+    "prune.removed": "an old release is off disk, not yet recorded",
+    # the nameserver
+    "change.decided": "a change is decided, not yet in the log",
+    "change.durable": "a change is in the log, its caller not yet answered",
+    "join.durable": "a peer has joined, its certificate not yet sent",
+    "report.received": "a report has arrived, not yet durable",
+    "report.durable": "a report is durable, not yet acknowledged",
+    "publish.stored": "the files of a release are stored, the release not yet in the log",
+    "publish.durable": "a release is in the log, its publisher not yet answered",
+    "desired.signed": "a desired state is signed, not yet sent",
+}
+
+_reached = 0
+
+
+def reach(label: str) -> None:
+    """Die here when the environment says so."""
+    asked = os.environ.get(VARIABLE)
+    if asked is not None:
+        _reach(label, asked)
+
+
+def _reach(label: str, asked: str) -> None:
+    global _reached
+    wanted, _, count = asked.partition(":")
+    for name in (label, wanted):
+        if name not in POINTS:
+            close = nearest(name, POINTS)
+            raise InternalProblem(f'no fail point "{name}"' + (f' — did you mean "{close}"?' if close else ""))
+    if label == wanted:
+        _reached += 1
+        if _reached == int(count or 1):
+            os.kill(os.getpid(), signal.SIGKILL)
