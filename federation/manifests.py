@@ -4,9 +4,9 @@ Owns the media types, the JSON that is written, and the reading of manifests tha
 manifest with a config blob and one raw layer a file; its signed record is an artifact manifest of its own whose
 ``subject`` is the release's manifest. The digest of the manifest covers config, annotations and every layer.
 
-Refuses, in :func:`checked_package`, a manifest that is not the package its record describes. Reads foreign manifests
-leniently (unknown keys and layer types are nobody's error) but within bounds; writes deterministically: the same
-content gives the same bytes, so no time of making is in a manifest.
+Refuses what is no manifest or passes a bound; whether a manifest is the package that a record describes is decided by
+:mod:`federation.verification`. Reads foreign manifests leniently (unknown keys and layer types are nobody's error);
+writes deterministically: the same content gives the same bytes, so no time of making is in a manifest.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from federation.documents import RELEASE_TYPE, FileEntry, ReleaseRecord, TensorSpec
-from federation.errors import MixedParts
+from federation.documents import RELEASE_TYPE, FileEntry, TensorSpec
 from federation.names import Digest, checked_digest, digest_of
 from query.errors import PeerProblem
 
@@ -190,23 +189,3 @@ def read_index(raw: bytes, *, bytes_max: int = MANIFEST_BYTES_MAX) -> Index:
 
 def encode_index(index: Index) -> bytes:
     return _ENCODER.encode(index)
-
-
-def checked_package(raw: bytes, record: ReleaseRecord) -> Manifest:
-    """The manifest, when it is the very package that ``record`` describes. Raises :class:`MixedParts` or BadManifest.
-
-    The caller has checked that ``raw`` has the digest in the record. Layers and files agree one to one, in order:
-    path, raw form, digest and size.
-    """
-    manifest = read_manifest(raw)
-    if manifest.artifact_type != MODEL_TYPE:
-        raise MixedParts(f"{record.label}: expected a ModelPack manifest, found {manifest.artifact_type!r}")
-    told = [(entry.path, layer_type(entry.kind), entry.digest, entry.size) for entry in record.files]
-    found = [(_path(layer), layer.media_type, layer.digest, layer.size) for layer in manifest.layers]
-    if told != found:
-        raise MixedParts(f"{record.label}: its manifest names other files than its record")
-    return manifest
-
-
-def _path(layer: Descriptor) -> str:
-    return "" if layer.annotations is UNSET else layer.annotations.get(FILEPATH, "")

@@ -1,0 +1,303 @@
+"""Content on disk by its digest: ``blobs/sha256/<hex>`` of an OCI image layout, and what is still on its way there.
+
+Owns the bytes and their durability. A blob is written beside its place, hashed while it is written, synced, renamed,
+and its folder synced; so under its digest there is the whole content or nothing, whatever is killed when. Content that
+is fetched by its digest is staged as ``staging/<hex>.part`` and may be resumed later, also by another process; content
+whose digest is not known yet is staged as ``staging/new-<random>`` and forgotten with its writer.
+
+Refuses to give out bytes under a digest that they do not have. Rules: one writer for one staged file, by a lock of the
+operating system; at most ``PARTS_MAX`` resumable files are kept, the oldest go first.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from federation.errors import WrongHash, WrongSize
+from federation.names import Digest, checked_digest, digest_of
+from query.errors import LimitExceeded, UnknownName, WorldProblem
+
+PARTS_MAX: Final = 32
+READ_BYTES: Final = 1024 * 1024
+
+
+class StorageFull(WorldProblem):
+    """The disk, or the quota on it, has no room left."""
+
+    code = "storage_full"
+
+
+class StorageFailed(WorldProblem):
+    """The disk refused to read or write."""
+
+    code = "storage_failed"
+
+
+class BusyBlob(WorldProblem):
+    """Somebody else is writing the same blob right now."""
+
+    code = "blob_busy"
+
+
+class DamagedBlob(WorldProblem):
+    """A blob on disk no longer has its digest."""
+
+    code = "damaged_blob"
+
+
+@contextmanager
+def storing(what: str | Path) -> Iterator[None]:
+    """Translates what the operating system says while ``what`` is written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"no space left to write {what}", hint="free some disk space and try again") from error
+        raise StorageFailed(f"cannot write {what}: {error.strerror or error}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in ``folder`` durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace a small file: old or new after any crash, durable on return."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    with storing(path):
+        try:
+            with temporary.open("xb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class StagedBlob:
+    """Content on its way to its place. A context manager: leaving it keeps a resumable part and drops any other.
+
+    ``offset`` is how many bytes are there; ``resumed`` whether some were found there.
+    """
+
+    def __init__(self, store: BlobStore, path: Path, *, bytes_max: int, resumable: bool) -> None:
+        self._store = store
+        self._path = path
+        self._bytes_max = bytes_max
+        self._resumable = resumable
+        with storing(path):
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._handle)
+            raise BusyBlob(f"{path.name} is being written by somebody else") from error
+        self._open = True
+        self._hash = hashlib.sha256()
+        self.offset = 0
+        self._take_up()
+        self.resumed = self.offset > 0
+
+    def _take_up(self) -> None:
+        if os.fstat(self._handle).st_size > self._bytes_max:
+            self.restart()
+            return
+        while chunk := os.read(self._handle, READ_BYTES):
+            self._hash.update(chunk)
+            self.offset += len(chunk)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def write(self, chunk: bytes) -> None:
+        """Append. Raises :class:`WrongSize` without writing when the content would grow beyond its bound."""
+        if self.offset + len(chunk) > self._bytes_max:
+            raise WrongSize(f"expected at most {self._bytes_max} bytes, found more")
+        with storing(self._path):
+            left = memoryview(chunk)
+            while left:
+                left = left[os.write(self._handle, left) :]
+        self._hash.update(chunk)
+        self.offset += len(chunk)
+
+    def restart(self) -> None:
+        """Forget what is there and begin again."""
+        with storing(self._path):
+            os.lseek(self._handle, 0, os.SEEK_SET)
+            os.ftruncate(self._handle, 0)
+        self._hash = hashlib.sha256()
+        self.offset = 0
+        self.resumed = False
+
+    def finish(self, digest: Digest | None = None) -> Digest:
+        """Put the content in its place, durable on return; blocks for the disk.
+
+        Raises :class:`WrongHash` when it is not what ``digest`` says; nothing of it is kept then.
+        """
+        found = Digest(f"sha256:{self._hash.hexdigest()}")
+        if digest is not None and found != digest:
+            self.discard()
+            raise WrongHash(f"expected content of {digest}, found {found}")
+        place = self._store.path(found)
+        with storing(place):
+            os.fsync(self._handle)
+            self._path.replace(place)
+            sync_folder(place.parent)
+        self._release()
+        return found
+
+    def discard(self) -> None:
+        """Drop what was staged."""
+        if self._open:
+            self._path.unlink(missing_ok=True)
+            self._release()
+
+    def close(self) -> None:
+        """Stop writing: a resumable part stays for later, anything else is dropped."""
+        if self._resumable and self.offset:
+            self._release()
+        else:
+            self.discard()
+
+    def _release(self) -> None:
+        if self._open:
+            self._open = False
+            os.close(self._handle)
+
+
+class BlobStore:
+    """The blobs of one image layout. Blocking; content goes through :class:`StagedBlob`."""
+
+    def __init__(self, path: Path) -> None:
+        self._blobs = path / "blobs" / "sha256"
+        self._staging = path / "staging"
+        with storing(path):
+            self._blobs.mkdir(parents=True, exist_ok=True)
+            self._staging.mkdir(exist_ok=True, mode=0o700)
+        self._sweep()
+
+    def path(self, digest: Digest) -> Path:
+        """Where the content of ``digest`` is, or would be."""
+        return self._blobs / checked_digest(digest).removeprefix("sha256:")
+
+    def size(self, digest: Digest) -> int | None:
+        """Bytes of a blob; None when it is not here."""
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def read(self, digest: Digest, *, bytes_max: int) -> bytes:
+        """The content, hashed again. Raises ``UnknownName``, ``LimitExceeded`` or :class:`DamagedBlob`."""
+        content = self.read_unchecked(digest, bytes_max=bytes_max)
+        found = digest_of(content)
+        if found != digest:
+            raise DamagedBlob(f"the blob {digest} on this disk has the content of {found}")
+        return content
+
+    def read_unchecked(self, digest: Digest, *, bytes_max: int) -> bytes:
+        """The content as it is on disk, for a caller that hashes it itself."""
+        try:
+            with self.path(digest).open("rb") as stream:
+                content = stream.read(bytes_max + 1)
+        except FileNotFoundError as error:
+            raise UnknownName(f"no blob {digest} here") from error
+        except OSError as error:
+            raise StorageFailed(f"cannot read the blob {digest}: {error.strerror}") from error
+        if len(content) > bytes_max:
+            raise LimitExceeded(f"the blob {digest} has more than {bytes_max} bytes")
+        return content
+
+    def put(self, content: bytes) -> Digest:
+        """Keep ``content``, durable on return."""
+        digest = digest_of(content)
+        if self.size(digest) != len(content):
+            with self.stage_new(bytes_max=len(content)) as staged:
+                staged.write(content)
+                staged.finish(digest)
+        return digest
+
+    def stage(self, digest: Digest, *, size: int) -> StagedBlob:
+        """Content that is known by digest and size; takes up what an earlier attempt left.
+
+        Raises :class:`BusyBlob` while another attempt is under way.
+        """
+        name = checked_digest(digest).removeprefix("sha256:") + ".part"
+        self._make_room(name)
+        return StagedBlob(self, self._staging / name, bytes_max=size, resumable=True)
+
+    def stage_new(self, *, bytes_max: int) -> StagedBlob:
+        """Content whose digest is known when it ends."""
+        with self._staging_lock(fcntl.LOCK_SH):
+            path = self._staging / f"new-{secrets.token_hex(12)}"
+            return StagedBlob(self, path, bytes_max=bytes_max, resumable=False)
+
+    def free_bytes(self) -> int:
+        """Room on the disk for this user."""
+        found = os.statvfs(self._staging)
+        return found.f_bavail * found.f_frsize
+
+    def digests(self) -> Iterator[Digest]:
+        for path in self._blobs.iterdir():
+            if len(path.name) == 64:
+                yield Digest(f"sha256:{path.name}")
+
+    def remove(self, digest: Digest) -> None:
+        self.path(digest).unlink(missing_ok=True)
+
+    def _make_room(self, name: str) -> None:
+        parts = sorted(self._staging.glob("*.part"), key=lambda path: path.stat().st_mtime_ns)
+        for path in parts[: max(0, len(parts) - PARTS_MAX + 1)]:
+            if path.name != name:
+                _remove_unlocked(path)
+
+    def _sweep(self) -> None:
+        """Remove what writers that died have left; their locks died with them."""
+        with self._staging_lock(fcntl.LOCK_EX):
+            for path in self._staging.glob("new-*"):
+                _remove_unlocked(path)
+
+    @contextmanager
+    def _staging_lock(self, how: int) -> Iterator[None]:
+        """Shared while a staged file is made and locked, exclusive while unlocked ones are swept."""
+        handle = os.open(self._staging / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, how)
+            yield
+        finally:
+            os.close(handle)
+
+
+def _remove_unlocked(path: Path) -> None:
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return  # in use
+    else:
+        path.unlink(missing_ok=True)
+    finally:
+        os.close(handle)
