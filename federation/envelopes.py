@@ -1,0 +1,230 @@
+"""How a statement keeps its caller's role when another peer carries it.
+
+    envelope     the caller's signature over the digest of the request's exact bytes, its time, lifetime and a nonce
+    credential   the director's word on the caller: name, role and key, for a short time
+
+Together they let an executor that knows only the root record run a statement under its caller's own role. Refuses one
+without the other, another body than the signed one, and the same envelope twice.
+
+Rules: roles live in the roster; the director copies a caller's role into a credential when it forwards. An edge or a
+nameserver acts on other peers as a viewer (:func:`role_abroad`), so a peer never lends a role. All times are
+federation time; clocks may differ by CLOCK_SKEW_S. The time remaining, which travels beside an envelope, can only
+shorten; it is the carrier's matter.
+"""
+
+from __future__ import annotations
+
+import heapq
+import secrets
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from federation.documents import (
+    CREDENTIAL_TYPE,
+    STATEMENT_TYPE,
+    Credential,
+    Kind,
+    RoleName,
+    RootRecord,
+    SignedDocument,
+    StatementEnvelope,
+    decode,
+    encode,
+)
+from federation.errors import (
+    EnvelopeExpired,
+    NonceReused,
+    NoncesFull,
+    WrongBody,
+    WrongDocument,
+    WrongFederation,
+    WrongKey,
+)
+from federation.keys import PrivateKey, keyid_of
+from federation.members import Member
+from federation.names import PeerId, digest_of
+from federation.roots import public_keys
+from federation.signing import sign, verified
+from query.declarations import Caller, Role
+
+CLOCK_SKEW_S: Final = 10.0  # by which peers' ideas of federation time may differ
+ENVELOPE_LIFETIME_S_MAX: Final = 3600.0  # an envelope must outlive its statement's deadline, not more
+CREDENTIAL_LIFETIME_S: Final = 120.0
+NONCE_LENGTH_MAX: Final = 64
+NONCES_MAX: Final = 65_536
+NONCES_PER_CALLER_MAX: Final = 16_384
+
+
+def role_abroad(kind: Kind, role: RoleName) -> RoleName:
+    """The role in which a member acts on other peers: only people and programs have one above viewer."""
+    return role if kind == "client" else "viewer"
+
+
+def new_nonce() -> str:
+    return secrets.token_hex(16)
+
+
+def seal(
+    body: bytes,
+    *,
+    key: PrivateKey,
+    federation: str,
+    caller: PeerId,
+    now: float,
+    lifetime_s: float,
+    nonce: str | None = None,
+) -> SignedDocument:
+    """The caller's signature over a request: its exact bytes, good once, from ``now`` for ``lifetime_s``."""
+    envelope = StatementEnvelope(
+        federation=federation,
+        caller=caller,
+        body=digest_of(body),
+        issued=now,
+        lifetime_s=lifetime_s,
+        nonce=nonce or new_nonce(),
+    )
+    return sign(encode(envelope), STATEMENT_TYPE, key)
+
+
+def credential(
+    member: Member,
+    *,
+    director: PrivateKey,
+    federation: str,
+    now: float,
+    lifetime_s: float = CREDENTIAL_LIFETIME_S,
+) -> SignedDocument:
+    """The director's word on a member of the roster, with the role it has abroad. The member must have joined."""
+    if member.key is None or member.removed:
+        raise ValueError(f"{member.name} is no member with a key")
+    vouched = Credential(
+        federation=federation,
+        uuid=member.uuid,
+        name=member.name,
+        role=role_abroad(member.kind, member.role),
+        key=member.key,
+        issued=now,
+        expires=now + lifetime_s,
+    )
+    return sign(encode(vouched), CREDENTIAL_TYPE, director)
+
+
+def claimed_caller(envelope: SignedDocument) -> PeerId:
+    """Whom an envelope says it is from, unproven: to look the caller up, and for nothing else."""
+    try:
+        return decode(envelope.payload, StatementEnvelope).caller
+    except msgspec.MsgspecError as error:
+        raise WrongDocument(f"expected a statement's envelope: {error}") from error
+
+
+def check(
+    envelope: SignedDocument,
+    credential: SignedDocument,
+    body: bytes,
+    *,
+    root: RootRecord,
+    federation: str,
+    now: float,
+    nonces: NonceMemory,
+) -> Caller:
+    """The caller under whose role ``body`` may run here, and the nonce is used up.
+
+    Raises :class:`WrongFederation`, :class:`WrongBody`, :class:`WrongKey`, :class:`EnvelopeExpired`,
+    :class:`NonceReused`, :class:`NoncesFull` and the classes of :func:`federation.signing.verified`.
+    """
+    try:
+        vouched = decode(verified(credential, CREDENTIAL_TYPE, public_keys(root.directors)), Credential)
+    except msgspec.MsgspecError as error:
+        raise WrongDocument(f"expected a credential: {error}") from error
+    if vouched.federation != federation:
+        raise WrongFederation(f"expected a credential of federation {federation}, found {vouched.federation[:64]}")
+    if not vouched.issued - CLOCK_SKEW_S <= now < vouched.expires + CLOCK_SKEW_S:
+        raise EnvelopeExpired(f'the credential of "{vouched.name}" is not valid now: check the clocks')
+    payload = verified(envelope, STATEMENT_TYPE, {keyid_of(vouched.key): vouched.key})
+    try:
+        sealed = decode(payload, StatementEnvelope)
+    except msgspec.MsgspecError as error:
+        raise WrongDocument(f"expected a statement's envelope: {error}") from error
+    if sealed.federation != federation:
+        raise WrongFederation(f"expected a statement for federation {federation}, found {sealed.federation[:64]}")
+    if sealed.caller != vouched.uuid:
+        raise WrongKey(f'an envelope and a credential of different callers: {sealed.caller[:64]} and "{vouched.name}"')
+    if sealed.body != digest_of(body):
+        raise WrongBody(f'the request is not the one that "{vouched.name}" signed')
+    expires = _expiry(sealed, vouched.name, now)
+    nonces.use(sealed.nonce, caller=sealed.caller, expires=expires, now=now, issued=sealed.issued)
+    return Caller(name=vouched.name, role=Role[vouched.role.upper()], uuid=vouched.uuid)
+
+
+def _expiry(sealed: StatementEnvelope, name: str, now: float) -> float:
+    """When the envelope may be forgotten. Raises :class:`EnvelopeExpired` unless it is valid at ``now``."""
+    if not 0 < sealed.lifetime_s <= ENVELOPE_LIFETIME_S_MAX:
+        raise EnvelopeExpired(
+            f"expected a lifetime of at most {ENVELOPE_LIFETIME_S_MAX:.0f} s, found {sealed.lifetime_s:.0f} s"
+        )
+    if now < sealed.issued - CLOCK_SKEW_S:
+        raise EnvelopeExpired(f'"{name}" signed this statement {sealed.issued - now:.0f} s from now: check the clocks')
+    expires = sealed.issued + sealed.lifetime_s + CLOCK_SKEW_S
+    if now >= expires:
+        raise EnvelopeExpired(f'the statement of "{name}" expired {now - expires:.0f} s ago')
+    if not 0 < len(sealed.nonce) <= NONCE_LENGTH_MAX:
+        raise WrongDocument(f"expected a nonce of 1 to {NONCE_LENGTH_MAX} characters, found {len(sealed.nonce)}")
+    return expires
+
+
+class NonceMemory:
+    """Which envelopes were used, until each expires. Bounded, in all and for each caller; a full memory refuses and
+    never forgets early.
+
+    ``since``: the federation time from which on this memory is whole; what was issued before, it cannot tell apart
+    and refuses. ``entries``: what an earlier memory gave as :attr:`entries`, which makes it whole again; then leave
+    ``since`` at 0.
+    """
+
+    def __init__(
+        self,
+        entries: Iterable[tuple[float, str, str]] = (),
+        *,
+        since: float = 0.0,
+        nonces_max: int = NONCES_MAX,
+        nonces_per_caller_max: int = NONCES_PER_CALLER_MAX,
+    ) -> None:
+        self._queue = list(entries)  # a heap of (expiry, caller, nonce)
+        heapq.heapify(self._queue)
+        self._used = {(caller, nonce) for _, caller, nonce in self._queue}
+        self._counts = Counter(caller for _, caller, _ in self._queue)
+        self._since = since
+        self._nonces_max = nonces_max
+        self._nonces_per_caller_max = nonces_per_caller_max
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def entries(self) -> tuple[tuple[float, str, str], ...]:
+        return tuple(self._queue)
+
+    def use(self, nonce: str, *, caller: str, expires: float, now: float, issued: float) -> None:
+        """Use a nonce up. Raises :class:`NonceReused`, :class:`EnvelopeExpired` or :class:`NoncesFull`."""
+        while self._queue and self._queue[0][0] <= now:
+            _, gone, old = heapq.heappop(self._queue)
+            self._used.discard((gone, old))
+            self._counts[gone] -= 1
+            if not self._counts[gone]:
+                del self._counts[gone]
+        if issued < self._since:
+            raise EnvelopeExpired(
+                "the statement was signed before this peer started", hint="send it again, with a new envelope"
+            )
+        if (caller, nonce) in self._used:
+            raise NonceReused("this statement was run here before, under the same envelope")
+        if len(self._queue) >= self._nonces_max or self._counts[caller] >= self._nonces_per_caller_max:
+            raise NoncesFull(
+                f"{len(self._queue)} forwarded statements are remembered here, no more fit: try again later"
+            )
+        heapq.heappush(self._queue, (expires, caller, nonce))
+        self._used.add((caller, nonce))
+        self._counts[caller] += 1

@@ -1,0 +1,356 @@
+"""What must hold before an edge acts: a release that a publisher signed, a desired state that the director signed for
+it.
+
+Owns :class:`VerifiedRelease`, which only :func:`verify` makes, and the order of the checks:
+signature → record → manifest size, then hash → each file's size, then hash → shape of the package; and for a desired
+state signature → federation → edge → epoch → generation → window → validity. Each refusal has a class of its own in
+:mod:`federation.errors`. Refuses to read a byte of a document before its signature holds, and of a file before its
+size does.
+
+Rules: a development release is admitted only under the development key that the caller passes, which it does where
+the device's own configuration accepts such releases; and that key signs nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, Never, NoReturn, final
+
+import msgspec
+
+from federation.documents import (
+    DESIRED_TYPE,
+    RELEASE_TYPE,
+    DesiredState,
+    FileEntry,
+    KeyId,
+    ReleaseRecord,
+    RootRecord,
+    SignedDocument,
+    decode,
+)
+from federation.errors import (
+    DevelopmentRefused,
+    Expired,
+    Fork,
+    MixedParts,
+    NotYetValid,
+    OldEpoch,
+    Replay,
+    UnknownKey,
+    WrongDocument,
+    WrongHash,
+    WrongRecipient,
+    WrongSize,
+)
+from federation.keys import keyid_of
+from federation.names import BadName, Digest, PeerId, checked_digest, checked_model, checked_version, digest_of
+from federation.roots import public_keys
+from federation.signing import signers, verified
+
+MANIFEST_BYTES_MAX: Final = 4 * 1024 * 1024
+FILES_PER_RELEASE_MAX: Final = 256
+RELEASE_BYTES_MAX: Final = 8 * 1024**3
+PATH_LENGTH_MAX: Final = 255
+DEVELOPMENT_SIGNER: Final = "development"
+
+MANIFEST_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
+PATH_ANNOTATION: Final = "org.cncf.model.filepath"
+_LAYER_TYPE: Final = re.compile(r"application/vnd\.cncf\.model\.(?P<kind>[a-z.]+)\.v1\.raw")
+_DEVELOPMENT_VERSION: Final = re.compile(r"dev\+[0-9a-f]{8}")
+_PATH_PART: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ +@-]*")
+
+
+# --- releases -------------------------------------------------------------------------------------------------------
+
+
+@final
+class VerifiedRelease:
+    """A release that may be loaded: what its signed record says, and bytes that are what the record says.
+
+    There is no constructor: :func:`verify` makes it, nothing else does, and it does not change, copy or pickle.
+    ``files`` maps each relative path to its content. ``signer`` is the name under which the root endorses the
+    publisher.
+    """
+
+    __slots__ = ("development", "files", "keyid", "record", "record_digest", "signer")
+
+    record: ReleaseRecord
+    record_digest: Digest
+    signer: str
+    keyid: KeyId
+    files: Mapping[str, bytes]
+    development: bool
+
+    def __init__(self, never: Never) -> None:
+        raise TypeError("a VerifiedRelease is made by verify() alone")
+
+    def __init_subclass__(cls) -> None:
+        raise TypeError("VerifiedRelease has no subclasses")
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError("a VerifiedRelease does not change")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError("a VerifiedRelease does not change")
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError("a VerifiedRelease is not copied or pickled; verify again")
+
+    def __repr__(self) -> str:
+        return f"VerifiedRelease({self.record.label}, signed by {self.signer})"
+
+    @property
+    def label(self) -> str:
+        """``name@version``."""
+        return self.record.label
+
+
+def verify(
+    doc: SignedDocument,
+    *,
+    root: RootRecord,
+    manifest: bytes,
+    files: Mapping[str, bytes],
+    development_key: bytes | None = None,
+) -> VerifiedRelease:
+    """The release that ``doc``, ``manifest`` and ``files`` (path → content) are, or the class of what is wrong with
+    them.
+
+    ``development_key`` (public) admits development releases signed with it; None admits none. Beyond the classes of
+    :func:`verify_record` raises :class:`WrongSize`, :class:`WrongHash`, :class:`MixedParts`.
+    """
+    record, keyid, signer = _signed_record(doc, root, development_key)
+    check_content(manifest, f"the manifest of {record.label}", digest=record.manifest, size=record.manifest_size)
+    expected = {entry.path for entry in record.files}
+    if files.keys() != expected:
+        raise MixedParts(f"expected the files {_listed(expected)} of {record.label}, found {_listed(set(files))}")
+    for entry in record.files:
+        content = files[entry.path]
+        check_content(content, f"{entry.path} of {record.label}", digest=entry.digest, size=entry.size)
+    _check_manifest(manifest, record)
+    release = object.__new__(VerifiedRelease)
+    for name, value in (
+        ("record", record),
+        ("record_digest", digest_of(doc.payload)),
+        ("signer", signer),
+        ("keyid", keyid),
+        ("files", MappingProxyType({entry.path: bytes(files[entry.path]) for entry in record.files})),
+        ("development", record.development),
+    ):
+        object.__setattr__(release, name, value)
+    return release
+
+
+def verify_record(doc: SignedDocument, root: RootRecord, *, development_key: bytes | None = None) -> ReleaseRecord:
+    """What a release's record says, before anything of the release is fetched.
+
+    Raises :class:`~federation.errors.BadSignature`, :class:`UnknownKey`, :class:`WrongDocument`,
+    :class:`DevelopmentRefused`, and :class:`WrongSize` for a release over our limits.
+    """
+    return _signed_record(doc, root, development_key)[0]
+
+
+def check_content(content: bytes, what: str, *, digest: Digest, size: int) -> None:
+    """Raises :class:`WrongSize` or, for bytes of the right size, :class:`WrongHash`."""
+    if len(content) != size:
+        raise WrongSize(f"{what}: expected {size} bytes, found {len(content)}")
+    found = digest_of(content)
+    if found != digest:
+        raise WrongHash(f"{what}: expected {digest}, found {found}")
+
+
+def _signed_record(
+    doc: SignedDocument, root: RootRecord, development_key: bytes | None
+) -> tuple[ReleaseRecord, KeyId, str]:
+    keys = public_keys(root.publishers)
+    development_id = None if development_key is None else keyid_of(development_key)
+    if development_key is not None and development_id is not None:
+        keys[development_id] = development_key
+    try:
+        payload, valid = signers(doc, RELEASE_TYPE, keys)
+    except UnknownKey as error:
+        error.hint = "endorse the publisher's key, or for a development release set accept_development = true"
+        raise
+    try:
+        record = decode(payload, ReleaseRecord)
+    except msgspec.MsgspecError as error:
+        raise WrongDocument(f"expected a release record: {error}") from error
+    if record.development:
+        if development_id is None:
+            raise DevelopmentRefused(
+                f"{record.label} is a development release, which this peer does not accept",
+                hint="accept_development = true in this device's own configuration admits it",
+            )
+        if development_id not in valid:
+            raise UnknownKey(f"{record.label} is a development release that this peer's own key did not sign")
+        keyid, signer = development_id, DEVELOPMENT_SIGNER
+    else:
+        endorsed = sorted(valid & root.publishers.keys())
+        if not endorsed:
+            raise UnknownKey(f"{record.label} is signed with a development key but is not a development release")
+        keyid, signer = endorsed[0], root.publishers[endorsed[0]].name
+    _check_record(record)
+    return record, keyid, signer
+
+
+def _check_record(record: ReleaseRecord) -> None:
+    """Shape of a record, whoever signed it: names, paths, sizes, one weight or a script."""
+    try:
+        checked_model(record.name)
+        if not record.development:
+            checked_version(record.version)
+        elif not _DEVELOPMENT_VERSION.fullmatch(record.version):
+            raise WrongDocument(f'expected a version "dev+" and 8 hex digits, found "{record.version[:80]}"')
+        for digest in (record.manifest, *(entry.digest for entry in record.files)):
+            checked_digest(digest)
+    except BadName as error:
+        raise WrongDocument(f"a release record: {error.message}") from error
+    if not 1 <= len(record.files) <= FILES_PER_RELEASE_MAX:
+        raise WrongSize(f"{record.label} has {len(record.files)} files, expected 1 to {FILES_PER_RELEASE_MAX}")
+    if record.manifest_size > MANIFEST_BYTES_MAX:
+        raise WrongSize(
+            f"the manifest of {record.label} has {record.manifest_size} bytes, expected at most {MANIFEST_BYTES_MAX}"
+        )
+    if record.size > RELEASE_BYTES_MAX:
+        raise WrongSize(f"{record.label} has {record.size} bytes, expected at most {RELEASE_BYTES_MAX}")
+    for entry in record.files:
+        if not safe_path(entry.path):
+            raise WrongDocument(f"{record.label} names a file {entry.path[:80]!r}: expected a plain relative path")
+    if len({entry.path.casefold() for entry in record.files}) != len(record.files):
+        raise WrongDocument(f"{record.label} names one file twice")
+    weights = sum(entry.kind == "weight" for entry in record.files)
+    scripts = sum(entry.kind == "code" and entry.path.endswith(".pql") for entry in record.files)
+    if weights != (record.kind == "onnx") or not weights + scripts:
+        raise WrongDocument(
+            f"{record.label} is of kind {record.kind} with {weights} weights and {scripts} scripts: "
+            "expected one weight for onnx, none and a script for functions"
+        )
+
+
+def safe_path(path: str) -> bool:
+    """Whether ``path`` names a file below a folder on every system: relative, plain characters, no ``.`` or ``..``
+    part.
+    """
+    return len(path) <= PATH_LENGTH_MAX and all(_PATH_PART.fullmatch(part) for part in path.split("/"))
+
+
+class _Layer(msgspec.Struct, frozen=True, rename={"media_type": "mediaType"}):
+    media_type: str
+    digest: str
+    size: int
+    annotations: dict[str, str] = {}
+
+
+class _Manifest(msgspec.Struct, frozen=True, rename={"media_type": "mediaType"}):
+    """What is looked at of an OCI image manifest; annotations for people are not."""
+
+    media_type: str
+    layers: tuple[_Layer, ...]
+
+
+def _check_manifest(raw: bytes, record: ReleaseRecord) -> None:
+    """The manifest's ModelPack layers are the record's files, or :class:`MixedParts`."""
+    try:
+        manifest = msgspec.json.decode(raw, type=_Manifest)
+    except msgspec.MsgspecError as error:
+        raise MixedParts(f"the manifest of {record.label} is not an OCI manifest: {error}") from error
+    if manifest.media_type != MANIFEST_TYPE:
+        raise MixedParts(f"expected a manifest of type {MANIFEST_TYPE}, found {manifest.media_type[:100]!r}")
+    found = []
+    for layer in manifest.layers:
+        form = _LAYER_TYPE.fullmatch(layer.media_type)
+        if form is None:
+            continue  # a layer that ModelPack does not know is nobody's file
+        path = layer.annotations.get(PATH_ANNOTATION, "")
+        found.append(FileEntry(path, form["kind"], Digest(layer.digest), layer.size))
+    if sorted(found, key=_by_path) != sorted(record.files, key=_by_path):
+        raise MixedParts(
+            f"the manifest and the record of {record.label} name different files: "
+            f"{_listed({entry.path for entry in found})} and {_listed({entry.path for entry in record.files})}"
+        )
+
+
+def _by_path(entry: FileEntry) -> str:
+    return entry.path
+
+
+def _listed(paths: set[str]) -> str:
+    shown = ", ".join(sorted(paths)[:8]) or "none"
+    return f"{shown}, …" if len(paths) > 8 else shown
+
+
+# --- desired state --------------------------------------------------------------------------------------------------
+
+
+class Cursor(NamedTuple):
+    """How far an edge has followed its director. ``digest`` is of the payload of the desired state it stands at."""
+
+    epoch: int
+    generation: int
+    window: int
+    digest: Digest
+
+
+def cursor_of(doc: SignedDocument, state: DesiredState) -> Cursor:
+    """Where an edge stands once it has taken ``state``, the content of ``doc``."""
+    return Cursor(state.epoch, state.generation, state.window, digest_of(doc.payload))
+
+
+def verify_desired(
+    doc: SignedDocument,
+    *,
+    root: RootRecord,
+    federation: str,
+    edge: PeerId,
+    cursor: Cursor | tuple[int, int, int, Digest] | None,
+    now: float,
+) -> DesiredState | None:
+    """The state that the director wants of ``edge``; None for a genuine one that changes nothing: a lower window of the
+    generation at which the edge stands.
+
+    ``now`` is federation time. Raises :class:`~federation.errors.BadSignature`, :class:`UnknownKey`,
+    :class:`WrongDocument`, :class:`WrongRecipient`, :class:`OldEpoch`, :class:`Replay`, :class:`Fork`,
+    :class:`NotYetValid`, :class:`Expired`. A state whose ``root_version`` is above ``root.version`` is still
+    returned: the caller fetches the roots between before it verifies releases.
+    """
+    payload = verified(doc, DESIRED_TYPE, public_keys(root.directors))
+    try:
+        state = decode(payload, DesiredState)
+    except msgspec.MsgspecError as error:
+        raise WrongDocument(f"expected a desired state: {error}") from error
+    if state.federation != federation:
+        raise WrongRecipient(f"expected a desired state of federation {federation}, found {state.federation[:64]}")
+    if state.edge != edge:
+        raise WrongRecipient(f"expected a desired state for edge {edge}, found {state.edge[:64]}")
+    if cursor is not None and not _follows(state, digest_of(payload), Cursor(*cursor)):
+        return None
+    if now < state.not_before:
+        raise NotYetValid(
+            f"the desired state {state.etag} is valid in {state.not_before - now:.0f} s: check this clock"
+        )
+    if now >= state.expires:
+        raise Expired(f"the desired state {state.etag} expired {now - state.expires:.0f} s ago")
+    return state
+
+
+def _follows(state: DesiredState, digest: Digest, cursor: Cursor) -> bool:
+    """Whether ``state`` is at or after ``cursor``; False for a lower window of the same generation."""
+    if state.epoch < cursor.epoch:
+        raise OldEpoch(f"expected epoch {cursor.epoch} or a later one, found {state.epoch}, which was left for good")
+    if state.epoch > cursor.epoch:
+        return True
+    if state.generation < cursor.generation:
+        raise Replay(f"expected generation {cursor.generation} or a later one, found {state.generation}")
+    if state.generation > cursor.generation or state.window > cursor.window:
+        return True
+    if state.window < cursor.window:
+        return False
+    if digest != cursor.digest:
+        raise Fork(
+            f"two desired states under {state.etag}: {cursor.digest} and {digest}",
+            hint="the director signed both: its key is used twice, or its store was restored without a new epoch",
+        )
+    return True
