@@ -1,7 +1,7 @@
 """A member of the federation, as the nameserver's roster knows it.
 
 Rules: identity is the UUID, never the name; a name that was removed and registered again is another member. The key
-is None until the member joined. Of the one-time token only the hash is here, and it goes at the first renewal.
+is None until the member joined. Of the one-time token only the hash is here, until the first renewal after its life.
 """
 
 from __future__ import annotations

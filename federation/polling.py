@@ -27,11 +27,12 @@ from federation.documents import (
     SignedDocument,
     encode,
 )
+from federation.entries import Assignment, Entry, Group
 from federation.intervals import parse_interval
 from federation.keys import PrivateKey
 from federation.names import PeerId
 from federation.signing import sign
-from federation.state import Assignment, Entry, FederationState, Group
+from federation.state import FederationState
 from query.errors import InternalProblem, UnknownName
 
 VALIDITY_S: Final = 14 * 86_400

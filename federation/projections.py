@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import msgspec
 
 from federation.documents import Kind, Mode, ReleaseRecord, RoleName, SignedDocument, decode, encode
+from federation.entries import ALL, Assignment, Facts, Group, Release
 from federation.events import (
     Change,
     EdgeIntervalSet,
@@ -43,7 +44,7 @@ from federation.events import (
 from federation.intervals import DEFAULT_INTERVAL
 from federation.members import Member
 from federation.names import digest_of, fold
-from federation.state import ALL, Assignment, Facts, FederationState, Group, Release
+from federation.state import FederationState
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -204,7 +205,10 @@ def _project_member(connection: sqlite3.Connection, change: Change) -> None:
             joined = {"key": key, "publisher_key": publisher_key, "joined": change.time, "touched": seq}
             _update_member(connection, uuid, joined)
         case Renewed(uuid):
-            _update_member(connection, uuid, {"token_hash": None, "token_expires": None})
+            run(
+                "UPDATE members SET token_hash = NULL, token_expires = NULL WHERE uuid = ? AND token_expires <= ?",
+                (uuid, change.time),
+            )
         case Removed(uuid):
             run("DELETE FROM memberships WHERE edge = ?", (uuid,))
             _update_member(connection, uuid, {"removed": 1, "touched": seq})

@@ -17,9 +17,19 @@ from itertools import islice
 from typing import Final, assert_never
 
 import msgspec
-from msgspec import Struct
 
-from federation.documents import ReleaseRecord, RootRecord, SignedDocument, decode
+from federation.documents import RootRecord, SignedDocument, decode
+from federation.entries import (
+    ALL,
+    Assignment,
+    Entry,
+    Facts,
+    Group,
+    Release,
+    changed,
+    published,
+    registered,
+)
 from federation.events import (
     Change,
     EdgeIntervalSet,
@@ -42,12 +52,10 @@ from federation.events import (
     RootSet,
     TokenIssued,
 )
-from federation.intervals import DEFAULT_INTERVAL
 from federation.members import Member
-from federation.names import Digest, PeerId, digest_of, fold
+from federation.names import PeerId, fold
 from query.errors import Problem, UnknownName, UserProblem, nearest, unknown
 
-ALL: Final = "all"
 SUGGESTIONS_SCANNED_MAX: Final = 2000  # names compared letter by letter for a "did you mean"
 
 
@@ -57,66 +65,10 @@ class WrongKind(UserProblem):
     code = "wrong_kind"
 
 
-class Assignment(Struct, frozen=True, gc=False):
-    """A version of a model that a group asks for. ``seq`` is its recency; ``time`` and ``by`` say when and who."""
+class BrokenLog(Problem):
+    """The log is not the sequence of changes that its numbers promise."""
 
-    name: str
-    version: str
-    repo: str
-    record: Digest
-    seq: int
-    time: float
-    by: str
-
-    @property
-    def label(self) -> str:
-        return f"{self.name}@{self.version}"
-
-
-class Release(Struct, frozen=True):
-    """A published release. ``digest`` is that of the payload of its signed record."""
-
-    record: ReleaseRecord
-    digest: Digest
-    document: SignedDocument
-    seq: int
-    time: float
-    by: str
-
-
-class Group:
-    """A group of edges; changed only by the state that holds it. ``all`` is one whose members are every edge."""
-
-    __slots__ = ("assignments", "interval", "interval_seq", "members", "name", "touched")
-
-    def __init__(self, name: str, *, touched: int = 0, interval: str | None = None, interval_seq: int = 0) -> None:
-        self.name = name
-        self.members: set[PeerId] = set()
-        self.assignments: dict[str, Assignment] = {}
-        self.touched = touched
-        self.interval = interval
-        self.interval_seq = interval_seq
-
-
-class Entry:
-    """A member with what the poll needs beside it: its last touch and its groups (without ``all``)."""
-
-    __slots__ = ("groups", "member", "touched")
-
-    def __init__(self, member: Member, touched: int, groups: tuple[Group, ...] = ()) -> None:
-        self.member = member
-        self.touched = touched
-        self.groups = groups
-
-
-class Facts(Struct, frozen=True):
-    """What concerns the federation as a whole. ``shared`` is the last change that touches every edge."""
-
-    federation: str = ""
-    poll_interval: str = DEFAULT_INTERVAL
-    epoch: int = 0
-    seq: int = 0
-    shared: int = 0
+    code = "broken_log"
 
 
 class FederationState:
@@ -235,6 +187,10 @@ class FederationState:
     def edge_count(self) -> int:
         return len(self._all.members)
 
+    @property
+    def member_count(self) -> int:
+        return len(self._by_name)
+
     def entry(self, uuid: PeerId) -> Entry | None:
         """An edge's record, groups and last touch in one look-up; None for anything but a registered edge."""
         entry = self._entries.get(uuid)
@@ -286,6 +242,10 @@ class FederationState:
     def release(self, name: str, version: str) -> Release | None:
         return self._releases.get(name, {}).get(version)
 
+    @property
+    def release_count(self) -> int:
+        return sum(len(versions) for versions in self._releases.values())
+
     def releases(self) -> tuple[Release, ...]:
         """All, by name and then in the order of publishing."""
         return tuple(release for name in sorted(self._releases) for release in self._releases[name].values())
@@ -296,14 +256,14 @@ class FederationState:
         """Raises :class:`UnknownName` with the nearest existing name."""
         member = self.member_named(name)
         if member is None:
-            raise unknown("peer", name, self._names_like(name, edges_only=False))
+            raise unknown("peer", name, self.names_like(name))
         return member
 
     def find_edge(self, name: str) -> Member:
         """Raises :class:`UnknownName` with the nearest edge, :class:`WrongKind` for a peer that is no edge."""
         member = self.member_named(name)
         if member is None:
-            raise unknown("edge", name, self._names_like(name, edges_only=True))
+            raise unknown("edge", name, self.names_like(name, edges_only=True))
         if member.kind != "edge":
             raise WrongKind(f'"{member.name}" is a {member.kind}, expected an edge')
         return member
@@ -326,7 +286,7 @@ class FederationState:
             raise UnknownName(f'no version "{version}" of model "{name}" — did you mean "{close}"?')
         return release
 
-    def _names_like(self, name: str, *, edges_only: bool) -> list[str]:
+    def names_like(self, name: str, *, edges_only: bool = False) -> list[str]:
         """Candidates for a suggestion: everybody while they are few, else those that begin or end alike."""
         start, end = fold(name)[:2], fold(name)[-2:]
         few = len(self._by_name) <= SUGGESTIONS_SCANNED_MAX
@@ -454,58 +414,3 @@ class FederationState:
     def _put_root(self, document: SignedDocument) -> None:
         self._root = decode(document.payload, RootRecord)
         self._roots.append(document)
-
-
-class BrokenLog(Problem):
-    """The log is not the sequence of changes that its numbers promise."""
-
-    code = "broken_log"
-
-
-def registered(change: Change, event: Registered) -> Member:
-    """The member that a registration makes."""
-    return Member(
-        uuid=event.uuid,
-        name=event.name,
-        kind=event.kind,
-        role=event.role,
-        publisher=event.publisher,
-        tags=event.tags,
-        token_hash=event.token_hash,
-        token_expires=event.token_expires,
-        registered=change.time,
-    )
-
-
-def changed(
-    member: Member,
-    change: Change,
-    event: TokenIssued | Joined | Renewed | Removed | ModeSet | EdgeIntervalSet | PropertySet,
-) -> Member:
-    """The member after an event that concerns it alone."""
-    match event:
-        case TokenIssued():
-            return msgspec.structs.replace(member, token_hash=event.token_hash, token_expires=event.token_expires)
-        case Joined():
-            return msgspec.structs.replace(member, key=event.key, publisher_key=event.publisher_key, joined=change.time)
-        case Renewed():
-            return msgspec.structs.replace(member, token_hash=None, token_expires=None)
-        case Removed():
-            return msgspec.structs.replace(member, removed=True)
-        case ModeSet():
-            return msgspec.structs.replace(member, mode=event.mode)
-        case EdgeIntervalSet():
-            return msgspec.structs.replace(member, poll_interval=event.interval)
-        case PropertySet():
-            properties = {key: value for key, value in member.properties.items() if key != event.key}
-            if event.value is not None:
-                properties[event.key] = event.value
-            return msgspec.structs.replace(member, properties=properties)
-        case _:
-            assert_never(event)
-
-
-def published(change: Change, event: ReleasePublished) -> Release:
-    """The release that a publication makes. Its signature was verified before it came into the log."""
-    record = decode(event.document.payload, ReleaseRecord)
-    return Release(record, digest_of(event.document.payload), event.document, change.seq, change.time, change.caller)

@@ -1,0 +1,369 @@
+"""What callers may change in a federation: state and arguments in, events out.
+
+Decides every change and performs none. Rules: a command either returns all its events or raises and has done nothing;
+a command that would change nothing returns no events; unknown names are told with the nearest existing one; every
+count that a caller can make grow has a bound here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, cast, get_args
+
+from msgspec import Struct
+
+from federation.documents import (
+    MODELS_PER_EDGE_MAX,
+    JoinRequest,
+    Kind,
+    Mode,
+    ReleaseRecord,
+    RoleName,
+    RootRecord,
+    SignedDocument,
+)
+from federation.entries import ALL, Group
+from federation.events import (
+    EdgeIntervalSet,
+    EpochStarted,
+    Event,
+    Founded,
+    GroupDeleted,
+    GroupIntervalSet,
+    GroupJoined,
+    GroupLeft,
+    Joined,
+    ModeSet,
+    PropertySet,
+    Registered,
+    ReleasePublished,
+    Removed,
+    Renewed,
+    RootSet,
+    TokenIssued,
+)
+from federation.intervals import DEFAULT_INTERVAL, parse_interval
+from federation.members import Member, PropertyValue
+from federation.names import PeerId, checked_name, fold
+from federation.state import FederationState
+from query.errors import LimitExceeded, UserProblem, WrongArguments, unknown
+
+MEMBERS_MAX: Final = 1_000_000
+GROUPS_MAX: Final = 10_000
+GROUPS_PER_EDGE_MAX: Final = 64
+TAGS_MAX: Final = 32
+TAG_LENGTH_MAX: Final = 63
+PROPERTIES_MAX: Final = 64
+PROPERTY_KEY_LENGTH_MAX: Final = 63
+PROPERTY_TEXT_LENGTH_MAX: Final = 1024
+RELEASES_MAX: Final = 100_000
+TOKEN_LIFETIME_S: Final = 24 * 3600.0
+EPOCH_DIGITS: Final = 1_000_000  # the low digits of an epoch are random, the rest are seconds
+
+
+class NameTaken(UserProblem):
+    code = "name_taken"
+
+
+class VersionTaken(UserProblem):
+    """A version was published before, with other bytes."""
+
+    code = "version_taken"
+
+
+class NotAllowed(UserProblem):
+    """A change that the rules of the federation exclude, whoever asks."""
+
+    code = "not_allowed"
+
+
+class Founder(Struct, frozen=True, kw_only=True):
+    """A member that is there from the start, with the key that its home was made with."""
+
+    uuid: PeerId
+    name: str
+    key: bytes
+    publisher_key: bytes | None = None
+
+
+# --- the federation --------------------------------------------------------------------------------------------------
+
+
+def found(
+    state: FederationState,
+    federation: str,
+    *,
+    root: SignedDocument,
+    nameserver: Founder,
+    admin: Founder,
+    now: float,
+    draw: float,
+    poll_interval: str = DEFAULT_INTERVAL,
+) -> tuple[Event, ...]:
+    """The events that begin a federation, to be appended as one: id, epoch, root record, nameserver, first admin."""
+    if state.federation:
+        raise NotAllowed(f'this store holds federation "{state.federation}" already')
+    parse_interval(poll_interval)
+    events: list[Event] = [
+        Founded(federation, poll_interval),
+        EpochStarted(mint_epoch(now=now, previous=0, draw=draw)),
+        RootSet(root),
+    ]
+    founders: tuple[tuple[Founder, Kind], ...] = ((nameserver, "nameserver"), (admin, "client"))
+    if fold(nameserver.name) == fold(admin.name):
+        raise NameTaken(f'nameserver and admin are both named "{admin.name}": expected two names')
+    for founder, kind in founders:
+        if not (kind == "nameserver" and fold(founder.name) == "nameserver"):
+            checked_name("peer", founder.name)
+        publisher = founder.publisher_key is not None
+        role: RoleName = "admin" if kind == "client" else "viewer"
+        events.append(Registered(uuid=founder.uuid, name=founder.name, kind=kind, role=role, publisher=publisher))
+        events.append(Joined(founder.uuid, founder.key, founder.publisher_key))
+    return tuple(events)
+
+
+def mint_epoch(*, now: float, previous: int, draw: float) -> int:
+    """A new epoch, beyond ``now`` and ``previous``, the one in the backup; ``draw`` makes the low digits."""
+    return max(int(now), previous // EPOCH_DIGITS + 1) * EPOCH_DIGITS + int(draw * EPOCH_DIGITS)
+
+
+def start_epoch(state: FederationState, *, now: float, draw: float) -> tuple[Event, ...]:
+    """For a store that was restored from a backup: what edges hold may be newer than what is here."""
+    return (EpochStarted(mint_epoch(now=now, previous=state.epoch, draw=draw)),)
+
+
+def set_root(state: FederationState, document: SignedDocument) -> tuple[Event, ...]:
+    """The next root record, signed as the present one asks. The record in force once more changes nothing."""
+    from federation.roots import advance
+
+    if state.root_documents and state.root_documents[-1].payload == document.payload:
+        return ()
+    record: RootRecord = advance(state.root, document)
+    if not record.directors:
+        raise NotAllowed(f"root record {record.version} names no director: no edge could be told anything")
+    return (RootSet(document),)
+
+
+# --- members ---------------------------------------------------------------------------------------------------------
+
+
+def register(
+    state: FederationState,
+    name: str,
+    *,
+    uuid: PeerId,
+    token_hash: str,
+    now: float,
+    kind: Kind = "edge",
+    role: RoleName = "viewer",
+    publisher: bool = False,
+    tags: Sequence[str] = (),
+    token_lifetime_s: float = TOKEN_LIFETIME_S,
+) -> tuple[Event, ...]:
+    """A new member ``uuid``, or a new token for one that never joined and is asked for in the same kind and role.
+
+    Raises :class:`~federation.names.BadName`, :class:`NameTaken`, :class:`~query.errors.LimitExceeded`.
+    """
+    checked_name("peer", name)
+    expires = now + token_lifetime_s
+    known = state.member_named(name)
+    if known is not None:
+        if known.joined is None and (known.kind, known.role, known.publisher) == (kind, role, publisher):
+            return (TokenIssued(known.uuid, token_hash, expires),)
+        raise NameTaken(
+            f'the name "{known.name}" belongs to {_described(known)}',
+            hint=f'edge:remove("{known.name}") frees the name' if known.kind == "edge" else None,
+        )
+    if kind == "nameserver":
+        raise NotAllowed("a federation has one nameserver")
+    if role not in get_args(RoleName):
+        raise unknown("role", role, get_args(RoleName))
+    if kind == "edge" and role != "viewer":
+        raise NotAllowed(f'edge "{name}" cannot have the role {role}: an edge is a viewer of itself')
+    if state.member_count >= MEMBERS_MAX:
+        raise LimitExceeded(f"the federation has {MEMBERS_MAX} members, the most it can have")
+    return (
+        Registered(
+            uuid=uuid,
+            name=name,
+            kind=kind,
+            role=role,
+            publisher=publisher,
+            tags=_checked_tags(tags),
+            token_hash=token_hash,
+            token_expires=expires,
+        ),
+    )
+
+
+def _described(member: Member) -> str:
+    return f"{'an' if member.kind == 'edge' else 'a'} {member.kind}" + (
+        "" if member.joined else " that has not joined yet"
+    )
+
+
+def _checked_tags(tags: Sequence[str]) -> tuple[str, ...]:
+    if len(tags) > TAGS_MAX:
+        raise LimitExceeded(f"{len(tags)} tags: expected at most {TAGS_MAX}")
+    for tag in tags:
+        if not isinstance(tag, str) or not 1 <= len(tag) <= TAG_LENGTH_MAX:
+            raise WrongArguments(f"a tag is a text of 1 to {TAG_LENGTH_MAX} characters, found {str(tag)[:80]!r}")
+    return tuple(dict.fromkeys(tags))
+
+
+def join(state: FederationState, request: JoinRequest, *, now: float) -> tuple[Event, ...]:
+    """A member takes up its place with the keys it made. The same request once more, its answer lost, changes nothing.
+
+    Raises the refusals of :func:`federation.bundles.check_join`.
+    """
+    from federation.bundles import check_join, token_hash
+
+    owner = state.member_by_token(token_hash(request.token))
+    if not check_join(request, owner, now=now) or owner is None:
+        return ()
+    if (request.publisher_key is not None) != owner.publisher:
+        expected = "a publisher's key" if owner.publisher else "no publisher's key"
+        raise NotAllowed(
+            f'"{owner.name}" was registered {"as" if owner.publisher else "not as"} a publisher: expected {expected}'
+        )
+    return (Joined(owner.uuid, request.key, request.publisher_key),)
+
+
+def renew(state: FederationState, uuid: PeerId, *, not_after: float) -> tuple[Event, ...]:
+    """Note that a member has a new certificate."""
+    member = state.member(uuid)
+    return () if member is None or member.removed else (Renewed(uuid, not_after),)
+
+
+def remove(state: FederationState, name: str) -> tuple[Event, ...]:
+    """Take a member off the roster, at once; its name is free again."""
+    member = state.find_member(name)
+    if member.kind == "nameserver":
+        raise NotAllowed(f'"{member.name}" is the nameserver and cannot be removed')
+    return (Removed(member.uuid),)
+
+
+def set_mode(state: FederationState, edge: str, mode: str) -> tuple[Event, ...]:
+    """INTERACTIVE or ONLINE; AUTONOMOUS is refused with the reason."""
+    member = state.find_edge(edge)
+    wanted = mode.upper()
+    if wanted not in get_args(Mode):
+        raise unknown("mode", mode, get_args(Mode))
+    if wanted == "AUTONOMOUS":
+        raise NotAllowed(
+            f'"{member.name}" cannot be made AUTONOMOUS from here: an autonomous edge does not listen, so the mode is'
+            " entered and left on the edge itself"
+        )
+    return () if member.mode == wanted else (ModeSet(member.uuid, cast(Mode, wanted)),)
+
+
+def set_property(state: FederationState, edge: str, key: str, value: PropertyValue | None) -> tuple[Event, ...]:
+    """A property of an edge, as its operators know it; null removes it."""
+    member = state.find_edge(edge)
+    if not 1 <= len(key) <= PROPERTY_KEY_LENGTH_MAX:
+        raise WrongArguments(f"a property's key has 1 to {PROPERTY_KEY_LENGTH_MAX} characters, found {len(key)}")
+    if value is not None and not isinstance(value, str | int | float | bool):
+        raise WrongArguments(f'property "{key}" is a text, a number or a truth value, found {type(value).__name__}')
+    if isinstance(value, str) and len(value) > PROPERTY_TEXT_LENGTH_MAX:
+        raise LimitExceeded(
+            f'property "{key}" has {len(value)} characters: expected at most {PROPERTY_TEXT_LENGTH_MAX}'
+        )
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise LimitExceeded(f'property "{key}" is a number beyond 64 bits')
+    if isinstance(value, float) and value - value != 0:
+        raise WrongArguments(f'property "{key}" is not a finite number')
+    before = member.properties.get(key)
+    if before == value and type(before) is type(value):
+        return ()
+    if value is not None and key not in member.properties and len(member.properties) >= PROPERTIES_MAX:
+        raise LimitExceeded(f'"{member.name}" has {PROPERTIES_MAX} properties, the most it can have')
+    return (PropertySet(member.uuid, key, value),)
+
+
+def set_poll_interval(state: FederationState, edge_or_group: str, interval: str) -> tuple[Event, ...]:
+    """For an edge, a group, or ``all``, which is the federation. ``default`` takes the setting back."""
+    text = None if fold(interval) == "default" else interval
+    if text is not None:
+        parse_interval(text)
+    group = state.group(edge_or_group)
+    if group is not None:
+        if state.member_named(edge_or_group) is not None:
+            raise WrongArguments(f'"{edge_or_group}" is both an edge and a group: expected a name of one of them')
+        return () if group.interval == text else (GroupIntervalSet(group.name, text),)
+    if state.member_named(edge_or_group) is None:
+        raise unknown("edge or group", edge_or_group, (*state.names_like(edge_or_group), *state.groups()))
+    member = state.find_edge(edge_or_group)
+    return () if member.poll_interval == text else (EdgeIntervalSet(member.uuid, text),)
+
+
+# --- groups ----------------------------------------------------------------------------------------------------------
+
+
+def add_group(state: FederationState, edge: str, group: str) -> tuple[Event, ...]:
+    """Make an edge a member of a group, which is made when it is missing. Twice changes nothing."""
+    member = state.find_edge(edge)
+    known = state.group(group)
+    if known is None:
+        checked_name("group", group)
+        if len(state.groups()) > GROUPS_MAX:
+            raise LimitExceeded(f"the federation has {GROUPS_MAX} groups, the most it can have")
+    elif member.uuid in known.members:
+        return ()
+    before = state.groups_of(member.uuid)
+    if len(before) > GROUPS_PER_EDGE_MAX:
+        raise LimitExceeded(f'"{member.name}" is in {GROUPS_PER_EDGE_MAX} groups, the most an edge can be in')
+    if known is not None:
+        _check_models_of((*before, known), f'"{member.name}"')
+    return (GroupJoined(member.uuid, known.name if known else group),)
+
+
+def remove_group(state: FederationState, edge: str, group: str) -> tuple[Event, ...]:
+    """End a membership; the group stays. An edge that is not in the group changes nothing."""
+    member = state.find_edge(edge)
+    found_group = _ordinary(state, group, "left")
+    return (GroupLeft(member.uuid, found_group.name),) if member.uuid in found_group.members else ()
+
+
+def delete_group(state: FederationState, group: str) -> tuple[Event, ...]:
+    """End a group with its memberships and assignments."""
+    return (GroupDeleted(_ordinary(state, group, "deleted").name),)
+
+
+def _ordinary(state: FederationState, group: str, verb: str) -> Group:
+    found_group = state.find_group(group)
+    if found_group.name == ALL:
+        raise NotAllowed(f'"{ALL}" is every edge and cannot be {verb}')
+    return found_group
+
+
+def _check_models_of(groups: Sequence[Group], whose: str) -> None:
+    names = {name for group in groups for name in group.assignments}
+    if len(names) > MODELS_PER_EDGE_MAX:
+        raise LimitExceeded(f"{whose} would have {len(names)} models: expected at most {MODELS_PER_EDGE_MAX}")
+
+
+# --- releases --------------------------------------------------------------------------------------------------------
+
+
+def publish_release(state: FederationState, document: SignedDocument) -> tuple[Event, ...]:
+    """Take up a signed release. The same files under the same name and version once more change nothing.
+
+    Raises :class:`VersionTaken`, naming both digests, for a version that exists with other bytes, and the classes of
+    :func:`federation.verification.verify_record` for a record that no endorsed publisher signed.
+    """
+    from federation.verification import verify_record
+
+    record: ReleaseRecord = verify_record(document, state.root)
+    if record.development:
+        raise NotAllowed(f"{record.label} is a development release: it is loaded where it was made, not published")
+    known = state.release(record.name, record.version)
+    if known is not None:
+        if known.record.manifest == record.manifest:
+            return ()
+        raise VersionTaken(
+            f"{record.label} was published with other bytes: {known.record.manifest} is there, {record.manifest} came",
+            hint="publish under another version",
+        )
+    if state.release_count >= RELEASES_MAX:
+        raise LimitExceeded(f"the federation has {RELEASES_MAX} releases, the most it can have")
+    return (ReleasePublished(document),)
