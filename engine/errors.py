@@ -1,0 +1,120 @@
+"""What goes wrong with a model, split by what can be done about it.
+
+    ContentProblem (PeerProblem)   the release itself; remembered with its verdict, not tried again until the release
+    │                              or the runtime changes
+    ├── NotOnnx                        empty, truncated, random, or anything else that is no ONNX graph
+    ├── OrtFormat                      the runtime's own format, which would load without being readable to us
+    ├── ExternalData                   weights outside the file, which no signature covers
+    ├── ForeignOperators               operators outside ai.onnx and ai.onnx.ml
+    ├── UnsupportedOpset               a newer opset or IR version than this runtime has
+    ├── UnservableType                 an input or output that is no plain tensor, or has no shape
+    ├── RefusedByRuntime               readable, and still no model to the runtime
+    ├── WrongSignature                 other inputs or outputs than the signed record says
+    ├── BadVectors / FailedVectors     test vectors that cannot be read / are answered differently
+    ├── BadLabels                      a labels file that is no list of names
+    ├── BadFunctions                   a .pql that does not parse or names what does not exist
+    └── ModelCrashed                   the trial's process died of a fault while the model ran
+    PassingProblem (WorldProblem)  memory, time, a child that could not start: may pass, retried with back-off
+    ├── OverMemory                     more memory than the trial's limit or the peer's budget
+    ├── OverTime                       more processor or wall time than allowed
+    ├── TrialFailed                    the trial itself could not be held
+    └── EngineBusy                     the queue of long calls is full
+    InputProblem (UserProblem)     an input that does not fit the signature: names input, expected and found
+    ModelNotLoaded (UserProblem)   a name that is not in memory here
+    ModelFailed (InternalProblem)  the runtime failed on an input that fits
+
+Memory and time pass because they depend on the machine at that moment and on the budget its owner sets, which no
+digest covers; everything else is decided by the bytes of the release and the version of the runtime alone.
+"""
+
+from __future__ import annotations
+
+from query.errors import InternalProblem, PeerProblem, UserProblem, WorldProblem
+
+
+class ContentProblem(PeerProblem):
+    code = "model_content"
+
+
+class NotOnnx(ContentProblem):
+    code = "not_onnx"
+
+
+class OrtFormat(ContentProblem):
+    code = "ort_format"
+
+
+class ExternalData(ContentProblem):
+    code = "external_data"
+
+
+class ForeignOperators(ContentProblem):
+    code = "foreign_operators"
+
+
+class UnsupportedOpset(ContentProblem):
+    code = "unsupported_opset"
+
+
+class UnservableType(ContentProblem):
+    code = "unservable_type"
+
+
+class RefusedByRuntime(ContentProblem):
+    code = "refused_by_runtime"
+
+
+class WrongSignature(ContentProblem):
+    code = "wrong_signature"
+
+
+class BadVectors(ContentProblem):
+    code = "bad_vectors"
+
+
+class FailedVectors(ContentProblem):
+    code = "failed_vectors"
+
+
+class BadLabels(ContentProblem):
+    code = "bad_labels"
+
+
+class BadFunctions(ContentProblem):
+    code = "bad_functions"
+
+
+class ModelCrashed(ContentProblem):
+    code = "model_crashed"
+
+
+class PassingProblem(WorldProblem):
+    code = "model_passing"
+
+
+class OverMemory(PassingProblem):
+    code = "over_memory"
+
+
+class OverTime(PassingProblem):
+    code = "over_time"
+
+
+class TrialFailed(PassingProblem):
+    code = "trial_failed"
+
+
+class EngineBusy(PassingProblem):
+    code = "engine_busy"
+
+
+class InputProblem(UserProblem):
+    code = "bad_input"
+
+
+class ModelNotLoaded(UserProblem):
+    code = "model_not_loaded"
+
+
+class ModelFailed(InternalProblem):
+    code = "model_failed"

@@ -1,0 +1,173 @@
+"""A model in memory: immutable, callable from any thread, kept alive by whoever is calling it.
+
+Owns building one from a verified release and the strict path of a call. numpy is imported with this module, and
+onnxruntime when the first session is built, so only the engine imports it, at the first load.
+
+``call`` is the path that every inference takes: check, run under a deadline, name the outputs. Against a bare
+``session.run`` it may cost 5 µs (benchmarks/inference.py), so it makes nothing but two dictionaries.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from engine.contents import Contents
+from engine.deadlines import RunDeadlines
+from engine.errors import InputProblem, ModelFailed, RefusedByRuntime
+from engine.sessions import Session, require_signature
+from engine.signature import Array, Signature
+from engine.vectors import Vector, read_vectors
+from engine.warming import Pace, measured_pace, require_vectors
+from federation.documents import ReleaseRecord
+from federation.names import Digest
+
+Origin = Literal["group", "manual", "development"]
+
+CONVERTED_INLINE_MAX: Final = 4096  # elements of a nested value that are read into an array on the event loop
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedModel:
+    """``memory_bytes``: what the trial measured at its highest. ``contents`` no longer holds the graph's bytes."""
+
+    record: ReleaseRecord
+    record_digest: Digest
+    signer: str
+    origin: Origin
+    since: int
+    memory_bytes: int
+    contents: Contents
+    signature: Signature
+    session: Session | None
+    deadlines: RunDeadlines
+    pace: Pace
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def version(self) -> str:
+        return self.record.version
+
+    @property
+    def label(self) -> str:
+        return self.record.label
+
+    def call(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Arrays by input name in, arrays by output name out.
+
+        Raises ``InputProblem``, ``LimitExceeded``, ``OverTime``, ``OverMemory``, ``ModelFailed``.
+        """
+        return self.run(self.signature.checked(feed))
+
+    def run(self, feed: dict[str, Array], begun: Callable[[Any], None] | None = None) -> dict[str, Array]:
+        """:meth:`call` for a feed that the signature has checked.
+
+        ``begun`` is told the run's options, by which ``deadlines.abort`` ends it from elsewhere.
+        """
+        session = self.session
+        if session is None:
+            raise self._without_graph()
+        options = self.deadlines.start()
+        if begun is not None:
+            begun(options)
+        try:
+            outputs = session.run(feed, options)
+        finally:
+            self.deadlines.end(options)
+        return dict(zip(session.output_names, outputs, strict=True))
+
+    def feed_of(self, value: Any) -> dict[str, Array]:
+        """The checked feed that a value of the language stands for. Raises ``InputProblem``, ``LimitExceeded``."""
+        if self.session is None:
+            raise self._without_graph()
+        return self.signature.checked(self.signature.arrays(value))
+
+    def expected_us(self, feed: Mapping[str, Array]) -> float:
+        """How long a run on this feed should take, by what was measured when the model was loaded."""
+        return self.pace.expected_us(sum(array.size for array in feed.values()))
+
+    def require_vectors(self) -> int:
+        """Answers its own test vectors again; their number. Raises :class:`FailedVectors`, and what a run raises."""
+        if self.session is None:
+            return 0
+        vectors = _vectors(self.contents, self.session)
+        require_vectors(self.session, self._outputs, vectors, label=self.label)
+        return len(vectors)
+
+    def _outputs(self, feed: dict[str, Array]) -> list[Array]:
+        return list(self.run(feed).values())
+
+    def _without_graph(self) -> InputProblem:
+        return InputProblem(f"{self.label} has functions alone and no graph to run: call one of its functions")
+
+
+def build(
+    record: ReleaseRecord,
+    record_digest: Digest,
+    contents: Contents,
+    *,
+    signer: str,
+    origin: Origin,
+    since: int,
+    memory_bytes: int,
+    deadlines: RunDeadlines,
+    elements_max: int,
+) -> LoadedModel:
+    """Builds the session, answers the test vectors, measures the pace. Raises a ``ContentProblem`` or
+    ``PassingProblem``. Takes as long as the model does, so it is called in a thread.
+    """
+    session = None
+    if contents.graph is not None:
+        session = Session(contents.graph)
+        require_signature(record, session)
+    model = LoadedModel(
+        record=record,
+        record_digest=record_digest,
+        signer=signer,
+        origin=origin,
+        since=since,
+        memory_bytes=memory_bytes,
+        contents=dataclasses.replace(contents, graph=None),
+        signature=Signature(record.inputs, elements_max=elements_max),
+        session=session,
+        deadlines=deadlines,
+        pace=Pace(0.0, 1),
+    )
+    if session is None:
+        return model
+    vectors = _vectors(contents, session)
+    try:
+        require_vectors(session, model._outputs, vectors, label=model.label)
+    except ModelFailed as error:
+        raise RefusedByRuntime(f"{model.label} fails on its own test vectors: {error.message}") from error
+    return dataclasses.replace(model, pace=measured_pace(session, model._outputs, vectors))
+
+
+def is_small(value: Any) -> bool:
+    """Whether reading ``value`` into arrays is quick enough for the event loop; looks at a bounded part of it."""
+    pending = [value]
+    count = 0
+    while pending:
+        item = pending.pop()
+        if isinstance(item, Mapping):
+            item = list(item.values())
+        if isinstance(item, list | tuple):
+            count += len(item)
+            if count > CONVERTED_INLINE_MAX:
+                return False
+            if item and isinstance(item[0], list | tuple | Mapping):
+                pending.extend(item)
+    return True
+
+
+def _vectors(contents: Contents, session: Session) -> Sequence[Vector]:
+    return [
+        vector
+        for raw in contents.vector_files
+        for vector in read_vectors(raw, inputs=session.inputs, outputs=session.outputs)
+    ]

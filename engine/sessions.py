@@ -1,0 +1,158 @@
+"""The one adapter around onnxruntime: its settings, its types, its exceptions.
+
+Owns building a session from bytes, the signature that a session has, and running it. onnxruntime is imported here and
+only when a session is built. Refuses what :mod:`engine.inspection` refuses, before the runtime sees a byte.
+
+Rules: the processor alone, one thread, no arena, ONNX format forced, no telemetry; a session is built from bytes in a
+process whose working directory matters to nobody, as external data was refused before. Every exception of the runtime
+leaves as one of :mod:`engine.errors`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, Final
+
+from engine import inspection
+from engine.errors import (
+    ContentProblem,
+    InputProblem,
+    ModelFailed,
+    NotOnnx,
+    OverMemory,
+    OverTime,
+    RefusedByRuntime,
+    UnservableType,
+    UnsupportedOpset,
+    WrongSignature,
+)
+from engine.runtime import runtime_version
+from engine.signature import RUNTIME, VARIABLE, Array, shown
+from federation.documents import ReleaseRecord, TensorSpec
+from query.errors import Problem
+
+LOG_ERRORS_ONLY: Final = 3
+SAID_MAX: Final = 300  # characters of a foreign message that are kept
+
+# How the runtime's messages tell what its exception classes do not.
+_MEMORY: Final = ("bad_alloc", "failed to allocate", "out of memory", "allocate memory", "bfcarena")
+_TERMINATED: Final = ("terminate flag", "exiting due to terminate")
+_OPSET: Final = ("opset", "ir version")
+
+
+@functools.cache
+def _runtime() -> Any:
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    onnxruntime.set_default_logger_severity(LOG_ERRORS_ONLY)
+    return onnxruntime
+
+
+@functools.cache
+def _foreign() -> tuple[type[BaseException], ...]:
+    """What the runtime may raise: its own classes derive from Exception and have no common root."""
+    _runtime()
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    own = (value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception))
+    return (*own, RuntimeError, MemoryError, ValueError, TypeError, OSError)
+
+
+class Session:
+    """A model ready to run. Calls are thread-safe; ``run`` checks nothing.
+
+    ``feed`` must have been checked against the signature: the runtime lets some mismatches through.
+    """
+
+    __slots__ = ("_native", "inputs", "output_names", "outputs", "reading")
+
+    def __init__(self, model: bytes) -> None:
+        """Raises a :class:`ContentProblem`, or :class:`OverMemory`."""
+        self.reading = inspection.read(model)
+        runtime = _runtime()
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+        options.enable_cpu_mem_arena = False
+        options.log_severity_level = LOG_ERRORS_ONLY
+        options.add_session_config_entry("session.load_model_format", "ONNX")
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._native = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except _foreign() as error:
+            raise _load_problem(error) from error
+        self.inputs = tuple(_spec("input", node) for node in self._native.get_inputs())
+        self.outputs = tuple(_spec("output", node) for node in self._native.get_outputs())
+        self.output_names: list[str] = [spec.name for spec in self.outputs]
+
+    def run(self, feed: dict[str, Array], options: Any = None) -> list[Array]:
+        """The outputs in the model's order. Raises ``InputProblem``, ``OverTime``, ``OverMemory``, ``ModelFailed``."""
+        try:
+            return self._native.run(self.output_names, feed, options)  # type: ignore[no-any-return]
+        except _foreign() as error:
+            raise _run_problem(error) from error
+
+
+def run_options() -> Any:
+    """Options of one run; setting ``terminate`` on them from any thread ends it between two nodes."""
+    return _runtime().RunOptions()
+
+
+def require_signature(record: ReleaseRecord, session: Session) -> None:
+    """Raises :class:`WrongSignature` when the session's inputs and outputs are not those that were signed."""
+    for kind, signed, found in (
+        ("input", record.inputs, session.inputs),
+        ("output", record.outputs, session.outputs),
+    ):
+        if signed != found:
+            raise WrongSignature(
+                f"{record.label}: the signed record says {kind}s {_listed(signed)}, the model has {_listed(found)}"
+            )
+
+
+def _listed(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(f'"{spec.name}" {shown(spec.datatype, spec.shape)}' for spec in specs) or "none"
+
+
+def _spec(kind: str, node: Any) -> TensorSpec:
+    datatype = RUNTIME.get(node.type)
+    if datatype is None:
+        served = ", ".join(RUNTIME.values())
+        raise UnservableType(f'{kind} "{node.name}": expected a tensor of {served}, found {node.type}')
+    shape = tuple(size if isinstance(size, int) and size >= 0 else VARIABLE for size in node.shape)
+    return TensorSpec(node.name, datatype, shape)
+
+
+def _said(error: BaseException) -> str:
+    """The runtime's message without its place in the source, on one line."""
+    text = " ".join(str(error).split())
+    return text[:SAID_MAX] + ("…" if len(text) > SAID_MAX else "")
+
+
+def _out_of_memory(error: BaseException, said: str) -> bool:
+    return isinstance(error, MemoryError) or any(sign in said.lower() for sign in _MEMORY)
+
+
+def _load_problem(error: BaseException) -> ContentProblem | OverMemory:
+    said = _said(error)
+    if _out_of_memory(error, said):
+        return OverMemory(f"loading the model needs more memory than there is: {said}")
+    if any(sign in said.lower() for sign in _OPSET):
+        return UnsupportedOpset(f"expected an operator set that {runtime_version()} knows: {said}")
+    if type(error).__name__ in ("InvalidProtobuf", "NoModel"):
+        return NotOnnx(f"expected an ONNX model: {said}")
+    return RefusedByRuntime(f"{runtime_version()} does not take the model: {said}")
+
+
+def _run_problem(error: BaseException) -> Problem:
+    said = _said(error)
+    if any(sign in said.lower() for sign in _TERMINATED):
+        return OverTime("the run took longer than allowed and was ended")
+    if _out_of_memory(error, said):
+        return OverMemory(f"running the model needs more memory than there is: {said}")
+    if type(error).__name__ == "InvalidArgument":
+        return InputProblem(f"the model cannot take this input: {said}")
+    return ModelFailed(f"the model failed on an input that fits its signature: {said}")
