@@ -9,6 +9,7 @@ names; at most ``ROOTS_PER_POLL_MAX`` root records are followed in one poll.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -88,8 +89,11 @@ class Poller:
         self._federation = federation
         self._edge = edge
 
-    async def ask(self, cursor: Cursor | None, *, status: str, now: float) -> Answer:
-        """Raises what the nameserver refused, a :class:`~federation.errors.Untrusted`, or a world problem."""
+    async def ask(self, cursor: Cursor | None, *, status: str, now: Callable[[], float]) -> Answer:
+        """Raises what the nameserver refused, a :class:`~federation.errors.Untrusted`, or a world problem.
+
+        ``now`` is asked after the answer has come, which may have told the time.
+        """
         reply = await self._nameserver.poll(self._edge, etag=etag_of(cursor) if cursor else None, status=status)
         if reply.body is None:
             if cursor is None or (reply.etag and reply.etag != etag_of(cursor)):
@@ -106,10 +110,12 @@ class Poller:
             return Answer(None, (), reply.poll_after_s)
         return Answer((answer.desired, desired), named(desired, answer.releases), reply.poll_after_s)
 
-    async def _verified(self, document: SignedDocument, cursor: Cursor | None, now: float) -> DesiredState | None:
+    async def _verified(
+        self, document: SignedDocument, cursor: Cursor | None, now: Callable[[], float]
+    ) -> DesiredState | None:
         def check() -> DesiredState | None:
             return verify_desired(
-                document, root=self._trust.root, federation=self._federation, edge=self._edge, cursor=cursor, now=now
+                document, root=self._trust.root, federation=self._federation, edge=self._edge, cursor=cursor, now=now()
             )
 
         try:

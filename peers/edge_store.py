@@ -142,7 +142,7 @@ class EdgeStore:
         records: Iterable[SignedDocument] = (),
         keep: frozenset[Digest] | None = None,
     ) -> None:
-        """Make it durable, all of it or nothing. ``keep``: forget the records of all releases but these and ``records``."""
+        """Make it durable, all or nothing. ``keep``: forget the records of all releases but these and ``records``."""
         documents = {digest_of(document.payload): encode(document) for document in records}
         with self._translated(), self._transaction() as execute:
             execute("INSERT OR REPLACE INTO saved VALUES (1, ?)", (msgspec.json.encode(saved),))

@@ -1,0 +1,156 @@
+"""The edge's agent: poll → decide → act → report, and what a person asks for in between.
+
+Owns the composition of the turn's two halves, :class:`~peers.edge_rhythm.Rhythm` (polls) and
+:class:`~peers.edge_turn.Turn` (acts), over one :class:`~peers.edge_state.EdgeState`. This is the agent's whole public
+face:
+
+    agent = Agent(identity, store=…, nameserver=…, …)
+    await agent.restore()      loads what was loaded, before any network; then ``agent.ready`` is set
+    await agent.run()          restores if that was not done, then polls and acts until cancelled
+
+Rules: a state is on disk before anything is done for it; the loop has no memory of its own, so that a crash between
+any two steps resumes by deciding again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from federation.documents import ActualState, DesiredState, LoadedEntry, Mode
+from federation.names import Digest, PeerId
+from peers.edge_actions import Actions, Engine, Releases
+from peers.edge_polling import Nameserver, Poller, Trust
+from peers.edge_rhythm import Certificate, Clock, Contact, Rhythm
+from peers.edge_state import EdgeState
+from peers.edge_store import EdgeStore
+from peers.edge_turn import Turn
+
+__all__ = ["Agent", "Certificate", "Clock", "Contact", "Engine", "Identity", "Nameserver", "Releases", "Trust"]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the edge is."""
+
+    federation: str
+    uuid: PeerId
+    name: str
+
+
+def _unheard(mode: Mode) -> None:
+    """Nobody wants to know of the mode."""
+
+
+class Agent:
+    """One edge. ``ready`` is set once what was loaded is loaded again."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        store: EdgeStore,
+        nameserver: Nameserver,
+        trust: Trust,
+        releases: Releases,
+        engine: Engine,
+        clock: Clock,
+        random: Callable[[], float],
+        certificate: Certificate | None = None,
+        mode_changed: Callable[[Mode], None] = _unheard,
+        properties: Mapping[str, str | int | float | bool] | None = None,
+        free_bytes: Callable[[], int] = lambda: 0,
+        development_key: bytes | None = None,
+    ) -> None:
+        """``mode_changed`` is told the mode at the end of :meth:`restore` and at every change after it.
+
+        ``development_key`` (public) admits development releases signed with it; None admits none. ``free_bytes`` is
+        the room left on the home's disk.
+        """
+        self.identity = identity
+        self.ready = asyncio.Event()
+        self._mode_changed = mode_changed
+        self._state = EdgeState(
+            store,
+            identity.uuid,
+            runtime=engine.runtime_version,
+            root_version=trust.root.version,
+            properties=dict(properties or {}),
+        )
+        self._turn = Turn(
+            self._state,
+            Actions(releases, engine, trust, record=store.record, development_key=development_key),
+            releases,
+            nameserver,
+            identity=identity.uuid,
+            clock=clock,
+            random=random,
+        )
+        self._rhythm = Rhythm(
+            self._state,
+            Poller(nameserver, trust, federation=identity.federation, edge=identity.uuid),
+            identity=identity.uuid,
+            trust=trust,
+            clock=clock,
+            random=random,
+            certificate=certificate,
+            free_bytes=free_bytes,
+            changed=self._turn.changed,
+            mode_changed=mode_changed,
+        )
+
+    @property
+    def mode(self) -> Mode:
+        return self._state.mode
+
+    @property
+    def contact(self) -> Contact:
+        """How the last poll ended, since when, and when the next one is due."""
+        return self._rhythm.contact
+
+    @property
+    def desired(self) -> DesiredState | None:
+        """The last desired state that was accepted."""
+        return self._state.desired
+
+    def actual_state(self) -> ActualState:
+        """What this edge would report now; ``reported`` is 0."""
+        return self._state.reported()
+
+    async def restore(self) -> None:
+        """Load what was loaded when the edge stopped, from this disk alone."""
+        if not self.ready.is_set():
+            await self._turn.restore()
+            self._mode_changed(self._state.mode)
+            self.ready.set()
+
+    async def run(self) -> None:
+        """Restore, then poll and act until cancelled."""
+        await self.restore()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._rhythm.run())
+            tasks.create_task(self._turn.run())
+
+    def nudge(self) -> None:
+        """Something changed at the nameserver: poll as soon as the pace allows."""
+        self._rhythm.nudge()
+
+    async def poll_now(self) -> None:
+        """Poll at once and return when it was answered. Raises why it was not."""
+        await self._rhythm.poll_now()
+
+    async def load_manual(
+        self, name: str, version: str, record: Digest, *, origin: Literal["manual", "development"] = "manual"
+    ) -> LoadedEntry:
+        """Load an installed release at once, by a person's word: it survives restarts, and is replaced at the next
+        answered poll when a group says otherwise. Raises why it could not be loaded; what answered before still does.
+        """
+        await self.ready.wait()
+        return await self._turn.load(name, version, record, origin=origin)
+
+    async def unload_manual(self, name: str) -> None:
+        """Take a model out of memory at once, until a group wants it again."""
+        await self.ready.wait()
+        await self._turn.unload(name)

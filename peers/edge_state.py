@@ -1,0 +1,112 @@
+"""The one thing about an edge that changes: what it should run, what it does run, and the copy of both on disk.
+
+Owns the edge's store. Refuses to run ahead of it where that could lose a promise: :meth:`EdgeState.keep` is durable or
+raises and changes nothing. Refuses to lag behind memory where that would be a lie: :meth:`EdgeState.become` takes what
+has happened as happened, and writes it down as soon as the disk lets it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
+from federation.actual import Actual, needed, report_digest, report_of
+from federation.documents import ActualState, DesiredState, Mode, SignedDocument
+from federation.names import Digest, PeerId
+from federation.reconciliation import restored
+from federation.verification import Cursor, cursor_of
+from peers.edge_store import EdgeStore
+from query.errors import Problem
+
+CLOCK_OFFSET_KEPT_S = 2.0  # a smaller change is not worth a write
+
+log = logging.getLogger("peerage.agent")
+
+
+class EdgeState:
+    """Opened from the store. ``actual`` has nothing in memory until :meth:`restore`."""
+
+    def __init__(
+        self,
+        store: EdgeStore,
+        edge: PeerId,
+        *,
+        runtime: str,
+        root_version: int,
+        properties: Mapping[str, str | int | float | bool],
+    ) -> None:
+        stored = store.read()
+        self._store = store
+        self._edge = edge
+        self._properties = properties
+        self._on_disk = stored.saved
+        self._clock_offset_s = stored.clock_offset_s
+        self._failing: str | None = None
+        self.desired: DesiredState | None = stored.desired
+        self.cursor: Cursor | None = stored.cursor
+        self.mode: Mode = stored.desired.mode if stored.desired else "INTERACTIVE"
+        self.actual = Actual(runtime=runtime, root_version=root_version)
+
+    def restore(self, installed: Mapping[Digest, str]) -> None:
+        """Take up what the disk says, with nothing in memory yet."""
+        self.actual = restored(
+            self._on_disk, installed=installed, runtime=self.actual.runtime, root_version=self.actual.root_version
+        )
+
+    def reported(self) -> ActualState:
+        """What this edge would report now, without the time."""
+        return report_of(self.desired, self.actual, edge=self._edge, mode=self.mode, properties=self._properties)
+
+    def report_digest(self) -> Digest:
+        return report_digest(self.reported())
+
+    def keep(
+        self,
+        actual: Actual,
+        *,
+        desired: tuple[SignedDocument, DesiredState] | None = None,
+        records: tuple[SignedDocument, ...] = (),
+    ) -> None:
+        """Make a new state durable, then hold it; a desired state moves the cursor. Raises what the store raises."""
+        saved = actual.saved()
+        if desired is not None:
+            keep = needed(desired[1], actual)
+            self._store.commit(saved, desired=desired, records=records, keep=keep)
+            self.desired, self.cursor = desired[1], cursor_of(*desired)
+        elif saved != self._on_disk:
+            self._store.commit(saved)
+        self._on_disk = saved
+        self.actual = actual
+
+    def become(self, actual: Actual) -> None:
+        """Hold a state that has come about. A disk that fails is logged once; the next change writes it all."""
+        self.actual = actual
+        saved = actual.saved()
+        if saved == self._on_disk:
+            return
+        try:
+            self._store.commit(saved)
+        except Problem as problem:
+            if self._failing != problem.code:
+                log.warning("state_not_kept", extra={"code": problem.code, "reason": problem.message})
+            self._failing = problem.code
+            return
+        self._failing = None
+        self._on_disk = saved
+
+    def under_root(self, version: int) -> Actual:
+        """The actual state as another root record sees it."""
+        return self.actual if self.actual.root_version == version else replace(self.actual, root_version=version)
+
+    def keep_clock(self, offset_s: float) -> None:
+        """Remember what the nameserver told about the time, when it told something new."""
+        if abs(offset_s - self._clock_offset_s) <= CLOCK_OFFSET_KEPT_S:
+            return
+        try:
+            self._store.keep_clock_offset(offset_s)
+        except Problem as problem:
+            log.warning("clock_not_kept", extra={"code": problem.code, "reason": problem.message})
+        else:
+            self._clock_offset_s = offset_s
