@@ -86,7 +86,7 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     pid: int
     kind: Kind
     name: str
-    socket: str | None = None
+    socket: str
     application: str | None = None
     federation: str | None = None
     started: float = 0.0
@@ -250,9 +250,12 @@ class Home:
     def joined(self) -> bool:
         return self.membership_json.exists()
 
+    def read_membership(self) -> Membership | None:
+        return self._document(self.membership_json, Membership)
+
     def membership(self) -> Membership:
         """Raises :class:`NotJoined` when there is none."""
-        found = self._document(self.membership_json, Membership)
+        found = self.read_membership()
         if found is None:
             what = "is not the home of a peer that joined" if self.path.is_dir() else "does not exist"
             raise NotJoined(
@@ -271,7 +274,7 @@ class Home:
     def write_roots(self, roots: tuple[SignedDocument, ...]) -> None:
         write_whole(self.roots_json, msgspec.json.encode(roots))
 
-    def running(self) -> RunRecord | None:
+    def read_run(self) -> RunRecord | None:
         """Where the process in this home listens; None when none runs, also after one was killed."""
         return self._run_record() if self.in_use else None
 
@@ -334,9 +337,9 @@ _STORES: Final = frozenset({"state.db", "releases", "models", "run.json", "token
 _KNOWN: Final = _KEYS | _DOCUMENTS | _STORES
 
 
-def default_home(environment: Mapping[str, str]) -> Home:
-    """The home of who names none: ``PEERAGE_HOME``, else ``~/.peerage``."""
-    return Home(Path(environment.get(HOME_VARIABLE) or DEFAULT_HOME))
+def default_home(environment: Mapping[str, str] = os.environ) -> Path:
+    """The folder of who names none: ``PEERAGE_HOME``, else ``~/.peerage``."""
+    return Path(environment.get(HOME_VARIABLE) or DEFAULT_HOME)
 
 
 def write_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:

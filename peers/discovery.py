@@ -1,0 +1,147 @@
+"""Finding the nameserver on the local network by zeroconf, ``_peerage._tcp.local``: a hint and nothing more.
+
+A nameserver announces its federation, role, name and port. Whoever finds it dials it and proves it by TLS, as with
+any address. Owns the announcement's form and its bounds. The only module that imports zeroconf; only a peer that
+announces or looks loads it.
+
+Rules: ``interface`` confines everything to one address (tests and demo: 127.0.0.1); what a stranger announces is
+bounded and never trusted; no network and no answer are the same: nothing found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from query.errors import WorldProblem
+
+if TYPE_CHECKING:
+    from zeroconf import ServiceInfo
+    from zeroconf.asyncio import AsyncZeroconf
+
+SERVICE: Final = "_peerage._tcp.local."
+FIND_TIMEOUT_S: Final = 3.0
+RESOLVE_TIMEOUT_S: Final = 1.0
+SERVICES_MAX: Final = 64  # announcements looked at in one search
+ADDRESSES_PER_SERVICE_MAX: Final = 8
+
+log = logging.getLogger("peerage.discovery")
+
+
+class NoDiscovery(WorldProblem):
+    """Zeroconf cannot be used on this interface."""
+
+    code = "no_discovery"
+
+
+@asynccontextmanager
+async def announced(
+    *, federation: str, name: str, uuid: str, port: int, addresses: Sequence[str], interface: str | None
+) -> AsyncIterator[None]:
+    """Announce a nameserver while the block runs. ``addresses`` are IP addresses; others are left out.
+
+    A network that does not take the announcement is logged, not raised: discovery is a convenience.
+    """
+    from zeroconf import ServiceInfo
+
+    told = [interface] if interface else [address for address in addresses if _is_address(address)]
+    info = ServiceInfo(
+        SERVICE,
+        f"{uuid}.{SERVICE}",
+        port=port,
+        properties={"federation": federation, "role": "nameserver", "name": name},
+        parsed_addresses=told,
+        server=f"{uuid}.local.",
+    )
+    zeroconf = None
+    try:
+        zeroconf = _opened(interface)
+        registering = await zeroconf.async_register_service(info)
+        registering = asyncio.ensure_future(registering)
+        registering.add_done_callback(_note_failure)
+    except (NoDiscovery, OSError) as problem:
+        log.warning("announcement_failed", extra={"reason": str(problem)})
+    try:
+        yield
+    finally:
+        if zeroconf is not None:
+            await zeroconf.async_unregister_all_services()
+            await zeroconf.async_close()
+
+
+async def find_nameservers(
+    federation: str, *, interface: str | None, timeout_s: float = FIND_TIMEOUT_S
+) -> tuple[str, ...]:
+    """Addresses, ``host:port``, of the first in time that calls itself nameserver of ``federation``."""
+    from zeroconf.asyncio import AsyncServiceBrowser
+
+    try:
+        zeroconf = _opened(interface)
+    except NoDiscovery as problem:
+        log.info("discovery_failed", extra={"reason": str(problem)})
+        return ()
+    names: asyncio.Queue[str] = asyncio.Queue(SERVICES_MAX)
+
+    def seen(*, name: str, **_: Any) -> None:
+        if not names.full():
+            names.put_nowait(name)
+
+    browser = AsyncServiceBrowser(zeroconf.zeroconf, [SERVICE], handlers=[seen])
+    try:
+        async with asyncio.timeout(timeout_s):
+            for _ in range(SERVICES_MAX):
+                found = await _addresses_of(zeroconf, await names.get(), federation)
+                if found:
+                    return found
+    except TimeoutError:
+        pass
+    finally:
+        await browser.async_cancel()
+        await zeroconf.async_close()
+    return ()
+
+
+async def _addresses_of(zeroconf: AsyncZeroconf, name: str, federation: str) -> tuple[str, ...]:
+    from zeroconf.asyncio import AsyncServiceInfo
+
+    info = AsyncServiceInfo(SERVICE, name)
+    if not await info.async_request(zeroconf.zeroconf, RESOLVE_TIMEOUT_S * 1000):
+        return ()
+    return announced_addresses(info, federation)
+
+
+def announced_addresses(info: ServiceInfo, federation: str) -> tuple[str, ...]:
+    """What an announcement says, when it is of a nameserver of ``federation``."""
+    said = info.properties
+    if said.get(b"federation") != federation.encode() or said.get(b"role") != b"nameserver" or not info.port:
+        return ()
+    hosts = info.parsed_scoped_addresses()[:ADDRESSES_PER_SERVICE_MAX]
+    return tuple(f"[{host}]:{info.port}" if ":" in host else f"{host}:{info.port}" for host in hosts)
+
+
+def _opened(interface: str | None) -> AsyncZeroconf:
+    """Raises :class:`NoDiscovery` where the network has no multicast, or not on that interface."""
+    from zeroconf import InterfaceChoice
+    from zeroconf.asyncio import AsyncZeroconf
+
+    try:
+        return AsyncZeroconf(interfaces=[interface] if interface else InterfaceChoice.All)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise NoDiscovery(f"zeroconf cannot use {interface or 'the network'}: {error}") from error
+
+
+def _note_failure(registering: asyncio.Future[Any]) -> None:
+    if not registering.cancelled() and (error := registering.exception()) is not None:
+        log.warning("announcement_failed", extra={"reason": str(error)})
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
