@@ -1,0 +1,251 @@
+"""Fetching a release into this peer's repository, byte by byte suspicious of who sends it.
+
+The record that is fetched for was verified by the caller; everything here is measured against it. Order: manifest,
+config, files, then the release is listed as installed. Each blob is staged, resumed by ``Range`` where an earlier
+attempt stopped, hashed as it arrives, and ended at its signed size; so nothing that looks finished is ever anything
+but what was signed, and a killed fetch goes on where it was.
+
+Every failure is of the world (:class:`FetchProblem`, and what the client raises): the sender or the way to it gave
+something else than was signed, which says nothing about the release itself. It is tried again with back-off.
+
+    FetchProblem (WorldProblem)
+    ├── Stalled             no byte, or too few, in the time allowed
+    ├── Truncated           the answer ended early; what came is kept and resumed
+    ├── WrongLength         more, or announced other than, the signed size
+    ├── AlteredContent      the right size, another hash
+    └── WrongAnswer         not a blob at all: a page of text, an encoding, a redirect, a range that was not asked for
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import aiohttp
+
+from federation.blobs import BlobStore, StagedBlob, StorageFull
+from federation.documents import ReleaseRecord, SignedDocument, decode
+from federation.errors import WrongHash, WrongSize
+from federation.layout import ImageLayout
+from federation.manifests import MANIFEST_BYTES_MAX, read_manifest
+from federation.names import Digest, checked_digest
+from federation.packing import record_digest, release_repository
+from query.declarations import Progress, silent
+from query.errors import WorldProblem
+
+CONFIG_BYTES_MAX: Final = 4 * 1024 * 1024
+PROGRESS_BYTES: Final = 1024 * 1024  # how often progress is told inside a blob
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+
+
+class FetchProblem(WorldProblem):
+    code = "fetch_failed"
+
+
+class Stalled(FetchProblem):
+    code = "fetch_stalled"
+
+
+class Truncated(FetchProblem):
+    code = "fetch_truncated"
+
+
+class WrongLength(FetchProblem):
+    code = "fetch_wrong_length"
+
+
+class AlteredContent(FetchProblem):
+    code = "fetch_altered"
+
+
+class WrongAnswer(FetchProblem):
+    code = "fetch_wrong_answer"
+
+
+class Source(Protocol):
+    """Where a release is fetched from. ``stream`` raises on refusals, redirects and statuses from 400 on."""
+
+    def stream(
+        self, path: str, *, headers: dict[str, str] | None = None
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FetchLimits:
+    """``idle_s`` without a byte, and a rate below which a blob's fetch is given up (it resumes where it was)."""
+
+    answer_s: float = 20.0
+    idle_s: float = 20.0
+    bytes_per_s_min: int = 8 * 1024
+    grace_s: float = 60.0
+    disk_reserve_bytes: int = 16 * 1024 * 1024
+
+    def blob_s(self, size: int) -> float:
+        """The longest that a blob of ``size`` may take."""
+        return self.grace_s + size / self.bytes_per_s_min
+
+
+async def fetch(
+    signed: SignedDocument,
+    *,
+    client: Source,
+    layout: ImageLayout,
+    progress: Progress = silent,
+    limits: FetchLimits = FetchLimits(),
+) -> ReleaseRecord:
+    """Bring a release here; what is here already is not asked for. ``signed`` was verified by the caller.
+
+    Raises :class:`FetchProblem`, ``StorageFull`` before the first byte when the disk has no room, ``BadManifest``
+    (content: a signed manifest that is none), and what ``client`` raises.
+    """
+    record = decode(signed.payload, ReleaseRecord)
+    if layout.find_record(record_digest(signed)) is not None and _complete(record, layout.blobs):
+        return record
+    path = f"/v2/{release_repository(record)}"
+    _check_room(record, layout.blobs, reserve=limits.disk_reserve_bytes)
+    source = _Download(client, layout.blobs, record, progress, limits)
+    await source.blob(f"{path}/manifests/{record.manifest}", record.manifest, record.manifest_size)
+    manifest = read_manifest(layout.blobs.read(record.manifest, bytes_max=MANIFEST_BYTES_MAX))
+    config = manifest.config
+    if config.size > CONFIG_BYTES_MAX:
+        raise WrongLength(f"the config of {record.label} has {config.size} bytes, expected at most {CONFIG_BYTES_MAX}")
+    await source.blob(f"{path}/blobs/{config.digest}", checked_digest(config.digest), config.size)
+    for entry in record.files:
+        await source.blob(f"{path}/blobs/{entry.digest}", entry.digest, entry.size)
+    await asyncio.to_thread(layout.attach, signed)
+    return record
+
+
+def _complete(record: ReleaseRecord, blobs: BlobStore) -> bool:
+    parts = [(record.manifest, record.manifest_size), *((entry.digest, entry.size) for entry in record.files)]
+    return all(blobs.size(digest) == size for digest, size in parts)
+
+
+def _check_room(record: ReleaseRecord, blobs: BlobStore, *, reserve: int) -> None:
+    missing = sum(entry.size for entry in record.files if blobs.size(entry.digest) != entry.size)
+    free = blobs.free_bytes()
+    if missing + reserve > free:
+        raise StorageFull(
+            f"{record.label} needs {missing} bytes and {reserve} in reserve, the disk has {free}",
+            hint="free some disk space; the fetch goes on by itself",
+        )
+
+
+class _Download:
+    """The blobs of one release, with the progress over all of them."""
+
+    def __init__(
+        self, client: Source, blobs: BlobStore, record: ReleaseRecord, progress: Progress, limits: FetchLimits
+    ) -> None:
+        self._client = client
+        self._blobs = blobs
+        self._label = f"fetch {record.label}"
+        self._total = record.size + record.manifest_size
+        self._done = 0
+        self._progress = progress
+        self._limits = limits
+
+    async def blob(self, path: str, digest: Digest, size: int) -> None:
+        if self._blobs.size(digest) != size:
+            staged = await asyncio.to_thread(self._blobs.stage, digest, size=size)
+            with staged:
+                try:
+                    async with asyncio.timeout(self._limits.blob_s(size)):
+                        await self._receive(staged, path, digest, size)
+                except TimeoutError as error:
+                    raise Stalled(f"{path}: {staged.offset} of {size} bytes came in the time allowed") from error
+        self._done += size
+        self._progress(self._label, self._done, self._total, "bytes")
+
+    async def _receive(self, staged: StagedBlob, path: str, digest: Digest, size: int) -> None:
+        resumed = staged.resumed
+        if staged.offset < size or size == 0:
+            await self._request(staged, path, size)
+        try:
+            await asyncio.to_thread(staged.finish, digest)
+        except WrongHash as error:
+            if resumed:
+                # A part that a crash left may be damaged itself: what was sent now is not to blame yet.
+                with await asyncio.to_thread(self._blobs.stage, digest, size=size) as fresh:
+                    await self._receive(fresh, path, digest, size)
+                return
+            raise AlteredContent(f"{path}: {error.message}") from error
+
+    async def _request(self, staged: StagedBlob, path: str, size: int) -> None:
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
+        if staged.offset:
+            headers["Range"] = f"bytes={staged.offset}-"
+        async with _answered(self._client.stream(path, headers=headers), path, self._limits.answer_s) as response:
+            _check_answer(response, staged, path, size)
+            told = staged.offset
+            async for chunk in _chunks(response, path, self._limits.idle_s):
+                try:
+                    staged.write(chunk)
+                except WrongSize as error:
+                    staged.discard()
+                    raise WrongLength(f"{path}: expected {size} bytes, found more") from error
+                if staged.offset - told >= PROGRESS_BYTES:
+                    told = staged.offset
+                    self._progress(self._label, self._done + told, self._total, "bytes")
+        if staged.offset != size:
+            raise Truncated(f"{path}: expected {size} bytes, the answer ended after {staged.offset}")
+
+
+def _check_answer(response: aiohttp.ClientResponse, staged: StagedBlob, path: str, size: int) -> None:
+    """The head of an answer, before a byte of its body is kept."""
+    kind = response.content_type
+    if kind.startswith("text/") or kind == "application/xhtml+xml":
+        raise WrongAnswer(f"{path}: expected a blob, found {kind}")
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise WrongAnswer(f"{path}: expected plain bytes, found encoding {response.headers['Content-Encoding'][:40]}")
+    if response.status == 206:
+        told = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if told is None or int(told[1]) != staged.offset:
+            raise WrongAnswer(f"{path}: expected the bytes from {staged.offset} on, found another range")
+    elif response.status == 200:
+        if staged.offset:
+            staged.restart()  # a server without ranges sends everything again
+    else:
+        raise WrongAnswer(f"{path}: expected status 200 or 206, found {response.status}")
+    announced = response.content_length
+    if announced is not None and announced != size - staged.offset:
+        raise WrongLength(f"{path}: expected {size - staged.offset} bytes, {announced} are announced")
+
+
+class _answered(AbstractAsyncContextManager[aiohttp.ClientResponse]):  # noqa: N801 — reads as a function
+    """An answer whose head has come within ``answer_s``."""
+
+    def __init__(
+        self, opening: AbstractAsyncContextManager[aiohttp.ClientResponse], path: str, answer_s: float
+    ) -> None:
+        self._opening = opening
+        self._path = path
+        self._answer_s = answer_s
+
+    async def __aenter__(self) -> aiohttp.ClientResponse:
+        try:
+            async with asyncio.timeout(self._answer_s):
+                return await self._opening.__aenter__()
+        except TimeoutError as error:
+            raise Stalled(f"{self._path}: no answer within {self._answer_s:g} s") from error
+
+    async def __aexit__(self, *raised: object) -> bool | None:
+        return await self._opening.__aexit__(*raised)  # type: ignore[arg-type]
+
+
+async def _chunks(response: aiohttp.ClientResponse, path: str, idle_s: float) -> AsyncIterator[bytes]:
+    while True:
+        try:
+            async with asyncio.timeout(idle_s):
+                chunk = await response.content.readany()
+        except TimeoutError as error:
+            raise Stalled(f"{path}: no byte for {idle_s:g} s") from error
+        except aiohttp.ClientPayloadError:
+            return  # ended before its announced length; the count tells how early
+        if not chunk:
+            return
+        yield chunk

@@ -1,0 +1,158 @@
+"""Blobs on their way into the repository: each upload is a staged file that many requests may append to.
+
+Owns the table of open uploads and their bounds. Refuses more uploads, bytes or time than :class:`RegistryLimits` says:
+aiohttp never ends a body that was half sent, so every read has our own deadline, and a request has one over all.
+
+Rules: an upload belongs to the member that began it, and one request at a time writes to it. A failed request ends
+its upload: the next attempt begins anew. Lifetimes are looked at whenever an upload begins, so no task of its own is
+needed; with the process, uploads are forgotten, and their files swept at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiohttp import StreamReader
+
+from federation.blobs import BlobStore, StagedBlob
+from federation.errors import WrongSize
+from federation.names import Digest
+from peers.answers import TooBusy
+from query.errors import DeadlinePassed, LimitExceeded, UserProblem
+
+
+class UnknownUpload(UserProblem):
+    """No such upload: never begun, ended, failed, expired, or somebody else's."""
+
+    code = "upload_unknown"
+
+
+class UploadOutOfOrder(UserProblem):
+    """A chunk that does not begin where the last one ended, or two at once."""
+
+    code = "upload_out_of_order"
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryLimits:
+    """What members may have under way. ``idle_s`` without a byte ends a request, ``request_s`` ends it anyway."""
+
+    uploads_max: int = 64
+    uploads_per_member_max: int = 16
+    upload_bytes_max: int = 2 * 1024**3
+    upload_life_s: float = 15 * 60.0
+    idle_s: float = 15.0
+    request_s: float = 10 * 60.0
+
+
+@dataclass(slots=True)
+class _Upload:
+    repository: str
+    owner: str
+    staged: StagedBlob
+    touched: float
+    busy: bool = False
+
+
+class Uploads:
+    """The open uploads of one repository."""
+
+    def __init__(self, blobs: BlobStore, *, clock: Callable[[], float], limits: RegistryLimits) -> None:
+        self._blobs = blobs
+        self._clock = clock
+        self._limits = limits
+        self._open: dict[str, _Upload] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def begin(self, repository: str, *, owner: str) -> str:
+        """The id of a new upload. Raises :class:`TooBusy`."""
+        now = self._clock()
+        for name, upload in tuple(self._open.items()):
+            if not upload.busy and now - upload.touched > self._limits.upload_life_s:
+                self._end(name)
+        mine = sum(upload.owner == owner for upload in self._open.values())
+        if len(self._open) >= self._limits.uploads_max or mine >= self._limits.uploads_per_member_max:
+            raise TooBusy(f"{len(self._open)} uploads are under way, {mine} of them yours; end some or wait")
+        name = secrets.token_hex(16)
+        staged = self._blobs.stage_new(bytes_max=self._limits.upload_bytes_max)
+        self._open[name] = _Upload(repository, owner, staged, now)
+        return name
+
+    def offset(self, name: str, *, owner: str) -> int:
+        """How many bytes an upload has."""
+        return self._mine(name, owner).staged.offset
+
+    async def receive(
+        self,
+        name: str,
+        body: StreamReader,
+        *,
+        owner: str,
+        start: int | None = None,
+        declared: int | None = None,
+    ) -> int:
+        """Append a request's body; the offset after it.
+
+        Raises :class:`UploadOutOfOrder` (the upload stays), ``DeadlinePassed`` or ``LimitExceeded`` (it ends).
+        """
+        upload = self._mine(name, owner)
+        if upload.busy or (start is not None and start != upload.staged.offset):
+            raise UploadOutOfOrder(f"expected the bytes from {upload.staged.offset} on, one request at a time")
+        if declared is not None and upload.staged.offset + declared > self._limits.upload_bytes_max:
+            self._end(name)
+            raise LimitExceeded(f"a blob of more than {self._limits.upload_bytes_max} bytes")
+        upload.busy = True
+        try:
+            await self._append(upload, body)
+        except BaseException:
+            self._end(name)
+            raise
+        upload.busy = False
+        upload.touched = self._clock()
+        return upload.staged.offset
+
+    async def _append(self, upload: _Upload, body: StreamReader) -> None:
+        idle = self._limits.idle_s
+        try:
+            async with asyncio.timeout(self._limits.request_s):
+                while True:
+                    async with asyncio.timeout(idle):
+                        chunk = await body.readany()
+                    if not chunk:
+                        return
+                    upload.staged.write(chunk)
+        except TimeoutError as error:
+            raise DeadlinePassed(f"the body stopped after {upload.staged.offset} bytes") from error
+        except WrongSize as error:
+            raise LimitExceeded(f"a blob of more than {self._limits.upload_bytes_max} bytes") from error
+
+    async def finish(self, name: str, digest: Digest, *, owner: str) -> Digest:
+        """The upload becomes a blob, durable on return. Raises ``WrongHash``; the upload ends either way."""
+        upload = self._mine(name, owner)
+        if upload.busy:
+            raise UploadOutOfOrder("the upload is still receiving bytes")
+        upload.busy = True
+        try:
+            return await asyncio.to_thread(upload.staged.finish, digest)
+        finally:
+            self._end(name)
+
+    def drop(self, name: str, *, owner: str) -> None:
+        self._mine(name, owner)
+        self._end(name)
+
+    def _mine(self, name: str, owner: str) -> _Upload:
+        upload = self._open.get(name)
+        if upload is None or upload.owner != owner:
+            raise UnknownUpload(f"no upload {name[:40]!r} of yours is under way")
+        return upload
+
+    def _end(self, name: str) -> None:
+        upload = self._open.pop(name, None)
+        if upload is not None:
+            upload.staged.close()
