@@ -1,0 +1,112 @@
+"""How the four packages are cut: layers, sizes, names, docstrings, and what an import may load."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("query", "federation", "engine", "peers")
+MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+MODULE_LINES_MAX = 420
+FUNCTION_LINES_MAX = 70
+DRAWERS = {"util", "utils", "helper", "helpers", "common", "misc"}
+EMPTY_WORDS = ("Manager", "Handler", "Service", "Processor")
+
+# What takes long or much memory to import, and the modules whose business it is. Only these may import it when they
+# are imported themselves; whoever uses them imports them where the work is done.
+HEAVY = {
+    "onnxruntime": set[str](),
+    "onnx": set[str](),
+    "zeroconf": set[str](),
+    "oras": set[str](),
+    "cryptography": {"federation.certificates"},
+    "sqlite_utils": {"federation.projections", "federation.store"},
+    "lark": {"query.build_tables", "query.lexing", "query.parsing"},
+}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
+def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def imported_at_once(body: list[ast.stmt]) -> Iterator[str]:
+    """Top-level packages that executing ``body`` imports; what stands in functions or for type checkers is not."""
+    for node in body:
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name.split(".")[0] for alias in names)
+            case ast.ImportFrom(module=str(module), level=0):
+                yield module.split(".")[0]
+            case ast.If(test=ast.Name(id="TYPE_CHECKING"), orelse=orelse):
+                yield from imported_at_once(orelse)
+            case ast.If(body=inner, orelse=orelse) | ast.Try(body=inner, orelse=orelse):
+                yield from imported_at_once(inner + orelse)
+            case ast.With(body=inner) | ast.ClassDef(body=inner):
+                yield from imported_at_once(inner)
+
+
+def test_each_package_imports_only_what_is_below_it() -> None:
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_holds_one_idea(path: Path) -> None:
+    lines = path.read_text("utf-8").count("\n")
+    assert lines <= MODULE_LINES_MAX, f"{name_of(path)} has {lines} lines"
+    tree = tree_of(path)
+    long = {f.name: f.end_lineno - f.lineno + 1 for f in functions(tree) if f.end_lineno is not None}
+    assert {name: size for name, size in long.items() if size > FUNCTION_LINES_MAX} == {}
+    assert ast.get_docstring(tree), f"{name_of(path)} does not say what it owns"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_names_say_what_a_thing_decides(path: Path) -> None:
+    assert not DRAWERS & set(name_of(path).split("."))
+    classes = [node.name for node in ast.walk(tree_of(path)) if isinstance(node, ast.ClassDef)]
+    assert [name for name in classes if name.endswith(EMPTY_WORDS)] == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_imports_nothing_heavy_at_once(path: Path) -> None:
+    name = name_of(path)
+    loaded = set(imported_at_once(tree_of(path).body))
+    assert {library for library in loaded & HEAVY.keys() if name not in HEAVY[library]} == set()
+
+
+@pytest.mark.parametrize("module", [*PACKAGES, "peers.client", "peers.cli"])
+def test_importing_a_face_loads_nothing_heavy(module: str) -> None:
+    heavy = [*HEAVY, "numpy", "aiohttp"] if module != "peers.client" else [*HEAVY, "numpy"]
+    program = f"import {module}, json, sys; print(json.dumps([m for m in {heavy!r} if m in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []
+
+
+def test_only_named_places_catch_everything() -> None:
+    """``except Exception`` belongs to whoever supervises tasks and to the edge of a command."""
+    found = {
+        name_of(path)
+        for path in MODULES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ExceptHandler) and isinstance(node.type, ast.Name) and node.type.id == "Exception"
+    }
+    assert found <= SUPERVISORS
+
+
+SUPERVISORS = {"peers.answering", "peers.cli.main"}
