@@ -32,6 +32,7 @@ from federation.errors import (
     WrongHash,
     WrongSize,
 )
+from federation.manifests import BadManifest
 from federation.names import Digest, digest_of
 from federation.verification import VerifiedRelease, verify, verify_record
 from peers.edge_polling import Trust
@@ -205,7 +206,7 @@ def outcome_of(problem: Problem) -> Passing | Lasting:
             return Passing(problem.code, problem.message, damaged=True)
         case BadSignature() | UnknownKey() | TooFewSignatures() | DevelopmentRefused():
             return Lasting(problem.code, problem.message, trust=True)
-        case Untrusted() | ContentProblem():
+        case Untrusted() | ContentProblem() | BadManifest():
             return Lasting(problem.code, problem.message)
         case _:
             return Passing(problem.code, problem.message)
