@@ -60,8 +60,8 @@ class StoreDamaged(PeerProblem):
     code = "store_damaged"
 
 
-class HomeInUse(PeerProblem):
-    code = "home_in_use"
+class StateInUse(PeerProblem):
+    code = "state_in_use"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class EdgeStore:
 
     @classmethod
     def open(cls, path: Path | None = None, *, pages_max: int = PAGES_MAX) -> Self:
-        """Raises :class:`HomeInUse`, :class:`StoreDamaged`, :class:`StoreFull` or :class:`StoreFailed`."""
+        """Raises :class:`StateInUse`, :class:`StoreDamaged`, :class:`StoreFull` or :class:`StoreFailed`."""
         name = str(path) if path else ":memory:"
         try:
             connection = sqlite3.connect(name, timeout=LOCK_TIMEOUT_S, isolation_level=None)
@@ -184,7 +184,7 @@ class EdgeStore:
                 case "FULL":
                     raise StoreFull(f"no room to keep the edge's state in {self._name}: {error}") from error
                 case "BUSY" | "LOCKED":
-                    raise HomeInUse(
+                    raise StateInUse(
                         f"another process uses {self._name}",
                         hint="stop the other edge, or give this one its own --home",
                     ) from error

@@ -6,12 +6,14 @@ it starts with nothing in memory each time.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from engine.engine import Engine
-from engine.loaded import LoadedModel
 from federation.verification import VerifiedRelease
 from peers.agent import Agent
+
+if TYPE_CHECKING:
+    from engine.loaded import LoadedModel  # brings numpy, which an idle edge does without
 
 
 class AgentMemory:
