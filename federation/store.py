@@ -176,6 +176,12 @@ class FederationStore:
         """The log from a sequence number on."""
         return projections.read_changes(self._db.conn, seq - 1)
 
+    def time_of(self, seq: int) -> float | None:
+        """When a change was made; None for a number that the log does not have."""
+        with _translated(self._path, "read a change"):
+            row = self._db.execute("SELECT time FROM changes WHERE seq = ?", [seq]).fetchone()
+        return None if row is None else float(row[0])
+
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Have a listener told of every append from now on; the result ends that."""
         self._listeners.append(listener)

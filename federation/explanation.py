@@ -1,0 +1,182 @@
+"""Why an edge has a version of a model, or does not have it yet.
+
+Pure: the assignments that apply, winner first, each with its source, time and author; then what stands between desired
+and actual, of which the first that applies is told: not joined, on its own, silent, not asked since, failed, at work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec import Struct
+
+from federation.documents import ActualState, LoadedEntry
+from federation.entries import Assignment, Entry, Group
+from federation.members import Member
+from federation.names import PeerId, shown
+from federation.polling import Decision, decisions
+from federation.reports import Contact, moment
+from federation.state import FederationState
+from query.errors import unknown
+
+
+class Waiting(Struct, frozen=True):
+    """What stands between desired and actual: a stable reason, its words, since when, and what would change it."""
+
+    reason: str
+    message: str
+    since: float | None = None
+    hint: str | None = None
+
+
+class Explanation(Struct, frozen=True):
+    """One model on one edge."""
+
+    model: str
+    decision: Decision | None
+    loaded: LoadedEntry | None
+    waiting: Waiting | None
+
+    def record(self) -> dict[str, Any]:
+        """As ``edge:explain`` shows it."""
+        candidates = self.decision.candidates if self.decision else ()
+        records = [_assignment_record(group, assignment) for group, assignment in candidates]
+        waiting = self.waiting
+        return {
+            "model": self.model,
+            "desired": self.decision.winner.version if self.decision else None,
+            "loaded": self.loaded.version if self.loaded else None,
+            "loaded_by": self.loaded.origin if self.loaded else None,
+            "winner": records[0] if records else None,
+            "losers": records[1:],
+            "waits_for": None
+            if waiting is None
+            else {
+                "reason": waiting.reason,
+                "message": waiting.message,
+                "since": moment(waiting.since),
+                "hint": waiting.hint,
+            },
+        }
+
+
+def _assignment_record(group: Group, assignment: Assignment) -> dict[str, Any]:
+    return {
+        "source": "group",
+        "group": group.name,
+        "version": assignment.version,
+        "assignment": assignment.seq,
+        "time": moment(assignment.time),
+        "by": assignment.by,
+    }
+
+
+def explain(
+    state: FederationState,
+    uuid: PeerId,
+    model: str | None,
+    *,
+    actual: ActualState | None,
+    contact: Contact,
+    now: float,
+) -> Iterator[Explanation]:
+    """For a registered edge: every model that is desired or loaded there, by name, or the one that is asked for.
+
+    Raises :class:`~query.errors.UnknownName` for a model that no release, assignment or edge's memory has.
+    """
+    entry = state.entry(uuid)
+    if entry is None:
+        raise unknown("edge", uuid, ())
+    decided = {decision.name: decision for decision in decisions(state, uuid)}
+    loaded = {one.name: one for one in actual.loaded} if actual else {}
+    names = sorted({*decided, *loaded})
+    if model is not None:
+        published = {release.record.name for release in state.releases()}
+        if model not in decided and model not in loaded and model not in published:
+            raise unknown("model", model, {*names, *published})
+        names = [model]
+    for name in names:
+        decision, running = decided.get(name), loaded.get(name)
+        waiting = _waiting(state, entry, name, decision, running, actual=actual, contact=contact, now=now)
+        yield Explanation(name, decision, running, waiting)
+
+
+def _waiting(
+    state: FederationState,
+    entry: Entry,
+    name: str,
+    decision: Decision | None,
+    running: LoadedEntry | None,
+    *,
+    actual: ActualState | None,
+    contact: Contact,
+    now: float,
+) -> Waiting | None:
+    member, who = entry.member, shown(entry.member.name)
+    if decision is None:
+        if running is None:
+            return Waiting("not_assigned", f"no group of {who} names {name}", hint="edge:set_group_models assigns it")
+        if running.origin != "group":
+            return None
+    elif running is not None and running.record == decision.winner.record:
+        return None
+    absent = _absence(member, who, actual, contact, now=now)
+    if absent is not None:
+        return absent
+    assert actual is not None
+    generation = state.generation(member.uuid)
+    if (actual.epoch, actual.generation) != (state.epoch, generation):
+        return Waiting(
+            "not_polled",
+            f"{who} knows generation {actual.generation}, the latest is {generation}; {_next_poll(contact, now)}",
+            since=contact.reported_at,
+            hint="peerage poll on the edge asks at once",
+        )
+    if decision is None:
+        return Waiting("unloading", f"{who} has been told that no group names {name} any more")
+    label = decision.winner.label
+    for error in actual.errors:
+        if error.model == label:
+            return Waiting(error.error, error.message, since=error.since)
+    if running is not None and running.origin != "group":
+        return Waiting(
+            "loaded_by_hand",
+            f"{running.label} was loaded by hand; the next answered poll replaces it, {_next_poll(contact, now)}",
+            since=running.since,
+        )
+    return Waiting("in_progress", f"{who} has been told and is fetching, verifying or loading {label}")
+
+
+def _absence(member: Member, who: str, actual: ActualState | None, contact: Contact, *, now: float) -> Waiting | None:
+    """Why nothing that is decided here reaches the edge, if so."""
+    if member.joined is None:
+        if member.token_expires is not None and now >= member.token_expires:
+            again = f'edge:register("{member.name}") makes a new one'
+            return Waiting("never_joined", f"{who} never joined and its bundle expired", member.token_expires, again)
+        return Waiting("never_joined", f"{who} has not joined yet", member.registered, "give the edge its bundle")
+    if actual is not None and actual.mode == "AUTONOMOUS":
+        return Waiting(
+            "autonomous",
+            f"{who} is AUTONOMOUS and asks nobody",
+            since=contact.reported_at,
+            hint="give it signed state as a file, or end the mode on the edge",
+        )
+    if actual is None:
+        return Waiting("no_report", f"{who} joined but reported nothing yet; {_seen(contact, now)}", member.joined)
+    return None
+
+
+def _seen(contact: Contact, now: float) -> str:
+    if contact.connected:
+        return "it is connected"
+    if contact.last_seen is None:
+        return "it was not seen since this nameserver started"
+    return f"it was seen {max(0.0, now - contact.last_seen):.0f} s ago"
+
+
+def _next_poll(contact: Contact, now: float) -> str:
+    if contact.next_poll_at is None:
+        return _seen(contact, now)
+    ahead = contact.next_poll_at - now
+    return f"next poll in {ahead:.0f} s" if ahead >= 0 else f"its poll is overdue by {-ahead:.0f} s"

@@ -1,0 +1,257 @@
+"""The functions of the language about single edges: desired, reported and why; at home on the nameserver.
+
+Compose a nameserver's catalogue from :func:`nameserver_functions`, every other peer's from the declarations of
+:data:`NAMESERVER_FUNCTIONS`. Edges are shown in upper case; an unknown name is told with the nearest existing one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from federation import commands
+from federation.documents import ActualState
+from federation.events import Event
+from federation.explanation import explain
+from federation.group_functions import GroupFunctions
+from federation.member_functions import MakeBundle, MemberFunctions
+from federation.members import Member, PropertyValue
+from federation.names import PeerId, shown
+from federation.polling import Director, decisions
+from federation.reports import Contact, NoReport, converged, moment, state_record, status_record
+from query.declarations import Call, Effect, Example, Home, Role, function
+
+if TYPE_CHECKING:
+    from federation.store import FederationStore
+
+
+class Presence(Protocol):
+    """What is remembered of edges between their reports. Times are seconds since the epoch."""
+
+    def last_seen(self, uuid: PeerId) -> float | None: ...
+
+    def connected(self, uuid: PeerId) -> bool: ...
+
+    def next_poll_at(self, uuid: PeerId) -> float | None: ...
+
+
+class EdgeFunctions:
+    """Bind on the nameserver."""
+
+    def __init__(self, store: FederationStore, director: Director, presence: Presence) -> None:
+        self._store = store
+        self._director = director
+        self._presence = presence
+
+    def _write(self, call: Call, events: Sequence[Event]) -> None:
+        self._store.append(events, caller=call.caller.name, now=call.now.timestamp())
+
+    def _reported(self, member: Member) -> tuple[ActualState | None, Contact]:
+        report = self._store.reports.latest(member.uuid)
+        contact = Contact(
+            last_seen=self._presence.last_seen(member.uuid),
+            connected=self._presence.connected(member.uuid),
+            next_poll_at=self._presence.next_poll_at(member.uuid),
+            reported_at=report.time if report else None,
+        )
+        return (report.actual if report else None), contact
+
+    # --- desired ------------------------------------------------------------------------------------------------
+
+    @function(
+        "edge:get_config(String edge) -> Record",
+        home=Home.NAMESERVER,
+        example=Example('edge:get_config("MY-EDGE-1")'),
+    )
+    def get_config(self, call: Call, edge: str) -> dict[str, Any]:
+        """What the edge's next poll is told: models, mode, poll interval and generation.
+
+        For each model its version, the digest of its signed record, and the group and assignment that decided.
+        """
+        state = self._store.state
+        member = state.find_edge(edge)
+        desired = self._director.desired(member.uuid, now=call.now.timestamp())
+        return {
+            "edge": shown(member.name),
+            "generation": desired.generation,
+            "epoch": desired.epoch,
+            "mode": desired.mode,
+            "poll_interval": desired.poll_interval,
+            "models": [
+                {
+                    "name": decision.name,
+                    "version": decision.winner.version,
+                    "digest": decision.winner.record,
+                    "group": decision.group.name,
+                    "assignment": decision.winner.seq,
+                    "assigned": moment(decision.winner.time),
+                    "by": decision.winner.by,
+                }
+                for decision in decisions(state, member.uuid)
+            ],
+        }
+
+    @function(
+        "edge:set_mode(String edge, String mode) -> Boolean",
+        home=Home.NAMESERVER,
+        role=Role.OPERATOR,
+        effect=Effect.CHANGES,
+        example=Example('edge:set_mode("MY-EDGE-1", "ONLINE")', shows="true"),
+    )
+    def set_mode(self, call: Call, edge: str, mode: str) -> bool:
+        """INTERACTIVE: the edge keeps an uplink for queries and acts at once. ONLINE: it only polls.
+
+        AUTONOMOUS is refused: it is entered and left on the edge.
+        """
+        self._write(call, commands.set_mode(self._store.state, edge, mode))
+        return True
+
+    @function(
+        "edge:set_poll_interval(String edge_or_group, String interval) -> Boolean",
+        home=Home.NAMESERVER,
+        role=Role.OPERATOR,
+        effect=Effect.CHANGES,
+        example=Example('edge:set_poll_interval("MY-EDGE-1", "30s~10%")', shows="true"),
+    )
+    def set_poll_interval(self, call: Call, edge_or_group: str, interval: str) -> bool:
+        """How often an edge, a group's edges or, with ``all``, every edge polls: ``30s``, ``5m``, ``60s~10%``.
+
+        What follows ``~`` is jitter. An edge's own setting counts first, then the one set last among its groups, then
+        that of ``all``. ``default`` takes a setting back.
+        """
+        self._write(call, commands.set_poll_interval(self._store.state, edge_or_group, interval))
+        return True
+
+    @function(
+        "edge:set_property(String edge, String key, Object value) -> Boolean",
+        home=Home.NAMESERVER,
+        role=Role.OPERATOR,
+        effect=Effect.CHANGES,
+        example=Example('edge:set_property("MY-EDGE-1", "site", "lab")', shows="true"),
+    )
+    def set_property(self, call: Call, edge: str, key: str, value: PropertyValue | None) -> bool:
+        """Set a property of an edge: a text, a number or a truth value. ``null`` removes it."""
+        self._write(call, commands.set_property(self._store.state, edge, key, value))
+        return True
+
+    @function(
+        "edge:properties(String edge) -> Record",
+        home=Home.NAMESERVER,
+        example=Example('edge:properties("MY-EDGE-1")'),
+    )
+    def properties(self, call: Call, edge: str) -> dict[str, PropertyValue]:
+        """What the edge reported of itself (architecture, memory …), and over it what was set here."""
+        member = self._store.state.find_edge(edge)
+        actual, _ = self._reported(member)
+        return {**(actual.properties if actual else {}), **member.properties}
+
+    # --- actual -------------------------------------------------------------------------------------------------
+
+    @function(
+        "edge:actual_state(String edge) -> Record",
+        home=Home.NAMESERVER,
+        example=Example(
+            'edge:actual_state("MY-EDGE-1")',
+            shows='{"models:loaded":[\'my-sa-model@5.3\'],"last_load_errors":[],"edge_mode":\'INTERACTIVE\'}',
+        ),
+    )
+    def actual_state(self, call: Call, edge: str) -> dict[str, Any]:
+        """What the edge reported last: the models in its memory, why others are not there, and its mode."""
+        member = self._store.state.find_edge(edge)
+        actual, _ = self._reported(member)
+        if actual is None:
+            raise NoReport(
+                f'no report yet from "{shown(member.name)}"',
+                hint=f'edge:explain("{shown(member.name)}") says what it waits for',
+            )
+        return state_record(actual)
+
+    @function(
+        "edge:status(String edge) -> Record",
+        home=Home.NAMESERVER,
+        example=Example('edge:status("MY-EDGE-1")'),
+    )
+    def status(self, call: Call, edge: str) -> dict[str, Any]:
+        """One edge: joined, seen, reported; desired and reported generation, mode and models; ``lag`` in seconds."""
+        return self._status(self._store.state.find_edge(edge), call.now.timestamp())
+
+    @function(
+        "edge:status() -> Bag of Record",
+        home=Home.NAMESERVER,
+        example=Example("edge:status()"),
+        aliases=("edge_status",),
+    )
+    def status_of_all(self, call: Call) -> Iterator[dict[str, Any]]:
+        """The status of every edge, one a row, in the order of registration."""
+        now = call.now.timestamp()
+        for member in tuple(self._store.state.edges()):
+            if self._store.state.entry(member.uuid) is not None:  # not removed while rows were read
+                yield self._status(member, now)
+
+    def _status(self, member: Member, now: float) -> dict[str, Any]:
+        desired = self._director.desired(member.uuid, now=now)
+        actual, contact = self._reported(member)
+        lag_s = 0.0
+        if not converged(desired, actual):
+            changed_at = self._store.time_of(desired.generation)
+            lag_s = round(max(0.0, now - changed_at), 3) if changed_at is not None else 0.0
+        return status_record(member, desired, actual, contact, lag_s=lag_s)
+
+    @function(
+        "edge:explain(String edge, String model?) -> Bag of Record",
+        home=Home.NAMESERVER,
+        example=(Example('edge:explain("MY-EDGE-1")'), Example('edge:explain("MY-EDGE-1", "my-sa-model")')),
+    )
+    def explain(self, call: Call, edge: str, model: str | None = None) -> list[dict[str, Any]]:
+        """Why an edge has a version of a model, or does not have it yet; one row a model.
+
+        ``winner`` is the assignment that decides and ``losers`` those it overtook, the latest first, each with its
+        group, version, number in the log, time and author. ``waits_for`` is null when all is as it should be.
+        """
+        member = self._store.state.find_edge(edge)
+        actual, contact = self._reported(member)
+        explanations = explain(
+            self._store.state, member.uuid, model, actual=actual, contact=contact, now=call.now.timestamp()
+        )
+        return [explanation.record() for explanation in explanations]
+
+    # --- listings -----------------------------------------------------------------------------------------------
+
+    @function("edge:list() -> Vector of String", home=Home.NAMESERVER, example=Example("edge:list()"))
+    def list_edges(self, call: Call) -> list[str]:
+        """The names of all edges, in upper case, in the order of registration."""
+        return [shown(member.name) for member in self._store.state.edges()]
+
+    @function(
+        "edge:listening() -> Vector of String",
+        home=Home.NAMESERVER,
+        example=Example("edge:listening()"),
+        aliases=("listening_edges",),
+    )
+    def listening(self, call: Call) -> list[str]:
+        """The edges that hold an uplink now and take queries."""
+        return [shown(member.name) for member in self._store.state.edges() if self._presence.connected(member.uuid)]
+
+    @function(
+        "edge:listening(String edge) -> Boolean",
+        home=Home.NAMESERVER,
+        example=Example('edge:listening("MY-EDGE-1")'),
+        aliases=("edge_listening",),
+    )
+    def is_listening(self, call: Call, edge: str) -> bool:
+        """Whether an edge holds an uplink now and takes queries."""
+        return self._presence.connected(self._store.state.find_edge(edge).uuid)
+
+
+NAMESERVER_FUNCTIONS: Final[tuple[type, ...]] = (EdgeFunctions, GroupFunctions, MemberFunctions)
+
+
+def nameserver_functions(
+    store: FederationStore, director: Director, presence: Presence, *, make_bundle: MakeBundle
+) -> tuple[object, ...]:
+    """An instance of each of :data:`NAMESERVER_FUNCTIONS`, to be bound in a nameserver's catalogue."""
+    return (
+        EdgeFunctions(store, director, presence),
+        GroupFunctions(store),
+        MemberFunctions(store, make_bundle=make_bundle),
+    )

@@ -1,0 +1,157 @@
+"""The functions of the language about groups of edges and what is assigned to them; at home on the nameserver.
+
+They read arguments, let a command decide, and write what it decided. Edges are shown in upper case, groups as they
+were spelled. Nothing is half-applied: a call that raises has changed nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from federation import assignments, commands
+from federation.entries import ALL
+from federation.names import shown
+from federation.reports import moment
+from query.declarations import Call, Effect, Example, Home, Role, function
+
+if TYPE_CHECKING:
+    from federation.events import Event
+    from federation.store import FederationStore
+
+
+class GroupFunctions:
+    """Bind on the nameserver, beside :class:`federation.functions.EdgeFunctions`."""
+
+    def __init__(self, store: FederationStore) -> None:
+        self._store = store
+
+    def _write(self, call: Call, events: Sequence[Event]) -> None:
+        self._store.append(events, caller=call.caller.name, now=call.now.timestamp())
+
+    @function(
+        "edge:add_group(String edge, String group) -> Boolean",
+        home=Home.NAMESERVER,
+        role=Role.OPERATOR,
+        effect=Effect.CHANGES,
+        example=Example('edge:add_group("MY-EDGE-1", "staging-area-edges")', shows="true"),
+    )
+    def add_group(self, call: Call, edge: str, group: str) -> bool:
+        """Make an edge a member of a group. A group that is missing is made; adding twice changes nothing."""
+        self._write(call, commands.add_group(self._store.state, edge, group))
+        return True
+
+    @function(
+        "edge:remove_group(String edge, String group) -> Boolean",
+        home=Home.NAMESERVER,
+        role=Role.OPERATOR,
+        effect=Effect.CHANGES,
+        example=Example('edge:remove_group("MY-EDGE-1", "staging-area-edges")', shows="true"),
+    )
+    def remove_group(self, call: Call, edge: str, group: str) -> bool:
+        """End an edge's membership of a group. The group stays, also when empty. Nobody can leave ``all``."""
+        self._write(call, commands.remove_group(self._store.state, edge, group))
+        return True
+
+    @function(
+        "edge:groups(String edge, Boolean with_all?) -> Vector of String",
+        home=Home.NAMESERVER,
+        example=Example('edge:groups("MY-EDGE-1")'),
+    )
+    def groups(self, call: Call, edge: str, with_all: bool = False) -> list[str]:
+        """The groups of an edge, in the order of joining. Every edge is in ``all``, which is shown on request."""
+        state = self._store.state
+        names = [group.name for group in state.groups_of(state.find_edge(edge).uuid)]
+        return [name for name in names if with_all or name != ALL]
+
+    @function(
+        "edge:all_groups() -> Vector of String",
+        home=Home.NAMESERVER,
+        example=Example("edge:all_groups()"),
+    )
+    def all_groups(self, call: Call) -> list[str]:
+        """The names of all groups: ``all``, then the others in the order they were made."""
+        return list(self._store.state.groups())
+
+    @function(
+        "edge:group_members(String group) -> Vector of String",
+        home=Home.NAMESERVER,
+        example=Example('edge:group_members("staging-area-edges")'),
+    )
+    def group_members(self, call: Call, group: str) -> list[str]:
+        """The edges of a group by name, in upper case."""
+        state = self._store.state
+        return [shown(member.name) for member in state.members_of(state.find_group(group).name)]
+
+    @function(
+        "edge:delete_group(String group) -> Boolean",
+        home=Home.NAMESERVER,
+        role=Role.OPERATOR,
+        effect=Effect.CHANGES,
+        example=Example('edge:delete_group("old-edges")', shows="true"),
+    )
+    def delete_group(self, call: Call, group: str) -> bool:
+        """Delete a group with its memberships and assignments; its edges fall back to what their other groups say."""
+        self._write(call, commands.delete_group(self._store.state, group))
+        return True
+
+    @function(
+        "edge:set_group_models(String group, Vector models) -> Record",
+        home=Home.NAMESERVER,
+        role=Role.OPERATOR,
+        effect=Effect.CHANGES,
+        example=Example(
+            'edge:set_group_models("staging-area-edges", '
+            '[{"repo": "default", "name": "my-sa-model", "version": "5.3"}])'
+        ),
+    )
+    def set_group_models(self, call: Call, group: str, models: Sequence[Any]) -> dict[str, Any]:
+        """Assign versions of models to a group; the models that are not named stay.
+
+        Each element is a record with ``name``, ``version`` and, if wanted, ``repo``, which is ``default``. The latest
+        assignment wins, not the highest version, also between groups; a repeated call counts as the latest. The answer
+        names what it overtook: ``replaced`` ones are gone for good, others come back when this assignment goes.
+        """
+        state = self._store.state
+        made = assignments.set_group_models(state, group, assignments.read_models(models))
+        self._write(call, made.events)
+        return {
+            "group": made.group,
+            "assigned": [model.label for model in made.assigned],
+            "overtaken": [
+                {
+                    "group": one.group,
+                    "model": one.assignment.label,
+                    "edges": one.edges,
+                    "replaced": one.replaced,
+                    "time": moment(one.assignment.time),
+                    "by": one.assignment.by,
+                }
+                for one in made.overtaken
+            ],
+        }
+
+    @function(
+        "edge:remove_group_models(String group, Vector names) -> Boolean",
+        home=Home.NAMESERVER,
+        role=Role.OPERATOR,
+        effect=Effect.CHANGES,
+        example=Example('edge:remove_group_models("staging-area-edges", ["my-sa-model"])', shows="true"),
+    )
+    def remove_group_models(self, call: Call, group: str, names: Sequence[Any]) -> bool:
+        """End a group's assignments of the named models. Its edges fall back to what their other groups say."""
+        self._write(call, assignments.remove_group_models(self._store.state, group, names))
+        return True
+
+    @function(
+        "edge:group_models(String group) -> Vector of Record",
+        home=Home.NAMESERVER,
+        example=Example('edge:group_models("staging-area-edges")'),
+    )
+    def group_models(self, call: Call, group: str) -> list[dict[str, str]]:
+        """What is assigned to a group, in the form that ``edge:set_group_models`` takes."""
+        found = self._store.state.find_group(group)
+        return [
+            {"repo": assignment.repo, "name": assignment.name, "version": assignment.version}
+            for assignment in found.assignments.values()
+        ]
