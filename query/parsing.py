@@ -1,0 +1,206 @@
+"""Text → :class:`query.syntax.Script`: the grammar's tables, and the tree that they build.
+
+The tables are loaded at the first query. Tokens come from :mod:`query.lexing`, which has already checked length,
+nesting and numbers of things; the grammar engine's stack is a list and the tree is built bottom-up: no text makes it recurse.
+What is built is checked for depth once, without recursion, so that everything after may recurse.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import pickle
+import threading
+from collections.abc import Callable, Iterable
+from importlib.resources import files
+from typing import Any, Final
+
+from query import limits
+from query.building import Building
+from query.durations import BadDuration, parse_duration
+from query.errors import SyntaxProblem
+from query.lexing import Directive, Lexed, Lexicon, Token, check_length, lex
+from query.limits import over
+from query.syntax import (
+    Body,
+    CreateFunction,
+    Directives,
+    Node,
+    Place,
+    Script,
+    Source,
+    Statement,
+    children,
+)
+
+TABLES: Final = "grammar.tables"
+
+
+class _Grammar:
+    """The loaded tables: a regular expression for tokens and a parser of one statement."""
+
+    def __init__(self) -> None:
+        from lark import Lark
+
+        data = files("query").joinpath(TABLES).read_bytes()
+        loaded = pickle.loads(data)  # noqa: S301 — our own file, part of the package
+        tables = io.BytesIO(pickle.dumps({"data": loaded["data"], "memo": loaded["memo"]}))
+        self.building = Building()
+        self.turn = threading.Lock()  # one text at a time: the building knows whose turn it is
+        self.lark = Lark.__new__(Lark)._load(tables, transformer=self.building)
+        self.lexicon = Lexicon.of(self.lark.terminals)
+        self.names = {
+            terminal.name: f'"{terminal.pattern.value}"'
+            for terminal in self.lark.terminals
+            if terminal.pattern.type == "str"
+        }
+
+    def parse(self, source: Source, lexed: Lexed) -> Body:
+        with self.turn:
+            return self._parse(source, lexed)
+
+    def _parse(self, source: Source, lexed: Lexed) -> Body:
+        from lark.exceptions import UnexpectedToken
+
+        self.building.source = source
+        state = self.lark.parse_interactive().parser_state
+        feed: Callable[..., Any] = state.feed_token
+        end = Token("$END", "", lexed.end, lexed.end)
+        token = end
+        try:
+            for token in lexed.tokens:
+                feed(token)
+            token = end
+            body: Body = feed(end, True)
+        except UnexpectedToken as error:
+            raise self._unexpected(source, lexed, token, error.expected or ()) from None
+        if len(lexed.tokens) > limits.EXPRESSION_DEPTH_MAX:
+            _check_depth(body, source)
+        return body
+
+    def _unexpected(self, source: Source, lexed: Lexed, token: Token, expected: Iterable[str]) -> SyntaxProblem:
+        wanted = set(expected)
+        options = []
+        if wanted >= {"NUMBER", "NAME"}:
+            options.append("an expression")
+            wanted -= _STARTS_EXPRESSION
+        elif "NAME" in wanted:
+            options.append("a name")
+        elif "VARIABLE" in wanted:
+            options.append('a session variable such as ":v"')
+        if wanted >= {"PLUS", "STAR"}:
+            wanted -= _CONTINUES_EXPRESSION
+            options.append("an operator")
+        options += sorted(self.names[name] for name in wanted if name in self.names)
+        if "$END" in wanted:
+            options.append("the end of the statement")
+        found = "the end of the statement" if token.type == "$END" else f'"{_shortened(token.value)}"'
+        message = f"unexpected {found}"
+        if 0 < len(options) <= _OPTIONS_SHOWN:
+            message += f": expected {_either(options)}"
+        hint = None
+        if token.type.isalpha() and token.type.casefold() == token.value.casefold():
+            hint = f'"{token.value}" is a keyword and cannot be a name'
+        place = Place((token.start, token.end))
+        if token.type == "$END":
+            place = Place((lexed.tokens[-1].start, lexed.end))
+        return SyntaxProblem(message, span=source.span(place), hint=hint)
+
+
+_OPTIONS_SHOWN: Final = 8
+_STARTS_EXPRESSION: Final = frozenset(
+    {"NUMBER", "NAME", "STRING", "RAW_STRING", "TIMESTAMP", "VARIABLE", "QUALIFIED", "TRUE", "FALSE", "NULL", "LPAR"}
+    | {"LSQB", "LBRACE", "CASE", "CAST", "NOT", "MINUS", "PLUS", "SELECT"}
+)
+_CONTINUES_EXPRESSION: Final = frozenset(
+    {"PLUS", "MINUS", "STAR", "SLASH", "PERCENT", "CARET", "CONCAT", "EQUAL", "UNEQUAL", "LESS", "LESSEQUAL", "MORE"}
+    | {"MOREEQUAL", "AND", "OR", "IN", "NOT", "LIKE", "BETWEEN", "IS", "LSQB", "DOT"}
+)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 40 else text[:37] + "…"
+
+
+def _either(options: list[str]) -> str:
+    return options[0] if len(options) == 1 else ", ".join(options[:-1]) + f" or {options[-1]}"
+
+
+def _check_depth(body: Node, source: Source) -> None:
+    level: list[Node] = [body]
+    for _ in range(limits.EXPRESSION_DEPTH_MAX):
+        level = [child for node in level for child in children(node)]
+        if not level:
+            return
+    problem = over(
+        "the expression",
+        limits.EXPRESSION_DEPTH_MAX,
+        "more",
+        "levels",
+        hint="use in […] or a set of smaller statements",
+    )
+    raise problem.at(source.span(level[0].place))
+
+
+@functools.cache
+def _grammar() -> _Grammar:
+    return _Grammar()
+
+
+def parse(text: str, *, limit: int = limits.TEXT_BYTES_WIRE_MAX) -> Script:
+    """The statements of a text, each with its directives. ``limit`` is the greatest length in bytes.
+
+    Raises :class:`SyntaxProblem` and :class:`LimitExceeded`; spans count in ``text``.
+    """
+    check_length(text, limit)
+    grammar = _grammar()
+    source = Source(text)
+    return Script(source, tuple(_statement(grammar, source, lexed) for lexed in lex(text, grammar.lexicon)))
+
+
+def _statement(grammar: _Grammar, source: Source, lexed: Lexed) -> Statement:
+    body = grammar.parse(source, lexed)
+    if lexed.documentation and type(body) is CreateFunction:
+        body = CreateFunction(
+            body.name,
+            body.parameters,
+            body.result,
+            body.body,
+            body.replace,
+            lexed.documentation,
+            place=body.place,
+        )
+    directives = _directives(source, lexed.directives) if lexed.directives else _NO_DIRECTIVES
+    return Statement(body, directives, source, place=Place((lexed.start, lexed.end)))
+
+
+_NO_DIRECTIVES: Final = Directives()
+
+
+def _directives(source: Source, found: list[Directive]) -> Directives:
+    values: dict[str, Any] = {}
+    for directive in found:
+        if directive.name == "timeout":
+            try:
+                values["timeout_s"] = parse_duration(directive.value, longest_s=limits.DURATION_S_MAX)
+            except BadDuration as problem:
+                raise problem.at(source.span(directive.place)) from None
+            continue
+        values[directive.name] = directive.value
+        if directive.name in ("peer", "wait"):
+            values[f"{directive.name}_place"] = directive.place
+    return Directives(**values)
+
+
+def parse_statement(text: str, *, limit: int = limits.TEXT_BYTES_WIRE_MAX) -> Statement:
+    """The one statement of a text. Raises :class:`SyntaxProblem` when there are none or several."""
+    script = parse(text, limit=limit)
+    if len(script) != 1:
+        raise SyntaxProblem(f"expected one statement, found {len(script)}")
+    return script.statements[0]
+
+
+def tokens(text: str, *, limit: int = limits.TEXT_BYTES_LOCAL_MAX) -> list[Lexed]:
+    """The statements of a text as tokens only, for who needs no grammar."""
+    check_length(text, limit)
+    return lex(text, _grammar().lexicon)

@@ -1,0 +1,220 @@
+"""Where a statement runs: its route from text and declarations, and its targets from what the peer knows of others.
+
+Rules, in this order: a ``//peer:`` directive; the nameserver when a function that the statement calls is at home there;
+the session's default; the peer that was asked. A function unknown here (another peer's) has no say. ``explain``,
+``set``, ``create function`` and ``delete function`` without a directive stay where they were asked: they are about
+the session and the functions of that peer.
+
+A target specification: ``NAME``, ``nameserver``, a comma list of these, ``all``, ``group NAME``. ``all`` is every edge.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias, assert_never
+
+from query import limits
+from query.building import NotSupported
+from query.catalogue import Catalogue
+from query.declarations import Declaration, Home
+from query.errors import Problem, Span, SyntaxProblem, WrongArguments
+from query.limits import over
+from query.syntax import Call, Evaluate, Explain, SetVariable, Statement, calls
+
+_EXPECTED: Final = 'expected a name, "nameserver", a comma list, "all" or "group NAME"'
+_PEER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_GROUP = re.compile(r"group\s+(\S+)", re.IGNORECASE)
+_WHERE = re.compile(r"where\b.*", re.IGNORECASE | re.DOTALL)
+
+
+class Reason(enum.Enum):
+    """Why a statement goes where it goes."""
+
+    DIRECTIVE = "the //peer: directive says so"
+    HOME = "a function of it is at home on the nameserver"
+    DEFAULT = "it is the session's default peer"
+    HERE = "nothing sends it elsewhere"
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    def __str__(self) -> str:
+        return "here"
+
+
+@dataclass(frozen=True, slots=True)
+class Everywhere:
+    """Every edge."""
+
+    def __str__(self) -> str:
+        return "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    name: str
+
+    def __str__(self) -> str:
+        return f"group {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """One peer or several by name, as written; ``nameserver`` may be among them."""
+
+    names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return ", ".join(self.names)
+
+
+Target: TypeAlias = Here | Everywhere | Group | Peers
+NAMESERVER: Final = Peers(("nameserver",))
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """``function`` is the one whose home decided, when one did."""
+
+    target: Target
+    reason: Reason
+    function: str | None = None
+
+    @staticmethod
+    def here() -> Route:
+        """The route of a statement that nothing sends elsewhere."""
+        return Route(Here(), Reason.HERE)
+
+    def __str__(self) -> str:
+        why = f"{self.function} is at home on the nameserver" if self.function else self.reason.value
+        return f"{self.target}, because {why}"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The names of the peers that run a statement, each once, in the spelling of the directory."""
+
+    targets: tuple[str, ...]
+    route: Route
+
+
+class Directory(Protocol):
+    """What a peer knows of the others. Names compare without case."""
+
+    def here(self) -> str: ...
+
+    def nameserver(self) -> str: ...
+
+    def edges(self) -> tuple[str, ...]: ...
+
+    def group(self, name: str) -> tuple[str, ...]:
+        """The group's members. Raises UnknownName with the nearest group."""
+
+    def find(self, name: str) -> str:
+        """The spelling of a peer's name. Raises UnknownName with the nearest peer."""
+
+
+def parse_target(text: str, *, span: Span | None = None) -> Target:
+    """A target specification. Raises SyntaxProblem, or NotSupported for ``where``."""
+    stripped = text.strip()
+    if _WHERE.fullmatch(stripped):
+        raise NotSupported(
+            '"//peer: where …" is not supported by this version', span=span, hint="name peers or a group"
+        )
+    if stripped.casefold() == "all":
+        return Everywhere()
+    group = _GROUP.fullmatch(stripped)
+    if group:
+        return Group(_checked("group", group[1], span))
+    names = tuple(name.strip() for name in stripped.split(","))
+    if len(names) > limits.TARGETS_MAX:
+        raise over("a list of targets", limits.TARGETS_MAX, len(names), "names").at(span)
+    return Peers(tuple(dict.fromkeys(_checked("peer", name, span) for name in names)))
+
+
+def _checked(kind: str, name: str, span: Span | None) -> str:
+    reserved = name.casefold() in ("all", "group", "where") or (kind == "group" and name.casefold() == "nameserver")
+    if reserved and not (kind == "group" and name.casefold() == "all"):
+        raise SyntaxProblem(
+            f'"{name[:80]}" is reserved and names no {kind}: {_EXPECTED}',
+            span=span,
+        )
+    if not _PEER.fullmatch(name):
+        raise SyntaxProblem(
+            f'"{name[:80]}" is no name of a {kind}: {_EXPECTED}',
+            span=span,
+        )
+    return name
+
+
+def route(statement: Statement, catalogue: Catalogue, *, default: str | Sequence[str] | None = None) -> Route:
+    """Where a statement goes. ``default`` is the session's default peer: a target specification or names.
+
+    Raises for a directive that cannot be honoured, before anything runs.
+    """
+    directives = statement.directives
+    if directives.wait is not None:
+        raise NotSupported(
+            '"//wait:" is not supported by this version', span=statement.source.span(directives.wait_place)
+        )
+    if directives.peer is not None:
+        span = statement.source.span(directives.peer_place)
+        return Route(parse_target(directives.peer, span=span), Reason.DIRECTIVE)
+    match statement.body:
+        case Explain():
+            return Route(Here(), Reason.HERE)
+        case Evaluate(value) | SetVariable(_, value):
+            for call in calls(value):
+                if at_nameserver(call, catalogue):
+                    return Route(NAMESERVER, Reason.HOME, call.name)
+        case _:
+            pass
+    if default and isinstance(statement.body, Evaluate):
+        text = default if isinstance(default, str) else ",".join(default)
+        return Route(parse_target(text), Reason.DEFAULT)
+    return Route(Here(), Reason.HERE)
+
+
+def at_nameserver(call: Call, catalogue: Catalogue) -> bool:
+    """Whether the overload that a call means is at home on the nameserver, as far as its arguments' number tells."""
+    overloads = catalogue.lookup(call.name)
+    fitting = [declared for declared in overloads if len(call.arguments) in declared.arity]
+    return any(declared.home is Home.NAMESERVER for declared in fitting or overloads)
+
+
+def away_from_home(declared: Declaration, *, span: Span | None = None) -> Problem:
+    """The error of a function that has no implementation where it was run."""
+    from query.errors import PeerProblem, WrongHome
+
+    if declared.home is Home.NAMESERVER:
+        return WrongHome(
+            f"{declared.name} is at home on the nameserver",
+            span=span,
+            hint='add "//peer: nameserver" above the statement',
+        )
+    return PeerProblem(f"{declared.name} has no implementation on this peer", span=span)
+
+
+def place(route: Route, directory: Directory) -> Placement:
+    """The peers that a route means. Raises UnknownName; a group or federation without edges is an error too."""
+    targets: tuple[str, ...]
+    match route.target:
+        case Here():
+            targets = (directory.here(),)
+        case Everywhere():
+            targets = directory.edges()
+        case Group(name):
+            targets = directory.edges() if name.casefold() == "all" else directory.group(name)
+        case Peers(names):
+            targets = tuple(
+                directory.nameserver() if name.casefold() == "nameserver" else directory.find(name) for name in names
+            )
+        case _:
+            assert_never(route.target)
+    if not targets:
+        what = "the federation has no edges" if isinstance(route.target, Everywhere) else f"{route.target} has no edges"
+        raise WrongArguments(f'"{route.target}" means no peer: {what}')
+    return Placement(tuple(dict.fromkeys(targets)), route)
