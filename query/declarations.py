@@ -58,6 +58,7 @@ class Caller:
     name: str
     role: Role
     uuid: str = ""
+    key: bytes | None = None  # its public key, where this peer knows it
 
 
 class Progress(Protocol):
