@@ -1,0 +1,176 @@
+"""Groups and assignments against a model of a few lines, whatever the order of calls; and one state by three ways."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from federation import commands
+from federation.entries import Entry
+from federation.projections import PROJECTIONS, load_state
+from federation.state import FederationState
+from federation.store import FederationStore
+from tests.membership.small import Small, identity
+
+EDGES = st.sampled_from(["e1", "e2", "E3", "e4"])
+GROUPS = st.sampled_from(["staging", "Production", "lab"])
+ANY_GROUP = st.one_of(GROUPS, st.just("all"))
+LABELS = st.sampled_from(["m@1", "m@2", "m@3", "n@1", "n@2"])
+
+
+def fingerprint(state: FederationState) -> dict[str, Any]:
+    """Everything that a state knows, as plain values."""
+
+    def entry_of(entry: Entry) -> tuple[Any, ...]:
+        return entry.member, entry.touched, [group.name for group in entry.groups]
+
+    uuids = [member.uuid for member in state.members()]
+    return {
+        "facts": state.facts,
+        "members": [state.member(identity(name)) for name in ("e1", "e2", "E3", "e4", "hub", "root-admin")],
+        "entries": [entry_of(entry) for uuid in uuids if (entry := state.entry(uuid)) is not None],
+        "generations": [state.generation(uuid) for uuid in uuids],
+        "groups": [
+            (group.name, sorted(group.members), group.assignments, group.touched, group.interval, group.interval_seq)
+            for group in state.group_objects()
+        ],
+        "releases": state.releases(),
+        "roots": state.root_documents,
+        "edge_count": state.edge_count,
+    }
+
+
+class Federation(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.small = Small()
+        self.small.publish("m@1", "m@2", "m@3", "n@1", "n@2")
+        self.edges: set[str] = set()
+        self.members: dict[str, set[str]] = {"all": self.edges}
+        self.models: dict[str, dict[str, tuple[int, str]]] = {"all": {}}  # group → model → (recency, label)
+        self.calls = 0
+        self.generations: dict[str, int] = {}
+        self.desired: dict[str, list[str]] = {}
+        self.used: set[str] = set()
+
+    @rule(edge=EDGES)
+    def register(self, edge: str) -> None:
+        if edge not in self.used:  # an identity is used once; a name that returns is another edge
+            self.small.edge(edge, joined=len(self.used) % 2 == 0)
+            self.edges.add(edge)
+            self.used.add(edge)
+
+    @precondition(lambda self: self.edges)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        edge = data.draw(st.sampled_from(sorted(self.edges)))
+        self.small.write(commands.remove(self.small.state, edge.upper()))
+        for members in self.members.values():
+            members.discard(edge)
+        self.generations.pop(edge, None)
+
+    @precondition(lambda self: self.edges)
+    @rule(data=st.data(), group=GROUPS)
+    def join(self, data: st.DataObject, group: str) -> None:
+        edge = data.draw(st.sampled_from(sorted(self.edges)))
+        self.small.join(edge.swapcase(), group.swapcase())
+        self.members.setdefault(group, set()).add(edge)
+        self.models.setdefault(group, {})
+
+    @rule(edge=EDGES, group=GROUPS)
+    def leave(self, edge: str, group: str) -> None:
+        if edge in self.edges and group in self.members:
+            self.small.leave(edge, group)
+            self.members[group].discard(edge)
+
+    @rule(group=GROUPS)
+    def delete(self, group: str) -> None:
+        if group in self.members:
+            self.small.write(commands.delete_group(self.small.state, group))
+            del self.members[group], self.models[group]
+
+    @rule(group=ANY_GROUP, labels=st.lists(LABELS, min_size=1, max_size=2, unique_by=lambda label: label[0]))
+    def assign(self, group: str, labels: list[str]) -> None:
+        if group not in self.members:
+            return
+        before = {edge: self.expected_winner(edge) for edge in self.members[group]}
+        made = self.small.assign(group, *labels)
+        for label in labels:
+            name = label.split("@")[0]
+            own = self.models[group].get(name)
+            expected = {(winner[name][1], winner[name][2]) for winner in before.values() if name in winner}
+            expected.discard((own[1] if own else "", group))
+            if own and own[1] != label:
+                expected.add((own[1], group))
+            told = {(o.assignment.label, self.spelled(o.group)) for o in made.overtaken if o.assignment.name == name}
+            assert told == expected
+        self.calls += 1
+        for label in labels:
+            self.models[group][label.split("@")[0]] = (self.calls, label)
+
+    @rule(group=ANY_GROUP, name=st.sampled_from(["m", "n"]))
+    def unassign(self, group: str, name: str) -> None:
+        if name in self.models.get(group, {}):
+            self.small.unassign(group, name)
+            del self.models[group][name]
+
+    def spelled(self, group: str) -> str:
+        return next(name for name in self.members if name.casefold() == group.casefold())
+
+    def expected_winner(self, edge: str) -> dict[str, tuple[int, str, str]]:
+        winner: dict[str, tuple[int, str, str]] = {}
+        for group, members in self.members.items():
+            if edge in members:
+                for name, (recency, label) in self.models[group].items():
+                    winner[name] = max(winner.get(name, (0, "", "")), (recency, label, group))
+        return winner
+
+    @invariant()
+    def edges_should_run_what_the_model_says(self) -> None:
+        for edge in self.edges:
+            expected = sorted(label for _, label, _ in self.expected_winner(edge).values())
+            assert self.small.desired(edge) == expected
+            generation = self.small.generation(edge)
+            assert generation >= self.generations.get(edge, 0)
+            if expected != self.desired.get(edge, expected):
+                assert generation > self.generations.get(edge, 0)
+            self.generations[edge], self.desired[edge] = generation, expected
+
+    @invariant()
+    def groups_are_those_of_the_model(self) -> None:
+        state = self.small.state
+        assert {name.casefold() for name in state.groups()} == {name.casefold() for name in self.members}
+        for group, members in self.members.items():
+            assert {member.name for member in state.members_of(group)} == members
+
+    def teardown(self) -> None:
+        store = self.small.store
+        known = fingerprint(store.state)
+        tables = {table: store.rows(table) for table in PROJECTIONS}
+        folded = FederationState()
+        for change in store.read_from(1):
+            folded.apply(change)
+        assert fingerprint(folded) == known, "the fold over the log"
+        assert fingerprint(reloaded(store)) == known, "the tables"
+        store.rebuild()
+        assert {table: store.rows(table) for table in PROJECTIONS} == tables, "the tables rebuilt from the log"
+        assert fingerprint(store.state) == known
+        store.close()
+
+
+def reloaded(store: FederationStore) -> FederationState:
+    return load_state(store._db.conn)
+
+
+TestFederation = Federation.TestCase
+TestFederation.settings = settings(
+    max_examples=60,
+    stateful_step_count=30,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
