@@ -15,7 +15,7 @@ A folder holds ``model.toml`` and the files that it names, and nothing that it d
     [needs]
     memory_bytes = 50000000
 
-    [[inputs]]                      # of the ONNX file, each one; the engine checks them against it
+    [[inputs]]                      # left out: taken from the ONNX file; else they must be its own
     name = "image"
     datatype = "FP32"               # Open Inference Protocol
     shape = [-1, 64]                # -1: variable
@@ -171,8 +171,6 @@ def _parsed(raw: bytes, path: Path) -> ModelDescription:
     checked_model(description.name)
     if description.kind == "functions" and not description.functions:
         raise BadFolder(f'{path / DESCRIPTION_FILE}: kind "functions" needs at least one file in functions, found none')
-    if description.kind == "onnx" and not (description.inputs and description.outputs):
-        raise BadFolder(f'{path / DESCRIPTION_FILE}: kind "onnx" needs its [[inputs]] and [[outputs]], found none')
     for script in description.functions:
         if not script.endswith(".pql"):
             raise BadFolder(f'{path / DESCRIPTION_FILE}: expected functions in files ending in .pql, found "{script}"')

@@ -85,7 +85,7 @@ def pack(
     """
     description = folder.description
     name = checked_model(description.name)
-    if description.inputs != inspection.inputs or description.outputs != inspection.outputs:
+    if not _agree(description.inputs, inspection.inputs) or not _agree(description.outputs, inspection.outputs):
         raise BadFolder(
             f'the model of "{name}" has inputs {manifests.shown_tensors(inspection.inputs)} and outputs '
             f"{manifests.shown_tensors(inspection.outputs)}; its model.toml says "
@@ -130,6 +130,15 @@ def pack(
         config=config,
         files={file.path: file.content for file in folder.files.values()},
     )
+
+
+def _agree(told: tuple[TensorSpec, ...], found: tuple[TensorSpec, ...]) -> bool:
+    """Whether the description leaves the tensors out or names the model's own, in any order."""
+    return not told or sorted(told, key=_by_name) == sorted(found, key=_by_name)
+
+
+def _by_name(spec: TensorSpec) -> str:
+    return spec.name
 
 
 def development_version(folder: ModelFolder, entries: tuple[FileEntry, ...]) -> str:

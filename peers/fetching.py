@@ -24,20 +24,23 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
+from urllib.parse import quote
 
 import aiohttp
+import msgspec
 
 from federation.blobs import BlobStore, StagedBlob, StorageFull
-from federation.documents import ReleaseRecord, SignedDocument, decode
+from federation.documents import DOCUMENT_BYTES_MAX, RELEASE_TYPE, ReleaseRecord, SignedDocument, decode
 from federation.errors import WrongHash, WrongSize
 from federation.layout import ImageLayout
-from federation.manifests import MANIFEST_BYTES_MAX, read_manifest
-from federation.names import Digest, checked_digest
+from federation.manifests import MANIFEST_BYTES_MAX, read_index, read_manifest
+from federation.names import Digest, checked_digest, digest_of, model_repository
 from federation.packing import record_digest, release_repository
 from query.declarations import Progress, silent
 from query.errors import WorldProblem
 
 CONFIG_BYTES_MAX: Final = 4 * 1024 * 1024
+RECORDS_MAX: Final = 8  # records attached to one version that are looked at
 PROGRESS_BYTES: Final = 1024 * 1024  # how often progress is told inside a blob
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
@@ -249,3 +252,39 @@ async def _chunks(response: aiohttp.ClientResponse, path: str, idle_s: float) ->
         if not chunk:
             return
         yield chunk
+
+
+async def find_records(
+    name: str, version: str, *, client: Source, limits: FetchLimits = FetchLimits()
+) -> tuple[SignedDocument, ...]:
+    """The signed records that a repository has attached to a version: hints, until one is verified."""
+    base = f"/v2/{model_repository(name)}"
+    manifest = await _small(client, f"{base}/manifests/{version}", MANIFEST_BYTES_MAX, limits)
+    path = f"{base}/referrers/{digest_of(manifest)}?artifactType={quote(RELEASE_TYPE, safe='')}"
+    index = read_index(await _small(client, path, MANIFEST_BYTES_MAX, limits))
+    records = []
+    for referrer in index.manifests[:RECORDS_MAX]:
+        raw = await _small(client, f"{base}/manifests/{checked_digest(referrer.digest)}", MANIFEST_BYTES_MAX, limits)
+        for layer in read_manifest(raw).layers[:1]:
+            path = f"{base}/blobs/{checked_digest(layer.digest)}"
+            content = await _small(client, path, DOCUMENT_BYTES_MAX, limits)
+            try:
+                records.append(decode(content, SignedDocument))
+            except msgspec.MsgspecError as error:
+                raise WrongAnswer(f"{path}: expected a signed record: {error}") from error
+    return tuple(records)
+
+
+async def _small(client: Source, path: str, bytes_max: int, limits: FetchLimits) -> bytes:
+    """A whole small body, bounded in size and time."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limits.grace_s):
+            async with _answered(client.stream(path), path, limits.answer_s) as response:
+                async for chunk in _chunks(response, path, limits.idle_s):
+                    body += chunk
+                    if len(body) > bytes_max:
+                        raise WrongLength(f"{path}: expected at most {bytes_max} bytes, found more")
+    except TimeoutError as error:
+        raise Stalled(f"{path}: {len(body)} bytes came in {limits.grace_s:g} s") from error
+    return bytes(body)

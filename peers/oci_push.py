@@ -16,7 +16,7 @@ import asyncio
 import functools
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -133,6 +133,24 @@ def _push(
         registry.send_manifest(release.repository, release.attachment, attachment)
         return
     raise problem
+
+
+class NameserverRepository:
+    """The federation's repository at the nameserver, for a home that joined."""
+
+    def __init__(self, layout: ImageLayout, *, addresses: Callable[[], Sequence[str]], identity: PushIdentity) -> None:
+        self._layout = layout
+        self._addresses = addresses
+        self._identity = identity
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where it is, ``host:port``."""
+        return tuple(self._addresses())
+
+    async def push(self, release: InstalledRelease, *, progress: Progress) -> None:
+        """Send an installed release there. Raises as :func:`push`."""
+        await push(self._layout, release, addresses=self.addresses, identity=self._identity, progress=progress)
 
 
 class _Counted:

@@ -46,7 +46,6 @@ from federation.manifests import (
 from federation.members import Member
 from federation.names import BadName, Digest, checked_digest, checked_model, checked_version, digest_of
 from peers.answers import RETRY_AFTER_S, Answer, TooBusy, body_of, status_of
-from peers.failpoints import reach
 from peers.registry_uploads import RegistryLimits, UnknownUpload, UploadOutOfOrder, Uploads
 from query.errors import (
     DeadlinePassed,
@@ -268,8 +267,6 @@ class _Registry:
             if manifest.artifact_type == RELEASE_TYPE:
                 self._register(manifest, repository, member)
         self._layout.put_manifest(repository, raw, media_type=media_type, tag=tag)
-        if "OCI-Subject" in headers:
-            reach("publish.durable")
         log.info("manifest_stored", extra={"repository": repository, "reference": reference, "caller": member.name})
         return web.Response(status=201, headers=headers)
 
@@ -297,7 +294,6 @@ class _Registry:
                 raise VersionTaken(
                     f"{record.label} is tagged with other content: expected {tagged.digest}, found {record.manifest}"
                 )
-        reach("publish.stored")
         self._on_release(signed, subject.raw, member)
 
     async def refuse_deletion(self, request: web.Request) -> web.StreamResponse:

@@ -1,0 +1,416 @@
+"""Functions of the language that make, move and load releases.
+
+At home everywhere: each runs with the folders, the repository and the keys of the peer that runs it. A client's home
+makes and publishes releases; an edge loads them; the nameserver's repository is the federation's.
+
+Rules: nothing is loaded but what ``verify`` admitted; a folder only as a development release, and only where this
+device's own settings accept such; a version is made and published once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from federation.documents import RELEASE_TYPE, ReleaseRecord, RootRecord, SignedDocument, decode, encode
+from federation.errors import DevelopmentRefused, MixedParts
+from federation.folders import DESCRIPTION_FILE, BadFolder, ModelFolder, read_folder
+from federation.layout import ImageLayout
+from federation.layout_index import InstalledRelease
+from federation.names import DEFAULT_REPOSITORY, checked_model, checked_version
+from federation.packing import Inspection, pack
+from federation.signing import sign
+from federation.verification import VerifiedRelease, verify, verify_record
+from peers.fetching import fetch, find_records
+from peers.release_ports import Memory, ReleaseKeys, ReleaseSite, Statements, Trials
+from query.declarations import Call, Effect, Example, Role, function
+from query.errors import PeerProblem, Problem, UnknownName, UserProblem, WrongArguments, unknown
+
+RECORD_BYTES_MAX: Final = 1024 * 1024
+
+
+class OtherRepository(UserProblem):
+    """A repository other than the nameserver's."""
+
+    code = "other_repository"
+
+
+class NoNameserver(PeerProblem):
+    """A function that talks to the nameserver, on a peer that has no way to one."""
+
+    code = "no_nameserver"
+
+
+class ReleaseFunctions:
+    """Releases of this peer, and the federation's repository."""
+
+    def __init__(
+        self,
+        layout: ImageLayout,
+        *,
+        site: ReleaseSite,
+        keys: ReleaseKeys,
+        root: Callable[[], RootRecord],
+        trials: Trials,
+        memory: Memory,
+        statements: Statements,
+    ) -> None:
+        self._layout = layout
+        self._site = site
+        self._keys = keys
+        self._root = root
+        self._trials = trials
+        self._memory = memory
+        self._statements = statements
+
+    # --- making -------------------------------------------------------------------------------------------------
+
+    @function(
+        "models:create_release(String name, String version, Record options?) -> Record",
+        role=Role.OPERATOR,
+        effect=Effect.CHANGES,
+        example=Example('models:create_release("my-model", "1.0")'),
+    )
+    async def create_release(
+        self, call: Call, name: str, version: str, options: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Make a release of a model's folder: read, tried out, packed, signed with this home's publisher key, and kept
+        in this peer's repository. Its own test vectors must pass here; the option `{"test": false}` leaves them to the
+        peers that load it. Making the same content again changes nothing; other content under a version is an error.
+        """
+        tested = _tested(options or {})
+        checked_version(version)
+        publisher = self._keys.publisher()
+        folder, inspection = await self._read_folder(name)
+        if tested:
+            draft = await asyncio.to_thread(self._development, folder, inspection, call)
+            problem = (await self._trials.trial(draft[1])).problem()
+            if problem is not None:
+                raise problem
+        packed = await asyncio.to_thread(
+            pack, folder, version=version, publisher=publisher, inspection=inspection, now=call.now.timestamp()
+        )
+        release = await asyncio.to_thread(self._layout.install, packed)
+        return {"model": release.label, "digest": release.manifest, "size": packed.record.size}
+
+    async def _read_folder(self, name: str) -> tuple[ModelFolder, Inspection]:
+        path = self._site.models_path / checked_model(name)
+        if not path.is_dir():
+            raise unknown("model folder", name, self._folders())
+        folder = await asyncio.to_thread(read_folder, path)
+        if folder.name != name:
+            raise BadFolder(
+                f'{path / DESCRIPTION_FILE}: expected the name "{name}" of its folder, found "{folder.name}"'
+            )
+        weight = folder.weight
+        if weight is None:
+            return folder, Inspection((), (), {})
+        found = await self._trials.describe(weight)
+        return folder, Inspection(found.inputs, found.outputs, found.opset)
+
+    def _folders(self) -> tuple[str, ...]:
+        try:
+            return tuple(path.name for path in self._site.models_path.iterdir() if path.is_dir())
+        except FileNotFoundError:
+            return ()
+
+    def _development(
+        self, folder: ModelFolder, inspection: Inspection, call: Call, *, install: bool = False
+    ) -> tuple[InstalledRelease | None, VerifiedRelease]:
+        """The folder as a development release of this home's identity, verified; kept when ``install``."""
+        identity = self._keys.identity
+        packed = pack(
+            folder,
+            version="",
+            publisher=identity,
+            inspection=inspection,
+            now=call.now.timestamp(),
+            development=True,
+        )
+        release = verify(
+            packed.signed,
+            root=self._root(),
+            manifest=packed.manifest,
+            files=packed.files,
+            development_key=identity.public,
+        )
+        return (self._layout.install(packed) if install else None), release
+
+    # --- listing ------------------------------------------------------------------------------------------------
+
+    @function("models:installed() -> Vector of String", example="models:installed()")
+    def installed(self, call: Call) -> list[str]:
+        """The releases in this peer's repository, as `name@version`; on the nameserver, the federation's."""
+        return [release.label for release in self._layout.releases()]
+
+    @function("models:available() -> Vector of String", example="models:available()")
+    async def available(self, call: Call) -> list[str]:
+        """The releases in the nameserver's repository, from any peer."""
+        if self._site.repository is None and self._site.source is None:
+            return self.installed(call)
+        return list(await self._of_nameserver("models:installed()", {}, call))
+
+    @function("models:available(String repo) -> Vector of String", example='models:available("default")')
+    async def available_in(self, call: Call, repo: str) -> list[str]:
+        """The releases in a repository; this version knows `default`, the nameserver's."""
+        _only_default(repo)
+        return await self.available(call)
+
+    @function(
+        "models:is_published(String name, String version) -> Boolean", example='models:is_published("my-model", "1.0")'
+    )
+    async def is_published(self, call: Call, name: str, version: str) -> bool:
+        """Whether the nameserver has a release."""
+        label = f"{checked_model(name)}@{checked_version(version)}"
+        return label in await self.available(call)
+
+    @function(
+        "models:is_published(String repo, String name, String version) -> Boolean",
+        example='models:is_published("default", "my-model", "1.0")',
+    )
+    async def is_published_in(self, call: Call, repo: str, name: str, version: str) -> bool:
+        """Whether a repository has a release; this version knows `default`."""
+        _only_default(repo)
+        return await self.is_published(call, name, version)
+
+    @function("models:repository(String name) -> Record", example='models:repository("default")')
+    def repository(self, call: Call, name: str) -> dict[str, Any]:
+        """What a repository is and where; this version knows `default`, the nameserver's."""
+        _only_default(name)
+        addresses = () if self._site.repository is None else self._site.repository.addresses
+        return {"name": DEFAULT_REPOSITORY, "kind": "nameserver", "addresses": list(addresses)}
+
+    @function(
+        "models:set_repository(String name, Record settings) -> Boolean",
+        role=Role.ADMIN,
+        effect=Effect.CHANGES,
+        example='models:set_repository("default", {"kind": "nameserver"})',
+    )
+    def set_repository(self, call: Call, name: str, settings: Mapping[str, Any]) -> bool:
+        """Name another repository. This version has `default` alone, which is the nameserver and stays it."""
+        _only_default(name)
+        if dict(settings) != {"kind": "nameserver"}:
+            raise OtherRepository(f'"{DEFAULT_REPOSITORY}" is the nameserver and cannot be set by this version')
+        return True
+
+    # --- to and from the nameserver -----------------------------------------------------------------------------
+
+    @function(
+        "models:publish(String name, String version) -> Record",
+        role=Role.OPERATOR,
+        effect=Effect.CHANGES,
+        example=Example('models:publish("my-model", "1.0")'),
+    )
+    async def publish(self, call: Call, name: str, version: str) -> dict[str, Any]:
+        """Send a release from this peer's repository to the nameserver, showing progress. The nameserver takes it when
+        its publisher's key is endorsed, and refuses a version that it has with other content.
+        """
+        release = self._layout.installed(name, version)
+        if self._site.repository is not None:
+            await self._site.repository.push(release, progress=call.progress)
+        return {"model": release.label, "digest": release.manifest}
+
+    @function(
+        "models:publish(String repo, String name, String version) -> Record",
+        role=Role.OPERATOR,
+        effect=Effect.CHANGES,
+        example=Example('models:publish("default", "my-model", "1.0")'),
+    )
+    async def publish_to(self, call: Call, repo: str, name: str, version: str) -> dict[str, Any]:
+        """Send a release to a repository; this version knows `default`."""
+        _only_default(repo)
+        return await self.publish(call, name, version)
+
+    @function(
+        "models:import(String name, String version) -> Record",
+        role=Role.OPERATOR,
+        effect=Effect.CHANGES,
+        example=Example('models:import("my-model", "1.0")'),
+    )
+    async def import_release(self, call: Call, name: str, version: str) -> dict[str, Any]:
+        """Fetch a release from the nameserver and verify it; an edge loads it too, until its groups say otherwise at
+        the next answered poll.
+        """
+        checked_model(name)
+        checked_version(version)
+        signed = await self._wanted(name, version)
+        if self._site.source is not None:
+            await fetch(signed, client=self._site.source, layout=self._layout, progress=call.progress)
+        release = await asyncio.to_thread(self._layout.verified, signed, root=self._root())
+        if self._site.loads_imports:
+            await self._memory.load_release(release, origin="manual")
+        return {"model": release.label, "digest": release.record.manifest, "loaded": self._site.loads_imports}
+
+    @function(
+        "models:import(String repo, String name, String version) -> Record",
+        role=Role.OPERATOR,
+        effect=Effect.CHANGES,
+        example=Example('models:import("default", "my-model", "1.0")'),
+    )
+    async def import_from(self, call: Call, repo: str, name: str, version: str) -> dict[str, Any]:
+        """Fetch a release from a repository; this version knows `default`."""
+        _only_default(repo)
+        return await self.import_release(call, name, version)
+
+    async def _wanted(self, name: str, version: str) -> SignedDocument:
+        """The record of a release, signed by an endorsed publisher: from here, else from the nameserver."""
+        known = self._layout.find(name, version)
+        if known is not None:
+            return self._layout.signed(known)
+        if self._site.source is None:
+            return self._layout.signed(self._layout.installed(name, version))
+        problem: Problem = UnknownName(f"no release {name}@{version} on the nameserver")
+        for signed in await find_records(name, version, client=self._site.source):
+            try:
+                record = verify_record(signed, self._root())
+            except Problem as refused:
+                problem = refused
+                continue
+            if (record.name, record.version) == (name, version):
+                return signed
+            problem = MixedParts(f"expected the record of {name}@{version}, found that of {record.label}")
+        raise problem
+
+    # --- memory -------------------------------------------------------------------------------------------------
+
+    @function(
+        "models:load(String name, String version) -> String",
+        role=Role.OPERATOR,
+        effect=Effect.CHANGES,
+        example=Example('models:load("my-model", "1.0")'),
+    )
+    async def load(self, call: Call, name: str, version: str) -> str:
+        """Load a release that is installed on this peer; `name@version`."""
+        installed = self._layout.installed(checked_model(name), version)
+        signed = await asyncio.to_thread(self._layout.signed, installed)
+        release = await asyncio.to_thread(self._layout.verified, signed, root=self._root())
+        await self._memory.load_release(release, origin="manual")
+        return release.label
+
+    @function(
+        "models:load(String name) -> String",
+        role=Role.OPERATOR,
+        effect=Effect.CHANGES,
+        example=Example('models:load("my-model")'),
+    )
+    async def load_folder(self, call: Call, name: str) -> str:
+        """Load a model's folder on this peer as a development release, `name@dev+…`, for a try. Only where the
+        device's own settings say accept_development.
+        """
+        self._require_development(name)
+        folder, inspection = await self._read_folder(name)
+        _, release = await asyncio.to_thread(self._development, folder, inspection, call, install=True)
+        await self._memory.load_release(release, origin="development")
+        return release.label
+
+    @function(
+        "models:unload(String name) -> Boolean",
+        role=Role.OPERATOR,
+        effect=Effect.CHANGES,
+        example=Example('models:unload("my-model")'),
+    )
+    async def unload(self, call: Call, name: str) -> bool:
+        """Take a model out of this peer's memory; true."""
+        await self._memory.unload(name)
+        return True
+
+    # --- development releases elsewhere -------------------------------------------------------------------------
+
+    @function(
+        "models:deploy(Object edges, String name) -> Record",
+        role=Role.OPERATOR,
+        effect=Effect.CHANGES,
+        example=Example('models:deploy("E1", "my-model")'),
+    )
+    async def deploy(self, call: Call, edges: str | Sequence[str], name: str) -> dict[str, Any]:
+        """Send a model's folder to one edge or several for a try, as a development release signed by this home's
+        identity. Edges take it where their own settings accept development releases, and report it as such. The
+        result says for each edge which release it loaded, or why it did not.
+        """
+        targets = [edges] if isinstance(edges, str) else list(edges)
+        if not targets or not all(isinstance(target, str) for target in targets):
+            raise WrongArguments("models:deploy expects the name of an edge or a vector of names")
+        if self._site.repository is None:
+            raise NoNameserver(
+                "development work is deployed from a client's or an edge's home, not from the nameserver"
+            )
+        folder, inspection = await self._read_folder(name)
+        release, _ = await asyncio.to_thread(self._development, folder, inspection, call, install=True)
+        assert release is not None
+        await self._site.repository.push(release, progress=call.progress)
+        signed = await asyncio.to_thread(self._layout.signed, release)
+        text = "models:load_development(:record)"
+        answers = await self._statements.run(targets, text, {"record": encode(signed).decode("ascii")}, call=call)
+        return {peer: _outcome(answer) for peer, answer in answers.items()}
+
+    @function(
+        "models:load_development(String record) -> String",
+        role=Role.OPERATOR,
+        effect=Effect.CHANGES,
+        example=Example('models:load_development("…")'),
+    )
+    async def load_development(self, call: Call, record: str) -> str:
+        """The edge's half of models:deploy: fetch and load the development release of a signed record, when the caller
+        itself signed it and this device's own settings say accept_development.
+        """
+        if len(record) > RECORD_BYTES_MAX:
+            raise WrongArguments(f"a record of {len(record)} characters, expected at most {RECORD_BYTES_MAX}")
+        try:
+            signed = decode(record.encode(), SignedDocument)
+            told = decode(signed.payload, ReleaseRecord)
+        except (msgspec.MsgspecError, UnicodeEncodeError) as error:
+            raise WrongArguments(f"models:load_development expects a signed release record: {error}") from error
+        self._require_development(told.label)
+        if call.caller.key is None:
+            raise DevelopmentRefused(f'the key of "{call.caller.name}" is not known here, so its work is not accepted')
+        accepted = verify_record(signed, self._root(), development_key=call.caller.key)
+        if not accepted.development:
+            raise WrongArguments(f"{accepted.label} is a release: models:import loads it")
+        if self._site.source is None:
+            raise NoNameserver(f"{accepted.label} cannot be fetched: this peer has no nameserver")
+        # This device signs beside the caller: after a restart its own key alone still admits what it has accepted.
+        own = sign(signed.payload, RELEASE_TYPE, self._keys.identity)
+        kept = msgspec.structs.replace(signed, signatures=(*signed.signatures, *own.signatures))
+        await fetch(kept, client=self._site.source, layout=self._layout, progress=call.progress)
+        release = await asyncio.to_thread(
+            self._layout.verified, kept, root=self._root(), development_key=self._keys.identity.public
+        )
+        await self._memory.load_release(release, origin="development")
+        return release.label
+
+    def _require_development(self, what: str) -> None:
+        if not self._site.accept_development:
+            raise DevelopmentRefused(
+                f"{what} would be a development release, which this peer does not accept",
+                hint="set accept_development = true in this device's own peerage.toml, or make a release",
+            )
+
+    async def _of_nameserver(self, text: str, params: Mapping[str, Any], call: Call) -> Any:
+        answers = await self._statements.run(("nameserver",), text, params, call=call)
+        for answer in answers.values():
+            if isinstance(answer, Problem):
+                raise answer
+            return answer
+        raise NoNameserver("the nameserver gave no answer")
+
+
+def _only_default(repo: str) -> None:
+    if repo != DEFAULT_REPOSITORY:
+        raise OtherRepository(
+            f'repository "{repo[:80]}" is not supported by this version: expected "{DEFAULT_REPOSITORY}"'
+        )
+
+
+def _tested(options: Mapping[str, Any]) -> bool:
+    tested = options.get("test", True)
+    if set(options) - {"test"} or not isinstance(tested, bool):
+        raise WrongArguments('models:create_release knows one option, {"test": true} or {"test": false}')
+    return tested
+
+
+def _outcome(answer: Any) -> Any:
+    """What an edge said, as a value: the release it loaded, or the error's code and message."""
+    return {"error": answer.code, "message": answer.message} if isinstance(answer, Problem) else answer

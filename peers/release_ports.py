@@ -1,0 +1,88 @@
+"""What the functions about releases need of the peer they run on: ports, keys and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from federation.documents import TensorSpec
+from federation.keys import PrivateKey
+from federation.layout_index import InstalledRelease
+from federation.verification import VerifiedRelease
+from peers.fetching import Source
+from query.declarations import Call, Progress
+from query.errors import Problem
+
+
+class Description(Protocol):
+    """What a graph says of itself."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
+
+    @property
+    def opset(self) -> Mapping[str, int]: ...
+
+
+class Verdict(Protocol):
+    def problem(self) -> Problem | None: ...
+
+
+class Trials(Protocol):
+    """The engine, as far as making a release needs it; each call runs in a child under limits."""
+
+    async def describe(self, graph: bytes) -> Description: ...
+
+    async def trial(self, release: VerifiedRelease) -> Verdict: ...
+
+
+class Memory(Protocol):
+    """What this peer runs."""
+
+    async def load_release(self, release: VerifiedRelease, *, origin: Literal["manual", "development"]) -> object: ...
+
+    async def unload(self, name: str) -> None: ...
+
+
+class Statements(Protocol):
+    """Statements at other peers, under this home's identity. One value, or the problem, of each target."""
+
+    async def run(
+        self, targets: Sequence[str], text: str, params: Mapping[str, Any], *, call: Call
+    ) -> Mapping[str, Any]: ...
+
+
+class Repository(Protocol):
+    """The federation's repository, for a peer that pushes to it."""
+
+    async def push(self, release: InstalledRelease, *, progress: Progress) -> None: ...
+
+    @property
+    def addresses(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseKeys:
+    """``identity`` signs development releases. ``publisher`` reads the key that signs releases, or raises."""
+
+    identity: PrivateKey
+    publisher: Callable[[], PrivateKey]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseSite:
+    """Where the functions run. ``source`` and ``repository`` are None on the nameserver, which has all itself.
+
+    ``loads_imports``: an import is loaded too, as on an edge.
+    """
+
+    models_path: Path
+    accept_development: bool
+    loads_imports: bool
+    source: Source | None = None
+    repository: Repository | None = None
