@@ -1,0 +1,230 @@
+"""The commands that run statements: ``query`` and ``poll``.
+
+Rows go to standard output in the text form, errors with their place underlined, progress and the ledger to standard
+error. The ledger is shown where it matters: when several peers were asked, or one did not answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+from peers.cli.arguments import Commands, add_command, add_home, home_of
+from peers.cli.console import DONE, FAILED, PARTIAL, Console, UsageProblem
+from query.durations import parse_duration
+from query.frames import EndFrame, ErrorFrame, Frame, ProgressFrame, RowFrame, encode_frame
+from query.ledger import COMPLETE, Ledger
+
+TEXT_BYTES_MAX: Final = 1024 * 1024
+TIMEOUT_S_MAX: Final = 24 * 3600.0
+PEERS_TOLD_MAX: Final = 10
+
+
+def add_commands(commands: Commands) -> None:
+    query = add_command(
+        commands,
+        "query",
+        run=run_query,
+        summary="run statements of the query language",
+        description="A statement goes where its //peer: directive says, else to the home of its functions, else to\n"
+        "--peer, else to the peer that runs in the home. A client's home is itself a short-lived peer.",
+        examples="""\
+peerage query --home ns-admin 'edge:list()'
+peerage query --home ns-admin '//peer: all
+models:loaded()'
+peerage query --home ns-admin --peer E1 'models:loaded()'
+peerage query --home ns-admin --timeout 5s -f story.pql
+echo '1 + 1' | peerage query --home e1 -""",
+        json="print the frames of the answer as JSON lines",
+    )
+    query.add_argument("text", metavar="TEXT", nargs="?", help='statements; "-" reads standard input')
+    query.add_argument("-f", "--file", metavar="FILE", help="read the statements from a file")
+    query.add_argument("--peer", metavar="NAME", help='default target: a peer, "a, b", "all" or "group NAME"')
+    query.add_argument("--timeout", metavar="TIME", help="longest time for the whole text, as in 500ms, 5s or 2m")
+    add_home(query, whose="the home to ask from")
+    poll = add_command(
+        commands,
+        "poll",
+        run=run_poll,
+        summary="make the edge that runs in a home poll its nameserver at once",
+        examples="peerage poll --home e1",
+        json="print the generation and the models that the edge should run as JSON",
+    )
+    add_home(poll, whose="the edge's home")
+
+
+def run_query(arguments: argparse.Namespace, console: Console) -> int:
+    text = _text(arguments)
+    return ask(
+        console,
+        arguments=arguments,
+        text=text,
+        peer=arguments.peer,
+        timeout_s=_seconds(arguments.timeout),
+    )
+
+
+def ask(
+    console: Console, *, arguments: argparse.Namespace, text: str, peer: str | None, timeout_s: float | None
+) -> int:
+    """Run a text, showing its answer as it arrives; the exit status."""
+    from peers.client import connect
+
+    view = JsonView(console) if arguments.json else TextView(console, text)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop cancels what runs, on every peer
+    with connect(home_of(arguments, console).path) as connection:
+        for frame in connection.frames(text, peer=peer, timeout_s=timeout_s):
+            view.show(frame)
+    return view.status
+
+
+def run_poll(arguments: argparse.Namespace, console: Console) -> int:
+    from peers.client import connect
+
+    home = home_of(arguments, console)
+    membership = home.membership()
+    if membership.kind != "edge":
+        raise UsageProblem(f"{home} is the home of {membership.kind} {membership.name}: expected an edge's home")
+    with connect(home.path) as edge:
+        answer = edge.value("edge:poll()", peer=membership.name)
+    if arguments.json:
+        console.json({"edge": membership.name, **answer})
+    else:
+        models = ", ".join(answer["models"]) or "none"
+        console.data(f"{membership.name} polled: generation {answer['generation']}, models {models}")
+    return DONE
+
+
+class View:
+    """How the statements of an answer ended, and from that the exit status."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._ledgers: list[Ledger] = []
+        self._errors = 0
+
+    @property
+    def status(self) -> int:
+        """Done when every target of every statement answered, partial when of each some did, else failed."""
+        if not self._ledgers or any(not _answered(ledger) for ledger in self._ledgers):
+            return FAILED
+        return DONE if all(ledger.complete for ledger in self._ledgers) else PARTIAL
+
+    def show(self, frame: Frame) -> None:
+        if isinstance(frame, EndFrame):
+            self._ledgers.append(frame.ledger)
+
+
+class JsonView(View):
+    def show(self, frame: Frame) -> None:
+        super().show(frame)
+        self._console.data(encode_frame(frame).decode("utf-8"))
+
+
+class TextView(View):
+    """``E1: value`` for a row of several peers' answers, ``value`` for one's."""
+
+    def __init__(self, console: Console, text: str) -> None:
+        super().__init__(console)
+        self._text = text
+        self._line = 0  # characters of progress on the terminal's last line
+        self._live = console.stderr.isatty()
+
+    def show(self, frame: Frame) -> None:
+        super().show(frame)
+        match frame:
+            case RowFrame():
+                self._clear()
+                self._console.data(row_text(frame))
+            case ErrorFrame(error=error):
+                self._clear()
+                self._console.problem(error, text=self._text)
+            case ProgressFrame() if self._live:
+                self._progress(frame)
+            case EndFrame(ledger=ledger):
+                self._clear()
+                if len(ledger.outcomes) != 1 or not (ledger.complete or _told(ledger)):
+                    self._console.tell(ledger_text(ledger))
+
+    def _progress(self, frame: ProgressFrame) -> None:
+        line = progress_text(frame)[:78]
+        self._console.stderr.write("\r" + line + " " * max(0, self._line - len(line)))
+        self._console.stderr.flush()
+        self._line = len(line)
+
+    def _clear(self) -> None:
+        if self._line:
+            self._console.stderr.write("\r" + " " * self._line + "\r")
+            self._line = 0
+
+
+def row_text(frame: RowFrame) -> str:
+    from query.text_form import to_text
+    from query.values import decode_value
+
+    values = ", ".join(to_text(decode_value(value)) for value in frame.values)
+    return f"{frame.peer}: {values}" if frame.peer else values
+
+
+def progress_text(frame: ProgressFrame) -> str:
+    peer = f"{frame.peer}: " if frame.peer else ""
+    unit = f" {frame.unit}" if frame.unit else ""
+    of = f" of {frame.total}" if frame.total is not None else ""
+    return f"{peer}{frame.label} {frame.done}{of}{unit}"
+
+
+def ledger_text(ledger: Ledger) -> str:
+    """``3 peers: 2 rows, 1 unreachable — E3: unreachable(never)``"""
+    counts = ", ".join(f"{count} {state}" for state, count in ledger.counts.items())
+    missing = [outcome for outcome in ledger.outcomes if outcome.state not in COMPLETE]
+    named = ", ".join(f"{outcome.peer}: {outcome}" for outcome in missing[:PEERS_TOLD_MAX])
+    more = f" and {len(missing) - PEERS_TOLD_MAX} more" if len(missing) > PEERS_TOLD_MAX else ""
+    peers = f"{len(ledger.outcomes)} peer{'' if len(ledger.outcomes) == 1 else 's'}"
+    return f"{peers}: {counts or 'nobody asked'}" + (f" — {named}{more}" if named else "")
+
+
+def _answered(ledger: Ledger) -> bool:
+    """Whether somebody answered, or nobody was asked."""
+    return not ledger.outcomes or any(outcome.state in COMPLETE for outcome in ledger.outcomes)
+
+
+def _told(ledger: Ledger) -> bool:
+    """Whether the one target's end was told by its error already."""
+    return ledger.outcomes[0].state.value == "error"
+
+
+def _text(arguments: argparse.Namespace) -> str:
+    if arguments.file is not None and arguments.text is not None:
+        raise UsageProblem("expected either TEXT or -f FILE, found both")
+    if arguments.file is not None:
+        try:
+            with Path(arguments.file).open("rb") as file:
+                return _decoded(file.read(TEXT_BYTES_MAX + 1), arguments.file)
+        except OSError as error:
+            raise UsageProblem(f"cannot read {arguments.file}: {error.strerror}") from error
+    if arguments.text in (None, "-"):
+        if arguments.text is None and sys.stdin.isatty():
+            raise UsageProblem('expected statements: TEXT, -f FILE, or "-" for standard input')
+        return _decoded(sys.stdin.buffer.read(TEXT_BYTES_MAX + 1), "standard input")
+    return str(arguments.text)
+
+
+def _decoded(raw: bytes, whence: str) -> str:
+    if len(raw) > TEXT_BYTES_MAX:
+        raise UsageProblem(f"{whence} is longer than {TEXT_BYTES_MAX} bytes", hint="data does not travel as text")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageProblem(f"{whence} is not UTF-8: byte {error.start} is {raw[error.start]:#04x}") from error
+
+
+def _seconds(text: str | None) -> float | None:
+    from query.durations import BadDuration
+
+    try:
+        return None if text is None else parse_duration(text, longest_s=TIMEOUT_S_MAX)
+    except BadDuration as error:
+        raise UsageProblem(f"--timeout: {error.message}") from error

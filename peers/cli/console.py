@@ -1,0 +1,119 @@
+"""What a command says, and where: data to standard output, the rest to standard error, an exit status at the end.
+
+The one place besides a process's supervisor where every exception ends: a :class:`~query.errors.Problem` as one line
+with its place underlined and its hint, an interruption as ``interrupted``, anything else as our own fault with its
+trace.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TextIO
+
+import msgspec
+
+from query.errors import ErrorRecord, Problem, Span
+
+DONE: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+PARTIAL: Final = 3
+
+LINE_LENGTH_MAX: Final = 160  # of a statement's line that is shown below an error
+
+
+class UsageProblem(Problem):
+    """The command line asks for something that makes no sense; exit status 2."""
+
+    code = "usage"
+
+
+@dataclass(slots=True)
+class Console:
+    """The outside of a command. ``status`` is the exit status."""
+
+    stdout: TextIO
+    stderr: TextIO
+    environment: Mapping[str, str]
+    status: int = DONE
+
+    def data(self, line: str) -> None:
+        """A line of data, given at once."""
+        self.stdout.write(line + "\n")
+        self.stdout.flush()
+
+    def json(self, value: Any) -> None:
+        """A value as one line of JSON."""
+        self.data(msgspec.json.encode(value).decode("utf-8"))
+
+    def tell(self, line: str) -> None:
+        """A line for people."""
+        self.stderr.write(line + "\n")
+        self.stderr.flush()
+
+    def problem(self, record: ErrorRecord, *, text: str | None = None) -> None:
+        """An error, with its place in ``text`` underlined."""
+        self.tell("\n".join(problem_lines(record, text=text)))
+
+    @contextmanager
+    def telling_problems(self, *, as_json: bool) -> Iterator[None]:
+        """Turn what is raised inside into words on standard error, JSON when asked, and an exit status."""
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except Problem as problem:
+            self.status = USAGE if problem.code in ("usage", "bad_setting") else FAILED
+            if as_json:
+                self.tell(msgspec.json.encode({"error": problem.record()}).decode("utf-8"))
+            else:
+                self.problem(problem.record())
+        except KeyboardInterrupt:
+            self.status = FAILED
+            self.tell("interrupted")
+        except Exception:  # noqa: BLE001 — the edge of the program
+            self.status = FAILED
+            self.tell(without_secrets(traceback.format_exc()))
+            self.tell(
+                "error(internal): peerage failed in a way that it does not know; the lines above are for its makers"
+            )
+
+
+def without_secrets(text: str) -> str:
+    from peers.logs import without_secrets as hidden
+
+    return hidden(text)
+
+
+def problem_lines(record: ErrorRecord, *, text: str | None = None) -> list[str]:
+    """An error for people: its message, its place underlined, and the next step."""
+    peer = f"{record.peer}: " if record.peer else ""
+    lines = [f"{peer}error({record.code}): {record.message}"]
+    if text is not None and record.span is not None:
+        lines += underlined(text, record.span)
+    if record.hint:
+        lines.append(f"  hint: {record.hint}")
+    return lines
+
+
+def underlined(text: str, span: Span) -> list[str]:
+    """The first line of a place with marks below it; nothing for a place that the text does not have."""
+    lines = text.split("\n")
+    if not 1 <= span.line <= len(lines):
+        return []
+    line = lines[span.line - 1].rstrip("\r")
+    if not 1 <= span.column <= len(line) + 1:
+        return []
+    end = span.end_column if span.end_line == span.line else len(line) + 1
+    start = span.column - 1
+    width = max(1, min(end - 1, len(line)) - start)
+    cut = max(0, start - LINE_LENGTH_MAX // 2)
+    shown = line[cut : cut + LINE_LENGTH_MAX]
+    before = "".join("\t" if letter == "\t" else " " for letter in shown[: start - cut])
+    marks = "^" * max(1, min(width, len(shown) - len(before)))
+    number = f"{span.line}" if len(lines) > 1 else ""
+    margin = f"  {number} | " if number else "  "
+    return [margin + shown, " " * len(margin) + before + marks]
