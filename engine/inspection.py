@@ -43,17 +43,22 @@ _CHILDREN: Final[dict[str, dict[int, str]]] = {
     "type": {1: "tensor-type"},
     "tensor-type": {},
 }
+_LOOPS: Final = frozenset({("ai.onnx", "Loop"), ("ai.onnx", "Scan")})
 _TENSOR_EXTERNAL, _TENSOR_LOCATION = 13, 14
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a file says of itself. ``opset``: the standard domains that it imports; ``domains``: those it uses."""
+    """What a file says of itself. ``opset``: the standard domains that it imports; ``domains``: those it uses.
+
+    ``loops``: it has an operator whose time depends on the values that it is given, not on their shapes alone.
+    """
 
     ir_version: int
     opset: dict[str, int]
     domains: frozenset[str]
     nodes: int
+    loops: bool
 
 
 @dataclass(slots=True)
@@ -95,7 +100,8 @@ def read(model: bytes) -> Reading:
         )
     domains = frozenset(domain for domain, _ in findings.used) & STANDARD_DOMAINS
     opset = {domain: version for domain, version in findings.opset.items() if domain in STANDARD_DOMAINS}
-    return Reading(findings.ir_version, opset, domains, findings.nodes)
+    loops = not findings.used.isdisjoint(_LOOPS)
+    return Reading(findings.ir_version, opset, domains, findings.nodes, loops)
 
 
 def _walk(model: bytes, kind: str, start: int, end: int, findings: _Findings) -> Iterator[tuple[str, int, int]]:

@@ -20,7 +20,7 @@ from engine.errors import InputProblem, ModelFailed, RefusedByRuntime
 from engine.sessions import Session, require_signature
 from engine.signature import Array, Signature
 from engine.vectors import Vector, read_vectors
-from engine.warming import Pace, measured_pace, require_vectors
+from engine.warming import SLOW, Pace, measured_pace, require_vectors
 from federation.documents import ReleaseRecord
 from federation.names import Digest
 
@@ -88,7 +88,12 @@ class LoadedModel:
         return self.signature.checked(self.signature.arrays(value))
 
     def expected_us(self, feed: Mapping[str, Array]) -> float:
-        """How long a run on this feed should take, by what was measured when the model was loaded."""
+        """How long a run on this feed should take, by what was measured when the model was loaded.
+
+        Nothing was learnt by measuring a model with loops: how often it goes round depends on the values.
+        """
+        if self.session is None or self.session.reading.loops:
+            return SLOW
         return self.pace.expected_us(sum(array.size for array in feed.values()))
 
     def require_vectors(self) -> int:

@@ -11,6 +11,7 @@ leaves as one of :mod:`engine.errors`.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -32,13 +33,14 @@ from engine.signature import RUNTIME, VARIABLE, Array, shown
 from federation.documents import ReleaseRecord, TensorSpec
 from query.errors import Problem
 
-LOG_ERRORS_ONLY: Final = 3
+LOG_FATAL_ONLY: Final = 4  # errors are raised as well; on stderr they would stand in between our own log lines
 SAID_MAX: Final = 300  # characters of a foreign message that are kept
 
 # How the runtime's messages tell what its exception classes do not.
 _MEMORY: Final = ("bad_alloc", "failed to allocate", "out of memory", "allocate memory", "bfcarena")
 _TERMINATED: Final = ("terminate flag", "exiting due to terminate")
 _OPSET: Final = ("opset", "ir version")
+_PREFIX: Final = re.compile(r"^(\[ONNXRuntimeError\] : \d+ : \w+ : )?(/\S+:\d+ [^()]*\([^()]*\) )?")
 
 
 @functools.cache
@@ -46,7 +48,7 @@ def _runtime() -> Any:
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()
-    onnxruntime.set_default_logger_severity(LOG_ERRORS_ONLY)
+    onnxruntime.set_default_logger_severity(LOG_FATAL_ONLY)
     return onnxruntime
 
 
@@ -77,13 +79,13 @@ class Session:
         options.inter_op_num_threads = 1
         options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
         options.enable_cpu_mem_arena = False
-        options.log_severity_level = LOG_ERRORS_ONLY
+        options.log_severity_level = LOG_FATAL_ONLY
         options.add_session_config_entry("session.load_model_format", "ONNX")
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._native = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except _foreign() as error:
-            raise _load_problem(error) from error
+            raise _load_problem(error, self.reading) from error
         self.inputs = tuple(_spec("input", node) for node in self._native.get_inputs())
         self.outputs = tuple(_spec("output", node) for node in self._native.get_outputs())
         self.output_names: list[str] = [spec.name for spec in self.outputs]
@@ -98,7 +100,9 @@ class Session:
 
 def run_options() -> Any:
     """Options of one run; setting ``terminate`` on them from any thread ends it between two nodes."""
-    return _runtime().RunOptions()
+    options = _runtime().RunOptions()
+    options.log_severity_level = LOG_FATAL_ONLY
+    return options
 
 
 def require_signature(record: ReleaseRecord, session: Session) -> None:
@@ -127,8 +131,8 @@ def _spec(kind: str, node: Any) -> TensorSpec:
 
 
 def _said(error: BaseException) -> str:
-    """The runtime's message without its place in the source, on one line."""
-    text = " ".join(str(error).split())
+    """The runtime's message on one line, without its error class and its place in the runtime's source."""
+    text = _PREFIX.sub("", " ".join(str(error).split()))
     return text[:SAID_MAX] + ("…" if len(text) > SAID_MAX else "")
 
 
@@ -136,12 +140,16 @@ def _out_of_memory(error: BaseException, said: str) -> bool:
     return isinstance(error, MemoryError) or any(sign in said.lower() for sign in _MEMORY)
 
 
-def _load_problem(error: BaseException) -> ContentProblem | OverMemory:
+def _load_problem(error: BaseException, reading: inspection.Reading) -> ContentProblem | OverMemory:
     said = _said(error)
     if _out_of_memory(error, said):
         return OverMemory(f"loading the model needs more memory than there is: {said}")
     if any(sign in said.lower() for sign in _OPSET):
-        return UnsupportedOpset(f"expected an operator set that {runtime_version()} knows: {said}")
+        found = ", ".join(f"{domain} {version}" for domain, version in reading.opset.items())
+        return UnsupportedOpset(
+            f"expected operator sets and an IR version that {runtime_version()} knows, "
+            f"found {found} in IR version {reading.ir_version}: {said}"
+        )
     if type(error).__name__ in ("InvalidProtobuf", "NoModel"):
         return NotOnnx(f"expected an ONNX model: {said}")
     return RefusedByRuntime(f"{runtime_version()} does not take the model: {said}")

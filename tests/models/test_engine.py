@@ -1,0 +1,270 @@
+"""Loading, swapping and calling: the old version answers until the new one has, and no call is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine import errors
+from engine.engine import Engine, EngineSettings, Verdict
+from engine.loaded import CONVERTED_INLINE_MAX, is_small
+from federation.verification import VerifiedRelease
+from query.errors import Problem
+from tests.models.making import SCALING_VECTORS, endless_when_positive, packed, release, scaling, spec
+
+ROW = np.array([[1, 2, 3, 4]], np.float32)
+
+
+def accepted(candidate: VerifiedRelease, engine: Engine, *, peak_bytes: int = 1) -> Verdict:
+    """A remembered verdict, so that a test needs no trial."""
+    return Verdict(record=candidate.record_digest, runtime=engine.runtime_version, peak_bytes=peak_bytes)
+
+
+async def put(engine: Engine, model: bytes | None, *, peak_bytes: int = 1, **about: Any) -> None:
+    candidate = release(model, **about)
+    await engine.load(candidate, origin="group", verdict=accepted(candidate, engine, peak_bytes=peak_bytes))
+
+
+def factor(engine: Engine, name: str = "scaling") -> float:
+    return float(engine.call(name, {"x": ROW})["y"][0, 0])
+
+
+async def test_a_release_is_tried_loaded_and_answers() -> None:
+    engine = Engine(clock=lambda: 1_800_000_000.5)
+    model = await engine.load(release(scaling(), vectors=SCALING_VECTORS), origin="manual")
+    assert engine.loaded() == (model,)
+    assert (model.label, model.origin, model.since, model.signer) == ("scaling@1.0", "manual", 1_800_000_000, "ada")
+    assert model.memory_bytes > 0
+    assert model.require_vectors() == 1
+    assert engine.call("scaling", {"x": ROW})["y"].tolist() == [[2, 4, 6, 8]]
+    assert (await engine.infer("scaling", [1, 2, 3, 4]))["y"].tolist() == [[2, 4, 6, 8]]
+
+
+async def test_only_a_verified_release_is_taken() -> None:
+    made: Any = packed(scaling())
+    with pytest.raises(TypeError, match="expected a VerifiedRelease, found PackedRelease"):
+        await Engine().load(made, origin="manual")
+    with pytest.raises(TypeError):
+        await Engine().trial(made)
+
+
+async def test_a_remembered_verdict_saves_the_trial_and_a_foreign_one_does_not() -> None:
+    engine = Engine(EngineSettings(trial_wall_s=0.0))  # a trial cannot succeed
+    await put(engine, scaling())
+    other = release(scaling(), version="2.0")
+    with pytest.raises(errors.OverTime):
+        await engine.load(other, origin="group", verdict=accepted(release(scaling(3.0)), engine))
+    assert factor(engine) == 2
+
+
+async def test_a_remembered_refusal_is_raised_again() -> None:
+    engine = Engine()
+    candidate = release(scaling())
+    refusal = Verdict(
+        record=candidate.record_digest, runtime=engine.runtime_version, error=errors.FailedVectors("no").record()
+    )
+    with pytest.raises(errors.FailedVectors, match="no"):
+        await engine.load(candidate, origin="group", verdict=refusal)
+
+
+async def test_a_failed_load_keeps_what_was_there() -> None:
+    engine = Engine()
+    await put(engine, scaling(2.0))
+    before = engine.loaded()
+    for about in ({"vectors": SCALING_VECTORS}, {"inputs": [spec("x", "FP32", -1, 9)]}):
+        with pytest.raises(errors.ContentProblem):
+            await put(engine, scaling(3.0), version="2.0", **about)
+    assert engine.loaded() == before
+    assert factor(engine) == 2
+
+
+async def test_a_swap_replaces_one_reference_and_calls_in_flight_keep_theirs() -> None:
+    engine = Engine()
+    await put(engine, scaling(2.0))
+    old = engine.find("scaling")
+    await put(engine, scaling(3.0), version="2.0")
+    assert factor(engine) == 3
+    assert old.call({"x": ROW})["y"][0, 0] == 2
+    assert [model.label for model in engine.loaded()] == ["scaling@2.0"]
+
+
+async def test_no_answer_is_lost_or_mixed_while_versions_are_swapped() -> None:
+    engine = Engine()
+    await put(engine, scaling(2.0))
+    releases = [release(scaling(2.0)), release(scaling(3.0), version="2.0")]
+    stop = threading.Event()
+    answers: list[float] = []
+    failures: list[BaseException] = []
+
+    def calling() -> None:
+        rows = np.ones((64, 4), np.float32)
+        while not stop.is_set():
+            try:
+                answer = engine.call("scaling", {"x": rows})["y"]
+            except Problem as problem:
+                failures.append(problem)
+                return
+            if answer.min() != answer.max():
+                failures.append(AssertionError("two versions in one answer"))
+            answers.append(float(answer[0, 0]))
+
+    threads = [threading.Thread(target=calling) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for turn in range(30):
+        await engine.load(releases[turn % 2], origin="group", verdict=accepted(releases[turn % 2], engine))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert set(answers) == {2.0, 3.0}
+
+
+async def test_unload_and_names_that_are_not_loaded() -> None:
+    engine = Engine()
+    await put(engine, scaling())
+    with pytest.raises(errors.ModelNotLoaded, match='no model "scalin" is loaded here — did you mean "scaling"?'):
+        engine.call("scalin", {"x": ROW})
+    assert engine.unload("scaling").label == "scaling@1.0"
+    assert engine.loaded() == ()
+    with pytest.raises(errors.ModelNotLoaded):
+        engine.unload("scaling")
+
+
+async def test_listeners_hear_of_every_swap_and_unload() -> None:
+    engine = Engine()
+    heard: list[tuple[str, str | None]] = []
+    remove = engine.subscribe(lambda name, model: heard.append((name, model and model.version)))
+    await put(engine, scaling())
+    await put(engine, scaling(), version="2.0")
+    engine.unload("scaling")
+    remove()
+    await put(engine, scaling())
+    assert heard == [("scaling", "1.0"), ("scaling", "2.0"), ("scaling", None)]
+
+
+async def test_the_budget_counts_every_model_and_the_one_to_be_replaced() -> None:
+    engine = Engine(EngineSettings(memory_budget_bytes=100_000))
+    await put(engine, scaling(), peak_bytes=60_000)
+    with pytest.raises(errors.OverMemory) as caught:
+        await put(engine, scaling(), version="2.0", peak_bytes=60_000)
+    assert caught.value.message == (
+        "scaling@2.0 needs 60000 bytes of memory and 60000 are in use, of a budget of 100000"
+    )
+    await put(engine, scaling(), name="second", peak_bytes=40_000)
+    assert len(engine.loaded()) == 2
+
+
+async def test_quick_calls_run_on_the_loop_and_long_ones_do_not() -> None:
+    engine = Engine(EngineSettings(threads=1, inline_us=1e9))
+    await put(engine, scaling())
+    assert engine._pool is None
+    await engine.infer("scaling", ROW)
+    assert engine._pool is None, "a quick call needs no pool"
+    many = [[1.0, 2.0, 3.0, 4.0]] * CONVERTED_INLINE_MAX
+    assert (await engine.infer("scaling", many))["y"].shape == (CONVERTED_INLINE_MAX, 4)
+    assert engine._pool is not None, "a large value is read in the pool"
+    slow = Engine(EngineSettings(threads=1, inline_us=0.0))
+    await put(slow, scaling())
+    assert (await slow.infer("scaling", ROW))["y"].tolist() == [[2, 4, 6, 8]]
+    assert slow._pool is not None
+    engine.close()
+    slow.close()
+
+
+async def test_what_is_expected_of_a_larger_input_grows_with_it() -> None:
+    engine = Engine()
+    await put(engine, scaling(), vectors=SCALING_VECTORS)
+    model = engine.find("scaling")
+    assert model.pace.elements == 4
+    assert model.expected_us({"x": ROW}) == pytest.approx(model.pace.p99_us)
+    assert model.expected_us({"x": np.ones((1000, 4), np.float32)}) == pytest.approx(model.pace.p99_us * 1000)
+
+
+def test_only_a_bounded_part_of_a_value_is_looked_at() -> None:
+    assert is_small([[1, 2], [3, 4]])
+    assert is_small({"x": [1] * 100, "y": np.zeros(10**6)})
+    assert not is_small([0] * (CONVERTED_INLINE_MAX + 1))
+    assert not is_small([[0] * 100] * 100)
+    assert not is_small([{"x": [0] * 100}] * 100)
+
+
+async def running_forever(**settings: Any) -> Engine:
+    """An engine with a model that never ends once its input is positive; on zeros, as in warming up, it ends."""
+    engine = Engine(EngineSettings(threads=1, **settings))
+    await put(engine, endless_when_positive(), name="endless")
+    return engine
+
+
+async def test_an_endless_run_is_ended_at_its_deadline_while_the_loop_goes_on() -> None:
+    engine = await running_forever(run_s=0.4)
+    rounds = 0
+    call = asyncio.create_task(engine.infer("endless", ROW))
+    while not call.done():
+        await asyncio.sleep(0)
+        rounds += 1
+    with pytest.raises(errors.OverTime, match="took longer than allowed"):
+        call.result()
+    assert rounds > 100
+    with pytest.raises(errors.OverTime):
+        engine.call("endless", {"x": ROW})
+    engine.close()
+
+
+async def test_the_queue_is_bounded_and_a_cancelled_call_gives_its_place_back() -> None:
+    engine = await running_forever(run_s=30.0, queue_max=2)
+    calls = [asyncio.create_task(engine.infer("endless", ROW)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(errors.EngineBusy, match="expected at most 2 calls at once"):
+        await engine.infer("endless", ROW)
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    assert engine._pool is not None
+    engine._pool.shutdown(wait=True)  # ends only if the run was ended
+    assert engine._places.acquire(blocking=False)
+    engine.close()
+
+
+async def test_a_model_of_functions_alone_has_no_graph() -> None:
+    engine = Engine()
+    model = await engine.load(
+        release(None, name="circle", script="create function area(Real r) -> Real as 3 * r * r;"), origin="manual"
+    )
+    assert [one.name for one in model.contents.functions] == ["area"]
+    with pytest.raises(errors.InputProblem, match=r"circle@1\.0 has functions alone and no graph to run"):
+        await engine.infer("circle", [1])
+    assert model.require_vectors() == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("create function area(", "functions.pql, line 1: "),
+        ("1 + 1;", "functions.pql: expected create function statements only"),
+    ],
+)
+async def test_scripts_that_are_no_functions_are_refused(script: str, message: str) -> None:
+    verdict = await Engine().trial(release(scaling(), script=script))
+    assert verdict.error is not None
+    assert (verdict.error.code, verdict.passing) == ("bad_functions", False)
+    assert verdict.error.message.startswith(message)
+
+
+async def test_nothing_heavy_is_imported_before_the_first_load() -> None:
+    program = (
+        "import sys\n"
+        "from engine.engine import Engine\n"
+        "Engine().runtime_version\n"
+        "import engine.functions\n"
+        "print([name for name in ('numpy', 'onnxruntime', 'lark', 'onnx', 'sqlite_utils', 'cryptography', 'aiohttp')"
+        " if name in sys.modules])"
+    )
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+    out, _ = await child.communicate()
+    assert out.decode().strip() == "[]"
