@@ -5,8 +5,9 @@ its times unchecked, so that absence and expiry can be refused with a reason (:m
 is always verified. The client checks chain, times and the name ``nameserver.peerage.internal``, whatever address it
 dials. No session tickets: each connection proves its key anew.
 
-asyncio swallows a handshake that fails. ``on_refused`` is told of each by an :class:`ssl.SSLObject` of our own; such
-an object knows no address, so who wants that accepts connections through :mod:`peers.tls_site`, which has both.
+asyncio swallows a handshake that fails. ``on_refused`` is told the reason of each by an :class:`ssl.SSLObject` of our
+own. Such an object knows no address, and sees nothing of a client that leaves without an alert, as asyncio's do;
+:mod:`peers.tls_site` has both.
 """
 
 from __future__ import annotations
@@ -27,9 +28,7 @@ Pem = str | Path
 """A PEM text, or the path of a file that holds one."""
 
 
-def server_context(
-    cert: Pem, key: Pem, ca: Pem, *, on_refused: Callable[[ssl.SSLError], None] | None = None
-) -> ssl.SSLContext:
+def server_context(cert: Pem, key: Pem, ca: Pem, *, on_refused: Callable[[str], None] | None = None) -> ssl.SSLContext:
     """The nameserver's side. ``cert`` may be followed by its chain."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _only_tls_1_3(context)
@@ -53,12 +52,21 @@ def client_context(ca: Pem, cert: Pem | None = None, key: Pem | None = None) -> 
     return context
 
 
+def reason_of(error: Exception) -> str:
+    """Why a handshake ended, for a log: OpenSSL's word for it, or what became of the connection."""
+    if isinstance(error, ssl.SSLError):
+        return error.reason or str(error)
+    if isinstance(error, ConnectionResetError | BrokenPipeError):
+        return "CONNECTION_LOST"
+    return "TIMED_OUT" if isinstance(error, TimeoutError | ConnectionAbortedError) else str(error)
+
+
 def _only_tls_1_3(context: ssl.SSLContext) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.maximum_version = ssl.TLSVersion.TLSv1_3
 
 
-def _telling(on_refused: Callable[[ssl.SSLError], None]) -> type[ssl.SSLObject]:
+def _telling(on_refused: Callable[[str], None]) -> type[ssl.SSLObject]:
     class TellingObject(ssl.SSLObject):
         """Tells of a handshake that failed; the one that only waits for bytes did not."""
 
@@ -68,7 +76,7 @@ def _telling(on_refused: Callable[[ssl.SSLError], None]) -> type[ssl.SSLObject]:
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 raise
             except ssl.SSLError as error:
-                on_refused(error)
+                on_refused(reason_of(error))
                 raise
 
     return TellingObject

@@ -17,13 +17,13 @@ from typing import Final
 
 from aiohttp import web
 
-HANDSHAKE_TIMEOUT_S: Final = 10.0
+HANDSHAKE_TIMEOUT_S: Final = 10.0  # also for a client that connects and says nothing
 HANDSHAKES_MAX: Final = 1024  # at once; each costs a socket and some 300 KiB until it is done
 BACKLOG: Final = 1024
 
 OnRefused = Callable[[Exception, str], None]
-"""Told of a handshake that ended: the ``ssl.SSLError``, ``ConnectionError`` or ``TimeoutError``, and ``host:port`` of
-the peer.
+"""Told of a handshake that ended: what it ended with (:func:`federation.tls.reason_of` it is for the log),
+``host:port`` of the peer.
 """
 
 
@@ -32,15 +32,23 @@ class TlsSite(web.BaseSite):
     :attr:`port`.
     """
 
-    __slots__ = ("_host", "_on_refused", "_port", "_tasks")
+    __slots__ = ("_handshakes_max", "_host", "_on_refused", "_port", "_tasks")
 
     def __init__(
-        self, runner: web.BaseRunner, context: ssl.SSLContext, *, host: str, port: int, on_refused: OnRefused
+        self,
+        runner: web.BaseRunner,
+        context: ssl.SSLContext,
+        *,
+        host: str,
+        port: int,
+        on_refused: OnRefused,
+        handshakes_max: int = HANDSHAKES_MAX,
     ) -> None:
         super().__init__(runner, ssl_context=context, backlog=BACKLOG)
         self._host = host
         self._port = port
         self._on_refused = on_refused
+        self._handshakes_max = handshakes_max
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -68,8 +76,8 @@ class TlsSite(web.BaseSite):
 
     def upgrade(self, accepted: _Upgrading, transport: asyncio.Transport) -> None:
         """Begin the handshake of a connection."""
-        if len(self._tasks) >= HANDSHAKES_MAX:
-            self._on_refused(ConnectionRefusedError(f"{HANDSHAKES_MAX} handshakes under way"), _address(transport))
+        if len(self._tasks) >= self._handshakes_max:
+            self._on_refused(ConnectionRefusedError("TOO_MANY_HANDSHAKES"), _address(transport))
             transport.abort()
             return
         task = asyncio.get_running_loop().create_task(self._handshake(accepted, transport))

@@ -184,7 +184,7 @@ def test_a_key_under_another_id_is_no_key() -> None:
     (made,) = sign(b"x", RELEASE_TYPE, PUBLISHER).signatures
     doc = SignedDocument(b"x", RELEASE_TYPE, (made, Signature(false_id, made.sig)))
     both = {PUBLISHER.keyid: PUBLISHER.public, false_id: PUBLISHER.public}
-    with pytest.raises(TooFewSignatures, match="expected 2 .* found 1"):
+    with pytest.raises(TooFewSignatures, match=r"expected 2 .* found 1"):
         verified(doc, RELEASE_TYPE, both, threshold=2)
 
 
