@@ -20,6 +20,7 @@ from federation.verification import VerifiedRelease, verify
 PUBLISHER = PrivateKey(bytes(range(32)))
 DIRECTOR = PrivateKey(bytes(range(1, 33)))
 ROOT_KEY = PrivateKey(bytes(range(2, 34)))
+NO_NEEDS = Needs()
 
 DATATYPES = {
     "FP32": TensorProto.FLOAT,
@@ -145,7 +146,7 @@ def packed(
     vectors: bytes | None = None,
     labels: bytes | None = None,
     script: str | None = None,
-    needs: Needs = Needs(),
+    needs: Needs = NO_NEEDS,
     publisher: PrivateKey = PUBLISHER,
 ) -> PackedRelease:
     description = ModelDescription(

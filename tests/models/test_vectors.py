@@ -28,20 +28,30 @@ def test_nested_lists_and_tensors_are_read_alike() -> None:
     assert plain.elements == 4
 
 
+def one(given: str, expected: str = '{"y": [1]}', more: str = "") -> bytes:
+    return f'[{{"input": {given}, "output": {expected}{more}}}]'.encode()
+
+
+def encoded(dtype: str, shape: str, data: str) -> bytes:
+    return one(f'{{"x": {{"$tensor": {{"dtype": "{dtype}", "shape": {shape}, "data": "{data}"}}}}}}')
+
+
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
         (b"{", "test vectors: "),
         (b'[{"input": {}}]', "test vectors: Object missing required field `output`"),
-        (b'[{"input": {"x": [1,2,3,4]}, "output": {}}]', "test vectors: "),
-        (b'[{"input": {"x": [1,2,3]}, "output": {"y": [1]}}]', 'test vector 1: input "x": expected FP32[-1,4], found FP32[1,3]'),
-        (b'[{"input": {"x": [1,2,3,4]}, "output": {"z": [1]}}]', 'test vector 1: unknown output "z": expected y, label'),
-        (b'[{"input": {"x": {"$tensor": {"dtype": "|O", "shape": [1], "data": "AAAAAAAAAAA="}}}, "output": {"y": [1]}}]', "test vector 1: expected a tensor"),
-        (b'[{"input": {"x": {"$tensor": {"dtype": "<f4", "shape": [9], "data": ""}}}, "output": {"y": [1]}}]', "test vector 1: expected a tensor"),
-        (b'[{"input": {"x": [1,2,3,4]}, "output": {"y": [1]}, "tolerance": -1}]', "test vectors: "),
+        (one('{"x": [1,2,3,4]}', "{}"), "test vectors: "),
+        (one('{"x": [1,2,3]}'), 'test vector 1: input "x": expected FP32[-1,4], found FP32[1,3]'),
+        (one('{"x": [1,2,3,4]}', '{"z": [1]}'), 'test vector 1: unknown output "z": expected y, label'),
+        (one('{"x": [1,2,3,4]}', more=', "tolerance": -1'), "test vectors: "),
+        (one('{"x": [1,2,3,4]}', more=', "remark": 1'), "test vectors: Object contains unknown field `remark`"),
+        (encoded("|O", "[1]", "AAAAAAAAAAA="), "test vector 1: expected a tensor"),
+        (encoded("<f4", "[9]", ""), "test vector 1: expected a tensor"),
+        (encoded("nothing", "[1]", ""), "test vector 1: expected a tensor"),
         (b"[" * 100_000, "test vectors: "),
     ],
-)  # fmt: skip
+)
 def test_unreadable_vectors_are_named(raw: bytes, message: str) -> None:
     with pytest.raises(BadVectors) as caught:
         read(raw)
