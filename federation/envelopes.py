@@ -129,8 +129,11 @@ def check(
     federation: str,
     now: float,
     nonces: NonceMemory,
+    use: str = "",
 ) -> Caller:
     """The caller under whose role ``body`` may run here, and the nonce is used up.
+
+    A request of several statements is carried one statement at a time: ``use`` says which, and each is good once.
 
     Raises :class:`WrongFederation`, :class:`WrongBody`, :class:`WrongKey`, :class:`EnvelopeExpired`,
     :class:`NonceReused`, :class:`NoncesFull` and the classes of :func:`federation.signing.verified`.
@@ -155,8 +158,8 @@ def check(
     if sealed.body != digest_of(body):
         raise WrongBody(f'the request is not the one that "{vouched.name}" signed')
     expires = _expiry(sealed, vouched.name, now)
-    nonces.use(sealed.nonce, caller=sealed.caller, expires=expires, now=now, issued=sealed.issued)
-    return Caller(name=vouched.name, role=Role[vouched.role.upper()], uuid=vouched.uuid)
+    nonces.use(f"{use}:{sealed.nonce}", caller=sealed.caller, expires=expires, now=now, issued=sealed.issued)
+    return Caller(name=vouched.name, role=Role[vouched.role.upper()], uuid=vouched.uuid, key=vouched.key)
 
 
 def _expiry(sealed: StatementEnvelope, name: str, now: float) -> float:

@@ -77,7 +77,7 @@ def test_a_certificate_from_a_clock_ahead_is_admitted() -> None:
 
 def test_a_higher_role_includes_the_lower_ones() -> None:
     for role in ("viewer", "operator"):
-        require_role(member(role="operator"), role, to="look")  # type: ignore[arg-type]
+        require_role(member(role="operator"), role, to="look")
     with pytest.raises(WrongRole, match='"Edge-1" may not push a release: expected role operator, found viewer'):
         require_role(member(), "operator", to="push a release")
 

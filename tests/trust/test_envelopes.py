@@ -73,6 +73,7 @@ def checked(
     body: bytes = BODY,
     now: float = NOW,
     nonces: NonceMemory | None = None,
+    use: str = "",
 ) -> Caller:
     return check(
         sealed or envelope(),
@@ -82,20 +83,21 @@ def checked(
         federation=FEDERATION,
         now=now,
         nonces=NonceMemory() if nonces is None else nonces,
+        use=use,
     )
 
 
 def test_a_caller_keeps_its_role() -> None:
     sealed = seal(BODY, key=ANNS_KEY, federation=FEDERATION, caller=ANN, now=NOW, lifetime_s=30)
     word = credential(MEMBER, director=DIRECTOR, federation=FEDERATION, now=NOW)
-    assert checked(sealed, word) == Caller("Ann", Role.OPERATOR, ANN)
+    assert checked(sealed, word) == Caller("Ann", Role.OPERATOR, ANN, ANNS_KEY.public)
     assert claimed_caller(sealed) == ANN
 
 
 def test_a_peer_never_lends_its_role() -> None:
     assert role_abroad("client", "admin") == "admin"
     for kind in ("edge", "nameserver"):
-        assert role_abroad(kind, "admin") == "viewer"  # type: ignore[arg-type]
+        assert role_abroad(kind, "admin") == "viewer"
         word = credential(
             msgspec.structs.replace(MEMBER, kind=kind, role="admin"), director=DIRECTOR, federation=FEDERATION, now=NOW
         )
@@ -221,6 +223,15 @@ def test_an_envelope_is_good_once() -> None:
     assert len(nonces) == 2
 
 
+def test_each_statement_of_a_request_is_good_once() -> None:
+    nonces = NonceMemory()
+    for use in ("0", "1"):
+        checked(nonces=nonces, use=use)
+    for use in ("0", "1"):
+        with pytest.raises(NonceReused):
+            checked(nonces=nonces, use=use)
+
+
 def test_a_refused_envelope_uses_no_memory() -> None:
     nonces = NonceMemory()
     for sealed, body in ((envelope(STRANGER), BODY), (envelope(), b""), (envelope(issued=NOW - 999), BODY)):
@@ -235,35 +246,37 @@ def test_a_nonce_has_a_length(length: int) -> None:
         checked(envelope(nonce="n" * length))
 
 
-def use(nonces: NonceMemory, nonce: str, *, caller: str = "a", expires: float = NOW + 10, now: float = NOW) -> None:
+def remember(
+    nonces: NonceMemory, nonce: str, *, caller: str = "a", expires: float = NOW + 10, now: float = NOW
+) -> None:
     nonces.use(nonce, caller=caller, expires=expires, now=now, issued=now)
 
 
 def test_memory_is_bounded_in_all_and_for_each_caller_and_freed_by_time() -> None:
     nonces = NonceMemory(nonces_max=3, nonces_per_caller_max=2)
-    use(nonces, "1")
-    use(nonces, "2")
+    remember(nonces, "1")
+    remember(nonces, "2")
     with pytest.raises(NoncesFull):
-        use(nonces, "3")
-    use(nonces, "1", caller="b")
+        remember(nonces, "3")
+    remember(nonces, "1", caller="b")
     with pytest.raises(NoncesFull, match="3 forwarded statements are remembered here"):
-        use(nonces, "2", caller="b")
+        remember(nonces, "2", caller="b")
     with pytest.raises(NonceReused):
-        use(nonces, "1", now=NOW + 9.999)
-    use(nonces, "1", now=NOW + 10, expires=NOW + 20)
+        remember(nonces, "1", now=NOW + 9.999)
+    remember(nonces, "1", now=NOW + 10, expires=NOW + 20)
     assert len(nonces) == 1
 
 
 def test_a_new_memory_knows_what_an_old_one_gave_or_refuses_what_it_cannot_know() -> None:
     old = NonceMemory()
-    use(old, "1")
+    remember(old, "1")
     again = NonceMemory(old.entries)
     with pytest.raises(NonceReused):
-        use(again, "1")
+        remember(again, "1")
     fresh = NonceMemory(since=NOW + 1)
     with pytest.raises(EnvelopeExpired, match="before this peer started"):
-        use(fresh, "1")
-    use(fresh, "2", now=NOW + 1)
+        remember(fresh, "1")
+    remember(fresh, "2", now=NOW + 1)
 
 
 @given(
@@ -281,7 +294,7 @@ def test_no_nonce_is_taken_twice_before_it_expires(uses: list[tuple[int, str, in
         held = {name: end for name, end in valid.items() if end > now}
         name = (caller, str(nonce))
         try:
-            use(nonces, str(nonce), caller=caller, expires=expires, now=now)
+            remember(nonces, str(nonce), caller=caller, expires=expires, now=now)
         except NonceReused:
             assert name in held
         except NoncesFull:

@@ -193,7 +193,7 @@ def test_a_threshold_counts_keys_not_signatures() -> None:
     with pytest.raises(TooFewSignatures):
         verified(SignedDocument(b"x", RELEASE_TYPE, (made, made)), RELEASE_TYPE, KEYS, threshold=2)
     both = sign(b"x", RELEASE_TYPE, PUBLISHER, DIRECTOR, STRANGER)
-    assert signers(both, RELEASE_TYPE, KEYS, threshold=2) == (b"x", {PUBLISHER.keyid, DIRECTOR.keyid})
+    assert signers(both, RELEASE_TYPE, KEYS, threshold=2) == (b"x", frozenset({PUBLISHER.keyid, DIRECTOR.keyid}))
     with pytest.raises(ValueError, match="unsigned"):
         verified(both, RELEASE_TYPE, KEYS, threshold=0)
 
