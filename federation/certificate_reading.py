@@ -83,9 +83,11 @@ class PeerCertificate:
 def read_pem(cert_pem: str) -> PeerCertificate:
     """What the first certificate in a PEM says, key included, unproven. Raises :class:`BadCertificate`."""
     parts = _parts(cert_pem)
-    return PeerCertificate._of(
-        list(_uris(parts.extensions)), not_before=parts.not_before, not_after=parts.not_after, key=parts.key
-    )
+    try:
+        uris = list(_uris(parts.extensions))
+    except (ValueError, IndexError) as error:
+        raise BadCertificate(f"expected the extensions of a certificate: {error}") from error
+    return PeerCertificate._of(uris, not_before=parts.not_before, not_after=parts.not_after, key=parts.key)
 
 
 def issued_by(cert_pem: str, ca_pem: str) -> bool:
@@ -179,7 +181,7 @@ def _uris(extensions: bytes) -> Iterator[str]:
             if name.whole != _SUBJECT_ALTERNATIVE_NAME:
                 continue
             if value.tag != _OCTET_STRING or any(flag.tag != _BOOLEAN for flag in flags):
-                raise BadCertificate("expected an extension of a certificate, found something else")
+                raise ValueError("found something else")
             for names in _elements(value.content):
                 for entry in _sequence(names):
                     if entry.tag == _URI:

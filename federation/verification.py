@@ -127,9 +127,13 @@ def verify(
     expected = {entry.path for entry in record.files}
     if files.keys() != expected:
         raise MixedParts(f"expected the files {_listed(expected)} of {record.label}, found {_listed(set(files))}")
+    kept: dict[str, bytes] = {}
     for entry in record.files:
-        content = files[entry.path]
+        given = files[entry.path]
+        # What is hashed is what is kept, also when the caller's buffer changes meanwhile.
+        content = bytes(given) if len(given) == entry.size else given
         check_content(content, f"{entry.path} of {record.label}", digest=entry.digest, size=entry.size)
+        kept[entry.path] = content
     _check_manifest(manifest, record)
     release = object.__new__(VerifiedRelease)
     for name, value in (
@@ -137,7 +141,7 @@ def verify(
         ("record_digest", digest_of(doc.payload)),
         ("signer", signer),
         ("keyid", keyid),
-        ("files", MappingProxyType({entry.path: bytes(files[entry.path]) for entry in record.files})),
+        ("files", MappingProxyType(kept)),
         ("development", record.development),
     ):
         object.__setattr__(release, name, value)
