@@ -3,8 +3,8 @@
 Owns the key file: PKCS8 PEM, mode 0600, which OpenSSL reads as a TLS key too. Refuses to overwrite a key and to read
 one that others may read.
 
-Rules: a key id is the hex sha256 of the 32 bytes of the public key; a private key has no text form but :attr:`pem`, and its
-``repr`` shows the key id alone.
+Rules: a key id is the hex sha256 of the 32 bytes of the public key; a private key has no text form but :attr:`pem`,
+and its ``repr`` shows the key id alone.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class PrivateKey:
 
     @classmethod
     def from_pem(cls, pem: str) -> Self:
-        """Raises :class:`BadKeyFile` on anything but a PKCS8 PEM of an Ed25519 key; the message never holds the text."""
+        """Raises :class:`BadKeyFile` on anything but the PKCS8 PEM of an Ed25519 key, without showing the text."""
         lines = pem.split()
         body = "".join(lines[3:-3]) if " ".join(lines[:3]) == _BEGIN and " ".join(lines[-3:]) == _END else ""
         try:

@@ -1,12 +1,12 @@
 """Signatures over documents, as DSSE envelopes (https://github.com/secure-systems-lab/dsse, protocol.md).
 
-Owns the bytes that are signed: ``PAE(type, payload) = "DSSEv1" SP len(type) SP type SP len(payload) SP payload``, lengths
-in decimal. So no document passes for one of another kind. Refuses to give out a payload before enough of the keys that
-the caller names have signed it.
+Owns the bytes that are signed: ``PAE(type, payload) = "DSSEv1" SP len(type) SP type SP len(payload) SP payload``,
+lengths in decimal. So no document passes for one of another kind. Refuses to give out a payload before enough of the
+keys that the caller names have signed it.
 
-Rules: the payload is the stored bytes, never a re-serialisation. Keys are named by the caller, never by the document; a key id is
-checked against its key; a key counts once however often it signed. Signatures by other keys, and bad ones beside enough good ones,
-are ignored, as DSSE says.
+Rules: the payload is the stored bytes, never a re-serialisation. Keys are named by the caller, never by the document;
+a key id is checked against its key; a key counts once however often it signed. Signatures by other keys, and bad ones
+beside enough good ones, are ignored, as DSSE says.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ def sign(payload: bytes, kind: str, *keys: PrivateKey) -> SignedDocument:
 def verified(doc: SignedDocument, kind: str, keys: Mapping[KeyId, bytes], *, threshold: int = 1) -> bytes:
     """The payload, once at least ``threshold`` different keys of ``keys`` (key id → 32 bytes) have signed it.
 
-    Raises :class:`WrongDocument` for a document of another kind or shape, :class:`BadSignature` when a signature under one of
-    ``keys`` does not hold, :class:`UnknownKey` when nobody of ``keys`` signed, :class:`TooFewSignatures` below the threshold.
+    Raises :class:`WrongDocument` for a document of another kind or shape, :class:`BadSignature` when a signature
+    under one of ``keys`` does not hold, :class:`UnknownKey` when nobody of ``keys`` signed, :class:`TooFewSignatures`
+    below the threshold.
     """
     return signers(doc, kind, keys, threshold=threshold)[0]
 
