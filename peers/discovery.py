@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -46,31 +47,36 @@ async def announced(
 
     A network that does not take the announcement is logged, not raised: discovery is a convenience.
     """
-    from zeroconf import ServiceInfo
-
     told = [interface] if interface else [address for address in addresses if _is_address(address)]
-    info = ServiceInfo(
-        SERVICE,
-        f"{uuid}.{SERVICE}",
-        port=port,
-        properties={"federation": federation, "role": "nameserver", "name": name},
-        parsed_addresses=told,
-        server=f"{uuid}.local.",
-    )
-    zeroconf = None
+    zeroconf = registering = None
     try:
         zeroconf = _opened(interface)
-        registering = await zeroconf.async_register_service(info)
-        registering = asyncio.ensure_future(registering)
+        info = _announcement(federation=federation, name=name, uuid=uuid, port=port, addresses=told)
+        registering = asyncio.ensure_future(await zeroconf.async_register_service(info))
         registering.add_done_callback(_note_failure)
     except (NoDiscovery, OSError) as problem:
         log.warning("announcement_failed", extra={"reason": str(problem)})
     try:
         yield
     finally:
+        if registering is not None:
+            registering.cancel()
         if zeroconf is not None:
             await zeroconf.async_unregister_all_services()
             await zeroconf.async_close()
+
+
+def _announcement(*, federation: str, name: str, uuid: str, port: int, addresses: list[str]) -> ServiceInfo:
+    from zeroconf import ServiceInfo
+
+    return ServiceInfo(
+        SERVICE,
+        f"{uuid}.{SERVICE}",
+        port=port,
+        properties={"federation": federation, "role": "nameserver", "name": name},
+        parsed_addresses=addresses,
+        server=f"{uuid}.local.",
+    )
 
 
 async def find_nameservers(
@@ -129,9 +135,18 @@ def _opened(interface: str | None) -> AsyncZeroconf:
     from zeroconf.asyncio import AsyncZeroconf
 
     try:
+        if interface:
+            _check_own(interface)
         return AsyncZeroconf(interfaces=[interface] if interface else InterfaceChoice.All)
     except (OSError, RuntimeError, ValueError) as error:
         raise NoDiscovery(f"zeroconf cannot use {interface or 'the network'}: {error}") from error
+
+
+def _check_own(interface: str) -> None:
+    """Raises OSError for an address that this device does not have; zeroconf would leave a socket open."""
+    family = socket.AF_INET6 if ":" in interface else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.bind((interface, 0))
 
 
 def _note_failure(registering: asyncio.Future[Any]) -> None:

@@ -64,7 +64,7 @@ class JsonForm(logging.Formatter):
             "event": _text(record.getMessage(), FIELD_LENGTH_MAX),
             **fields_of(record),
         }
-        return msgspec.json.encode(entry).decode("utf-8")
+        return _CONTROL.sub(_escaped, msgspec.json.encode(entry).decode("utf-8"))
 
 
 class TextForm(logging.Formatter):

@@ -92,7 +92,7 @@ def run_nameserver_command(arguments: argparse.Namespace, console: Console) -> i
         _tell_ready(record, home, console, as_json=arguments.json, **more)
 
     async def serve(stop: asyncio.Event) -> None:
-        from peers.composition import run_nameserver
+        from peers.nameserver_peer import run_nameserver
 
         await run_nameserver(home, settings, stop=stop, ready=ready)
 
@@ -111,7 +111,7 @@ def run_edge_command(arguments: argparse.Namespace, console: Console) -> int:
         _tell_ready(record, home, console, as_json=arguments.json)
 
     async def serve(stop: asyncio.Event) -> None:
-        from peers.composition import run_edge
+        from peers.edge_peer import run_edge
 
         await run_edge(home, settings, stop=stop, ready=ready)
 
