@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Final
 
-from engine.errors import InputProblem, ModelFailed
+from engine.errors import InputProblem, ModelFailed, RefusedByRuntime
 from engine.sessions import Session
 from engine.signature import ELEMENTS_MAX, Array
 from engine.vectors import Vector, elements_of, require_answers, resting_feed
@@ -38,9 +38,15 @@ class Pace:
 
 
 def require_vectors(session: Session, run: Run, vectors: Sequence[Vector], *, label: str) -> None:
-    """Runs every vector. Raises :class:`FailedVectors`, and what a run raises."""
+    """Runs every vector. Raises :class:`FailedVectors`, :class:`RefusedByRuntime` for a vector on which the model
+    fails, ``OverTime`` and ``OverMemory``.
+    """
     for position, vector in enumerate(vectors, 1):
-        answers = dict(zip(session.output_names, run(vector.feed), strict=True))
+        try:
+            outputs = run(vector.feed)
+        except (InputProblem, ModelFailed) as error:
+            raise RefusedByRuntime(f"{label}: test vector {position}: {error.message}") from error
+        answers = dict(zip(session.output_names, outputs, strict=True))
         require_answers(vector, answers, position=position, label=label)
 
 

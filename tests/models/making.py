@@ -118,6 +118,13 @@ def endless_when_positive() -> bytes:
     return graph_of(nodes, [X], [Y], initializers=[zero]).SerializeToString()
 
 
+def gathering() -> bytes:
+    """Takes the element of its input at an index that the graph holds, which is past the end."""
+    index = numpy_helper.from_array(np.array([9], np.int64), "index")
+    node = helper.make_node("Gather", ["x", "index"], ["y"], axis=0)
+    return graph_of([node], [X], [spec("y", "FP32", 1, 4)], initializers=[index]).SerializeToString()
+
+
 def hungry_to_run(gigabytes: int = 8) -> bytes:
     """Expands its input to so many gigabytes and sums them."""
     shape = numpy_helper.from_array(np.array([gigabytes * 1024, 65536, 1, 4], np.int64), "shape")

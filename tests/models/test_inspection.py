@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from engine import inspection
-from engine.errors import ExternalData, ForeignOperators, NotOnnx, OrtFormat, UnservableType
+from engine.errors import ContentProblem, ExternalData, ForeignOperators, NotOnnx, OrtFormat, UnservableType
 from tests.models.making import X, Y, endless, graph_of, scaling
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
@@ -152,3 +153,14 @@ def test_depth_and_number_of_fields_are_bounded() -> None:
         inspection.read(message(7, graph))
     with pytest.raises(NotOnnx, match=f"at most {inspection.FIELDS_MAX} fields"):
         inspection.read(b"\x08\x01" * (inspection.FIELDS_MAX + 1))
+
+
+def test_a_damaged_file_is_read_or_refused_and_nothing_else() -> None:
+    source = random.Random(11)
+    whole = bytearray(endless())
+    for _ in range(2000):
+        damaged = bytearray(whole)
+        for _ in range(source.randrange(1, 4)):
+            damaged[source.randrange(len(damaged))] = source.randrange(256)
+        with suppress(ContentProblem):
+            inspection.read(bytes(damaged))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.errors import InputProblem
 from engine.signature import NUMPY, Signature, array_of
@@ -158,3 +161,17 @@ def test_every_datatype_takes_its_own_values(datatype: str) -> None:
 def test_a_huge_nesting_of_empties_is_not_walked() -> None:
     with pytest.raises(InputProblem):
         array_of(spec("x", "FP32", -1, 4), [[], [1]])
+
+
+@given(
+    st.lists(st.integers(1, 3), min_size=0, max_size=3).flatmap(
+        lambda shape: st.tuples(
+            st.just(tuple(shape)),
+            st.lists(st.integers(-(2**31), 2**31 - 1), min_size=math.prod(shape), max_size=math.prod(shape)),
+        )
+    )
+)
+def test_a_nesting_reads_as_numpy_reads_it(drawn: tuple[tuple[int, ...], list[int]]) -> None:
+    shape, numbers = drawn
+    array = np.array(numbers, np.int32).reshape(shape)
+    assert np.array_equal(array_of(spec("x", "INT32", *shape), array.tolist()), array)
