@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from federation.documents import SignedDocument
 from peers.answers import body_of, not_found, told
 from peers.answers import stream_frames as stream
+from peers.statements import Origin
 from query.declarations import Caller
 from query.errors import Forbidden
 from query.frames import Frame
@@ -30,9 +30,7 @@ LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
 
 
 class StatementRunner(Protocol):
-    def run(
-        self, body: bytes, *, caller: Caller, query: str, envelope: SignedDocument | None
-    ) -> AsyncIterator[Frame]: ...
+    def run(self, body: bytes, *, origin: Origin, query: str) -> AsyncGenerator[Frame, None]: ...
 
     def new_query(self) -> str: ...
 
@@ -87,7 +85,8 @@ class ApplicationListener:
     async def _query(self, request: web.Request) -> web.StreamResponse:
         body = await body_of(request, bytes_max=QUERY_BYTES_MAX)
         query = self._statements.new_query()
-        async with aclosing(self._statements.run(body, caller=self._caller, query=query, envelope=None)) as frames:  # type: ignore[type-var]
+        origin = Origin(self._caller, own=True)
+        async with aclosing(self._statements.run(body, origin=origin, query=query)) as frames:
             return await stream(request, frames, query=query)
 
 

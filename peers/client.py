@@ -257,13 +257,13 @@ def connect_async(
     folder = Path(home).expanduser() if home is not None else None
 
     async def opening() -> Link:
-        from peers import links
+        from peers.links import HttpLink, home_link
 
         if url is not None:
-            return links.HttpLink(url, token=token)
+            return HttpLink(url, token=token)
         if socket is not None:
-            return links.HttpLink("http://localhost", socket=Path(socket))
-        return await links.home_link(folder)
+            return HttpLink("http://localhost", socket=Path(socket))
+        return await home_link(folder)
 
     return AsyncConnection(opening)
 

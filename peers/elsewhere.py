@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ from peers.uplinks import UplinkLost, Uplinks
 from query.errors import DeadlinePassed, Problem
 from query.frames import EndFrame, ErrorFrame, ProgressFrame, RowFrame, SchemaFrame
 from query.ledger import Outcome, State
-from query.placement import Directory, Route, place
+from query.placement import Directory, Here, Peers, Route, place
 from query.values import encode_value
 
 ASKED_AT_ONCE_MAX = 256
@@ -156,13 +156,17 @@ class Upward:
 
     def targets(self, route: Route) -> tuple[str, ...]:
         """This peer's own name, or the route's words: only the nameserver knows whom they mean."""
-        if route.is_here or fold(route.text) == fold(self._identity.name):
-            return (self._identity.name,)
-        return (route.text,)
+        match route.target:
+            case Here():
+                return (self._identity.name,)
+            case Peers(names=(name,)) if fold(name) == fold(self._identity.name):
+                return (self._identity.name,)
+            case target:
+                return (str(target),)
 
     async def ask(self, errand: Errand, answering: Answering, *, here: Callable[[], Awaitable[None]]) -> None:
         request = StatementRequest(
-            text=errand.statement.source,
+            text=errand.statement.text,
             params={name: encode_value(value) for name, value in errand.variables.items()},
             targets=errand.request.targets,
             timeout=max(0.001, errand.time_left_s),
@@ -205,7 +209,7 @@ async def _merge(frame: Any, answering: Answering, target: str) -> None:
             answering.settle(Outcome(shown(target), outcome.state, outcome.detail, outcome.rows))
 
 
-def _beyond(errand: Errand) -> Mapping[str, Any]:
+def _beyond(errand: Errand) -> dict[str, Any]:
     """The session variables that the request's own parameters do not cover, encoded."""
     covered = errand.request.params
     return {

@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import logging
 import random
-import ssl
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from typing import Final, Protocol
 
@@ -44,11 +43,13 @@ from federation.names import PeerId, digest_of
 from federation.polling import Director
 from federation.store import FederationStore
 from peers.answers import TooBusy, body_of, not_found, stream_frames, told
+from peers.failpoints import reach
 from peers.presence import ContactBook
+from peers.statements import Origin
 from peers.throttle import Throttle
 from peers.uplinks import Uplinks
 from query.declarations import Caller, Role
-from query.errors import UnknownName, UserProblem
+from query.errors import Problem, UnknownName, UserProblem
 from query.frames import Frame
 
 JOIN_BYTES_MAX: Final = 64 * 1024
@@ -72,9 +73,7 @@ class Issuer(Protocol):
 
 
 class StatementRunner(Protocol):
-    def run(
-        self, body: bytes, *, caller: Caller, query: str, envelope: SignedDocument | None
-    ) -> AsyncIterator[Frame]: ...
+    def run(self, body: bytes, *, origin: Origin, query: str) -> AsyncGenerator[Frame, None]: ...
 
     def new_query(self) -> str: ...
 
@@ -93,7 +92,6 @@ class FederationListener:
         statements: StatementRunner,
         addresses: Callable[[], tuple[str, ...]],
         clock: Callable[[], float],
-        repository: Iterable[web.RouteDef] = (),
     ) -> None:
         self._store = store
         self._director = director
@@ -103,10 +101,14 @@ class FederationListener:
         self._statements = statements
         self._addresses = addresses
         self._clock = clock
-        self._repository = tuple(repository)
+        self._repository: list[web.RouteDef] = []
         self._certificates: dict[str, PeerCertificate] = {}
         self._joins = Throttle(JOINS_PER_S, JOINS_BURST)
         self._random = random.Random()  # noqa: S311 — jitter, not a secret
+
+    def add_routes(self, routes: Iterable[web.RouteDef]) -> None:
+        """Routes of another part, which admits its callers with :meth:`member`; before :meth:`application`."""
+        self._repository.extend(routes)
 
     def application(self) -> web.Application:
         application = web.Application(client_max_size=QUERY_BYTES_MAX)
@@ -164,6 +166,7 @@ class FederationListener:
         told_headers = {"ETag": reply.etag, "Poll-After": f"{reply.poll_after_s:.3f}"}
         if reply.body is None:
             return web.Response(status=304, headers=told_headers)
+        reach("desired.signed")
         return web.Response(body=reply.body, headers=told_headers, content_type="application/json")
 
     async def _report(self, request: web.Request) -> web.StreamResponse:
@@ -176,7 +179,9 @@ class FederationListener:
         if actual.edge != member.uuid:
             raise WrongRole(f'"{member.name}" reported for another edge, {actual.edge}')
         now = self._clock()
+        reach("report.received")
         self._store.reports.put(member.uuid, raw, digest=digest_of(raw), now=now)
+        reach("report.durable")
         self._contacts.seen(member.uuid, now=now)
         return web.Response(status=204)
 
@@ -217,9 +222,9 @@ class FederationListener:
             envelope = decode(carried.encode(), SignedDocument) if carried else None
         except msgspec.MsgspecError as error:
             raise UserProblem(f"expected a signed envelope in Peerage-Envelope: {error}") from error
-        caller = caller_of(member)
+        origin = Origin(caller_of(member), envelope)
         query = self._statements.new_query()
-        async with aclosing(self._statements.run(body, caller=caller, query=query, envelope=envelope)) as frames:  # type: ignore[type-var]
+        async with aclosing(self._statements.run(body, origin=origin, query=query)) as frames:
             return await stream_frames(request, frames, query=query)
 
     # --- joining ------------------------------------------------------------------------------------------------
@@ -236,11 +241,12 @@ class FederationListener:
         state = self._store.state
         try:
             events = commands.join(state, asked, now=now)
-        except Exception as refusal:
-            log.warning("join_refused", extra={"peer_name": asked.name, "code": getattr(refusal, "code", "internal")})
+        except Problem as refusal:
+            log.warning("join_refused", extra={"peer_name": asked.name, "code": refusal.code})
             raise
         self._store.append(events, caller=asked.name, now=now)
-        member = self._store.state.member_named(asked.name)
+        reach("join.durable")
+        member = self._store.state.find_member(asked.name)
         log.info("joined", extra={"peer_name": member.name, "uuid": member.uuid})
         return self._admitted(member, now)
 
@@ -275,14 +281,3 @@ class FederationListener:
 def caller_of(member: Member) -> Caller:
     """The caller that a member is on the nameserver, and wherever the director vouches for it."""
     return Caller(name=member.name, role=Role[member.role.upper()], uuid=member.uuid)
-
-
-def refused_handshakes(counter: Callable[[str, str], None]) -> Callable[[ssl.SSLError, str], None]:
-    """Count and log a handshake that ended: ``tls_refused(address, reason)``."""
-
-    def refused(error: ssl.SSLError, address: str) -> None:
-        reason = error.reason or str(error)
-        log.warning("tls_refused", extra={"address": address, "reason": reason})
-        counter(address, reason)
-
-    return refused

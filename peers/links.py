@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,14 @@ import msgspec
 
 from peers.federation_client import BadAnswer, ErrorBody, frames_of
 from peers.homes import Home, default_home
+from peers.settings import ClientSettings, read_settings
 from peers.statements import StatementRequest, encode_request
-from query.errors import PeerProblem, Problem, WorldProblem
+from query.errors import Problem, WorldProblem
 from query.frames import Frame
 from query.values import encode_value
 
 if TYPE_CHECKING:
-    from peers.client import Link
+    from peers.client_peer import ClientPeer
 
 CONNECT_TIMEOUT_S = 5.0
 ERROR_BYTES_MAX = 64 * 1024
@@ -29,22 +31,15 @@ class NotRunning(WorldProblem):
     code = "not_running"
 
 
-class NoHome(PeerProblem):
-    """A folder is not a peer's home."""
-
-    code = "no_home"
-
-
 class HttpLink:
     """A peer's application face: ``url`` with the token of its home, or its Unix socket."""
 
-    def __init__(self, url: str, *, token: str | None = None, socket: Path | None = None, name: str = "") -> None:
+    def __init__(self, url: str, *, token: str | None = None, socket: Path | None = None) -> None:
         self._url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._where = str(socket or url)
         connector = aiohttp.UnixConnector(str(socket)) if socket else aiohttp.TCPConnector()
         self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
-        self._name = name
 
     async def close(self) -> None:
         await self._session.close()
@@ -73,26 +68,21 @@ class HttpLink:
             raise BadAnswer(f"the answer from {self._where} broke off: {error}") from error
 
 
-async def home_link(folder: Path | None) -> Link:
+async def home_link(folder: Path | None) -> HttpLink | ClientPeer:
     """The link to the peer that runs in a home; for a client's home, a peer in this process."""
-    home = Home(folder) if folder is not None else Home(default_home())
-    membership = home.read_membership()
-    if membership is None:
-        raise NoHome(
-            f"{home.path} is not the home of a peer",
-            hint="name one with --home or PEERAGE_HOME, or make one with peerage join",
-        )
+    home: Home = Home(folder) if folder is not None else default_home(os.environ)
+    membership = home.membership()
     if membership.kind == "client":
-        from peers.composition import open_client
+        from peers.client_peer import open_client
 
-        return await open_client(home)
-    run = home.read_run()
-    if run is None:
+        return await open_client(home, read_settings(home, ClientSettings, environment=os.environ, flags={}))
+    run = home.running()
+    if run is None or run.socket is None:
         raise NotRunning(
-            f"{membership.name} is not running in {home.path}",
-            hint=f"start it: peerage {membership.kind} --home {home.path}",
+            f"{membership.name} is not running in {home}",
+            hint=f"start it: peerage {membership.kind} --home {home}",
         )
-    return HttpLink("http://localhost", socket=Path(run.socket), name=membership.name)
+    return HttpLink("http://localhost", socket=Path(run.socket))
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> Problem:
@@ -101,5 +91,3 @@ async def _refusal(response: aiohttp.ClientResponse) -> Problem:
         return Problem.from_record(msgspec.json.decode(raw, type=ErrorBody).error)
     except msgspec.MsgspecError:
         return BadAnswer(f"status {response.status} from {response.url}")
-
-

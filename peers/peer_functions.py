@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from federation.names import fold, shown
@@ -21,7 +21,7 @@ class Asking(Protocol):
 class Roster(Protocol):
     """The nameserver's list of peers."""
 
-    def peers(self) -> Sequence[Mapping[str, Any]]: ...
+    def names(self) -> Sequence[str]: ...
 
 
 class PeerFunctions:
@@ -107,9 +107,4 @@ class RosterFunctions:
     @function("peers() -> Bag of String", home=Home.NAMESERVER, example="peers()")
     def peers(self, call: Call) -> list[str]:
         """The names of all peers that were registered and not removed, in upper case, one a row."""
-        return [shown(peer["name"]) for peer in self._roster.peers()]
-
-    @function("peers:info() -> Bag of Record", home=Home.NAMESERVER, example="peers:info()", aliases=("all_peerinfo",))
-    def info(self, call: Call) -> list[dict[str, Any]]:
-        """One record a peer: name, kind, role, whether it joined, when it was last seen, whether it is connected."""
-        return [dict(peer) for peer in self._roster.peers()]
+        return [shown(name) for name in self._roster.names()]

@@ -45,7 +45,7 @@ from query.evaluation import Session, evaluate
 from query.frames import Column, Frame
 from query.ledger import Outcome, State
 from query.parsing import parse
-from query.placement import Route, route
+from query.placement import Here, Reason, Route, route
 from query.resolution import resolve
 from query.syntax import Statement
 from query.values import decode_value, encode_value
@@ -56,6 +56,8 @@ REMOTE_TIMEOUT_S: Final = 60.0  # for statements that leave this peer and name n
 PARAMETERS_MAX: Final = 256
 
 Queue: TypeAlias = "asyncio.Queue[Frame | None]"
+
+HERE: Final = Route(Here(), Reason.HERE)
 
 log = logging.getLogger("peerage.query")
 
@@ -248,7 +250,7 @@ class Statements:
                 statement=statement,
                 index=index,
                 alone=len(script.statements) == 1,
-                route=Route.here(),
+                route=HERE,
                 request=request,
                 body=body,
                 origin=origin,
@@ -262,9 +264,7 @@ class Statements:
         """Run one statement to its end frame. False when no target answered."""
         answering = self._answering(queue, errand.index, (self._name,), entry, errand.statement, tagged=False)
         try:
-            targets = (self._name,)
-            default = _spec(errand.request.targets)
-            going = route(errand.statement, self._catalogue.current, default=default)
+            going = route(errand.statement, self._catalogue.current, default=errand.request.targets)
             errand = replace(errand, route=going)
             targets = self._elsewhere.targets(going)
         except Problem as problem:
@@ -361,10 +361,10 @@ class Statements:
             refused = isinstance(problem, Forbidden)
             answering.settle(Outcome(me, State.REFUSED if refused else State.ERROR, problem.code))
         except Exception:
-            log.exception("statement_failed", extra={"text": statement.source[:200]})
-            problem = InternalProblem(f"{me} failed to run the statement; its log has the cause")
-            await answering.error(problem.record(peer=me))
-            answering.settle(Outcome(me, State.ERROR, problem.code))
+            log.exception("statement_failed", extra={"text": statement.text[:200]})
+            fault = InternalProblem(f"{me} failed to run the statement; its log has the cause")
+            await answering.error(fault.record(peer=me))
+            answering.settle(Outcome(me, State.ERROR, fault.code))
 
     def _permit(self, plan: Any, call: Call) -> None:
         """Raises :class:`WrongHome` or :class:`Forbidden` before anything runs."""
@@ -409,7 +409,3 @@ def _sooner(deadline: float | None, timeout_s: float | None) -> float | None:
         return deadline
     own = time.monotonic() + timeout_s
     return own if deadline is None else min(deadline, own)
-
-
-def _spec(targets: str | tuple[str, ...] | None) -> str | None:
-    return ", ".join(targets) if isinstance(targets, tuple) else targets

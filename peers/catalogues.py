@@ -1,0 +1,79 @@
+"""The catalogue of one running peer: every declaration, this peer's implementations, models' and users' functions.
+
+Owns the one reference to the current :class:`~query.catalogue.Catalogue`; a change replaces it. Rules: every peer knows
+every declaration, so that it can route, explain and complete; only composed functions have implementations here. A
+model's functions come and go with the model.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from query.catalogue import USER, Catalogue, NameTaken, user_function
+from query.declarations import Declaration, bind, declarations
+
+if TYPE_CHECKING:
+    from engine.engine import Engine
+    from engine.loaded import LoadedModel
+
+DECLARING: Final = (
+    ("federation.functions", "NAMESERVER_FUNCTIONS"),
+    ("peers.key_functions", "KeyFunctions"),
+    ("peers.peer_functions", "RosterFunctions"),
+    ("peers.peer_functions", "PeerFunctions"),
+    ("peers.edge_functions", "OwnEdgeFunctions"),
+    ("peers.model_functions", "ReleaseFunctions"),
+    ("engine.functions", "ModelFunctions"),
+    ("query.functions", "FUNCTIONS"),
+)
+"""Where the program's functions are declared: a class, or a tuple of classes or instances, in a module."""
+
+log = logging.getLogger("peerage.catalogue")
+
+
+def every_declaration() -> tuple[Declaration, ...]:
+    """All functions of the program without implementations, but for the language's own, which need none."""
+    found: list[Declaration] = []
+    for module, name in DECLARING:
+        declared = getattr(importlib.import_module(module), name)
+        for owner in declared if isinstance(declared, tuple) else (declared,):
+            found.extend(declarations(owner) if isinstance(owner, type) else bind(owner))
+    return tuple(found)
+
+
+class PeerCatalogue:
+    """The holder; :meth:`compose` once, then :attr:`current` is what statements see."""
+
+    def __init__(self) -> None:
+        self._current = Catalogue()
+
+    @property
+    def current(self) -> Catalogue:
+        return self._current
+
+    def compose(self, *instances: object) -> None:
+        """Know every declaration, and implement those of ``instances`` here."""
+        bound = [declared for instance in instances for declared in bind(instance)]
+        self._current = Catalogue((*every_declaration(), *bound))
+
+    def follow(self, engine: Engine) -> None:
+        """Take up the functions of each model that is loaded, and drop those of one that is unloaded."""
+        engine.subscribe(self._model_changed)
+
+    def set_user_functions(self, functions: Iterable[Declaration]) -> None:
+        """What ``create function`` and ``delete function`` leave. Raises :class:`~query.catalogue.NameTaken`."""
+        self._current = self._current.with_functions(USER, functions)
+
+    def _model_changed(self, name: str, model: LoadedModel | None) -> None:
+        owner = f"model {name}"
+        if model is None:
+            self._current = self._current.without(owner)
+            return
+        functions = [user_function(statement) for statement in model.contents.functions]
+        try:
+            self._current = self._current.with_functions(owner, functions)
+        except NameTaken as problem:
+            log.warning("functions_not_taken", extra={"model": name, "reason": problem.message})

@@ -1,0 +1,122 @@
+"""A short-lived client peer, in the process of a command or program: the home of a person or a publisher.
+
+Functions at home everywhere run here, with this home's folders and keys; the rest goes to the nameserver, signed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, aclosing
+from typing import Any
+
+from federation.envelopes import seal
+from federation.keys import read_key
+from federation.layout import ImageLayout
+from peers.catalogues import PeerCatalogue
+from peers.edge_parts import HomeTrust, home_context
+from peers.edge_peer import check_certificate, trusted_root
+from peers.elsewhere import Identity, Upward
+from peers.federation_client import FederationClient
+from peers.homes import Home
+from peers.local_parts import OwnStatements, PeerSelf, local_functions, opened_engine
+from peers.memory import PlainMemory
+from peers.running import RunningQueries
+from peers.settings import ClientSettings
+from peers.statements import Origin, StatementRequest, Statements, encode_request
+from query.declarations import Caller, Role
+from query.evaluation import Session
+from query.frames import Frame
+from query.values import encode_value
+
+__all__ = ["ClientPeer", "open_client"]
+
+
+class ClientPeer:
+    """A :class:`peers.client.Link` that is a peer itself. Session variables last as long as it does."""
+
+    def __init__(self, *, statements: Statements, caller: Caller, stack: AsyncExitStack) -> None:
+        self._statements = statements
+        self._caller = caller
+        self._stack = stack
+        self._session = Session()
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+    async def frames(
+        self, text: str, *, params: Mapping[str, Any], peer: str | None, timeout_s: float | None
+    ) -> AsyncGenerator[Frame, None]:
+        request = StatementRequest(
+            text=text,
+            params={name: encode_value(value) for name, value in params.items()},
+            targets=peer,
+            timeout=timeout_s,
+        )
+        running = self._statements.run(
+            encode_request(request),
+            origin=Origin(self._caller, own=True),
+            query=self._statements.new_query(),
+            session=self._session,
+        )
+        async with aclosing(running) as frames:
+            async for frame in frames:
+                yield frame
+
+
+async def open_client(home: Home, settings: ClientSettings) -> ClientPeer:
+    """The client peer of a home. Dials nothing before a statement needs it."""
+    membership = home.membership()
+    check_certificate(home)
+    stack = AsyncExitStack()
+    key = read_key(home.identity_key)
+    client = FederationClient(
+        (settings.nameserver,) if settings.nameserver else membership.addresses,
+        home_context(home),
+        clock=time.time,
+        clock_offset_s=membership.clock_offset_s,
+    )
+    stack.push_async_callback(client.close)
+    trust = HomeTrust(home, trusted_root(home))
+    engine = opened_engine(settings)
+    stack.callback(engine.close)
+    running = RunningQueries()
+    catalogue = PeerCatalogue()
+    statements = Statements(
+        name=membership.name,
+        is_nameserver=False,
+        catalogue=catalogue,
+        elsewhere=Upward(
+            identity=Identity(
+                membership.name,
+                lambda body, *, lifetime_s: seal(
+                    body,
+                    key=key,
+                    federation=membership.federation,
+                    caller=membership.uuid,
+                    now=client.federation_time(),
+                    lifetime_s=lifetime_s,
+                ),
+            ),
+            client=client,
+        ),
+        running=running,
+        federation_time=client.federation_time,
+    )
+    catalogue.compose(
+        *local_functions(
+            PeerSelf(home, membership, settings),
+            engine=engine,
+            memory=PlainMemory(engine),
+            layout=ImageLayout(home.releases),
+            root=lambda: trust.root,
+            asking=OwnStatements(statements),
+            running=running,
+            client=client,
+            agent=None,
+            where=lambda: client.addresses[0] if client.addresses else "",
+            catalogue=catalogue,
+        )
+    )
+    catalogue.follow(engine)
+    return ClientPeer(statements=statements, caller=Caller(membership.name, Role.ADMIN, membership.uuid), stack=stack)

@@ -1,0 +1,180 @@
+"""The parts that an edge's agent works with, over the home, the layout, the engine and the client.
+
+Each is an adapter to one port of :mod:`peers.agent`, :mod:`peers.edge_actions` or :mod:`peers.edge_polling`; none
+decides anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from engine.engine import Engine, Verdict
+from federation.certificate_reading import read_pem
+from federation.documents import ReleaseRecord, RootRecord, SignedDocument
+from federation.errors import WrongKey
+from federation.layout import ImageLayout
+from federation.names import Digest
+from federation.tls import client_context
+from federation.verification import VerifiedRelease
+from peers.edge_actions import ReleaseMissing, StoredRelease
+from peers.federation_client import FederationClient
+from peers.fetching import fetch
+from peers.homes import Home, write_whole
+from query.errors import UnknownName
+
+RENEW_AFTER: Final = 2 / 3  # of a certificate's life
+
+Origin = Literal["group", "manual", "development"]
+
+
+class HomeTrust:
+    """The chain of root records in a home."""
+
+    def __init__(self, home: Home, record: RootRecord) -> None:
+        self._home = home
+        self._record = record
+
+    @property
+    def root(self) -> RootRecord:
+        return self._record
+
+    def extend(self, document: SignedDocument, record: RootRecord) -> None:
+        """Keep the next root record, durable before it is trusted."""
+        self._home.write_roots((*self._home.roots(), document))
+        self._record = record
+
+
+class LayoutReleases:
+    """Releases in this home's image layout, fetched from the nameserver."""
+
+    def __init__(self, layout: ImageLayout, client: FederationClient) -> None:
+        self._layout = layout
+        self._client = client
+
+    def installed(self) -> Mapping[Digest, str]:
+        blobs = self._layout.blobs
+        return {
+            release.record_digest: release.label
+            for release in self._layout.releases(development=True)
+            if blobs.size(release.manifest) is not None
+        }
+
+    async def fetch(self, document: SignedDocument, record: ReleaseRecord) -> None:
+        await fetch(document, client=self._client, layout=self._layout)
+
+    def read(self, record: Digest) -> StoredRelease:
+        release = self._layout.find_record(record)
+        if release is None:
+            raise ReleaseMissing(f"no release with the record {record} is installed")
+        try:
+            packed = self._layout.packed(release)
+        except UnknownName as problem:
+            raise ReleaseMissing(f"{release.label} is not complete: {problem.message}") from problem
+        return StoredRelease(packed.signed, packed.manifest, packed.files)
+
+    def remove(self, record: Digest) -> None:
+        release = self._layout.find_record(record)
+        if release is not None:
+            self._layout.remove(release)
+
+
+class EngineMemory:
+    """The engine, with verdicts as the agent keeps them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def runtime_version(self) -> str:
+        return self._engine.runtime_version
+
+    async def trial(self, release: VerifiedRelease) -> msgspec.Raw:
+        verdict = await self._engine.trial(release)
+        problem = verdict.problem()
+        if problem is not None:
+            raise problem
+        return msgspec.Raw(msgspec.json.encode(verdict))
+
+    async def load(self, release: VerifiedRelease, *, origin: Origin, trial: msgspec.Raw | None) -> None:
+        verdict = None if trial is None else msgspec.json.decode(trial, type=Verdict)
+        await self._engine.load(release, origin=origin, verdict=verdict)
+
+    async def unload(self, name: str) -> None:
+        self._engine.unload(name)
+
+
+class FederationClock:
+    """Federation time as the client learns it, and waiting for an event or a moment."""
+
+    def __init__(self, client: FederationClient) -> None:
+        self._client = client
+
+    def now(self) -> float:
+        return self._client.federation_time()
+
+    def offset_s(self) -> float:
+        return self._client.clock_offset_s
+
+    async def wait(self, wake: asyncio.Event, seconds: float | None) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await wake.wait()
+
+
+class HomeCertificate:
+    """The certificate in a home, and its renewal."""
+
+    def __init__(self, home: Home, client: FederationClient, *, key: bytes) -> None:
+        self._home = home
+        self._client = client
+        self._key = key
+        self._read()
+
+    def _read(self) -> None:
+        shown = read_pem(self._home.text(self._home.identity_crt))
+        self._renew_at = shown.not_before + (shown.not_after - shown.not_before) * RENEW_AFTER
+
+    def renew_at(self) -> float:
+        return self._renew_at
+
+    async def renew(self) -> None:
+        admission = await self._client.renew()
+        if read_pem(admission.certificate).key != self._key:
+            raise WrongKey("the nameserver's new certificate is for another key than this peer's")
+        write_whole(self._home.identity_crt, admission.certificate.encode("ascii"))
+        membership = self._home.membership()
+        self._home.write_membership(
+            msgspec.structs.replace(
+                membership, not_after=admission.not_after, clock_offset_s=round(self._client.clock_offset_s, 3)
+            )
+        )
+        await self._client.use_context(home_context(self._home))
+        self._read()
+
+
+def home_context(home: Home) -> ssl.SSLContext:
+    """The TLS context of a home that joined."""
+    return client_context(home.ca_crt, home.identity_crt, home.identity_key)
+
+
+def free_bytes(path: Path) -> Callable[[], int]:
+    """The free space on a folder's disk, asked at most every few seconds."""
+    known = (0.0, 0)
+
+    def free() -> int:
+        nonlocal known
+        now = time.monotonic()
+        if now - known[0] > 5.0 or not known[1]:
+            known = (now, shutil.disk_usage(path).free)
+        return known[1]
+
+    return free

@@ -1,0 +1,215 @@
+"""What every kind of peer is composed of: its engine, the functions at home everywhere, asking as itself."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from federation.documents import RootRecord
+from federation.keys import PrivateKey, read_key
+from federation.layout import ImageLayout
+from federation.layout_index import InstalledRelease
+from federation.names import shown
+from peers.agent import Agent
+from peers.catalogues import PeerCatalogue
+from peers.client import Answer
+from peers.edge_functions import OwnEdgeFunctions
+from peers.federation_client import FederationClient
+from peers.homes import Home, Membership
+from peers.memory import AgentMemory, PlainMemory
+from peers.model_functions import ReleaseFunctions
+from peers.peer_functions import PeerFunctions
+from peers.release_ports import ReleaseKeys, ReleaseSite
+from peers.running import RunningQueries
+from peers.settings import CommonSettings
+from peers.statements import Origin, StatementRequest, Statements, encode_request
+from query.declarations import Call, Progress
+from query.errors import PeerProblem, UserProblem
+from query.values import encode_value
+
+if TYPE_CHECKING:
+    from engine.engine import Engine
+
+
+class NotAPublisher(PeerProblem):
+    """A home that signs no releases."""
+
+    code = "not_a_publisher"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSelf:
+    """Who a peer is and how it is set."""
+
+    home: Home
+    membership: Membership
+    settings: CommonSettings
+
+    @property
+    def models(self) -> Path:
+        return Path(self.settings.models).expanduser() if self.settings.models else self.home.models
+
+
+class OwnStatements:
+    """Asks other peers from inside a function: at most with the role of who called it, elsewhere as this home."""
+
+    def __init__(self, statements: Statements) -> None:
+        self._statements = statements
+
+    async def answer(self, peer: str, text: str, *, call: Call, params: Mapping[str, Any] | None = None) -> Answer:
+        """Everything that a statement answers on ``peer``, in the words of ``//peer:``."""
+        encoded = {name: encode_value(value) for name, value in (params or {}).items()}
+        body = encode_request(StatementRequest(text=text, params=encoded, targets=peer))
+        origin = Origin(call.caller, own=True)
+        answer = Answer()
+        running = self._statements.run(body, origin=origin, query=self._statements.new_query())
+        async with aclosing(running) as frames:
+            async for frame in frames:
+                answer.add(frame)
+        return answer
+
+    async def values(self, peer: str, text: str, *, call: Call) -> Sequence[Any]:
+        return [row.value for row in (await self.answer(peer, text, call=call)).checked()]
+
+    async def value(self, peer: str, text: str, *, call: Call) -> Any:
+        values = await self.values(peer, text, call=call)
+        if len(values) != 1:
+            raise UserProblem(f"expected one value from {peer}, found {len(values)}")
+        return values[0]
+
+
+@dataclass(frozen=True, slots=True)
+class PushingRepository:
+    """The federation's repository, reached with this home's identity."""
+
+    home: Home
+    layout: ImageLayout
+    client: FederationClient
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return self.client.addresses
+
+    async def push(self, release: InstalledRelease, *, progress: Progress) -> None:
+        from peers.oci_push import PushIdentity, push
+
+        identity = PushIdentity(self.home.ca_crt, self.home.identity_crt, self.home.identity_key)
+        await push(self.layout, release, addresses=self.addresses, identity=identity, progress=progress)
+
+
+class StatementsElsewhere:
+    """Statements at other peers for :class:`peers.model_functions.ReleaseFunctions`: one value or problem a target."""
+
+    def __init__(self, asking: OwnStatements) -> None:
+        self._asking = asking
+
+    async def run(
+        self, targets: Sequence[str], text: str, params: Mapping[str, Any], *, call: Call
+    ) -> Mapping[str, Any]:
+        answer = await self._asking.answer(", ".join(targets), text, call=call, params=params)
+        found: dict[str, Any] = {}
+        for row in answer.rows:
+            found[row.peer or shown(targets[0])] = row.value
+        for problem in answer.errors:
+            found.setdefault(problem.peer or shown(targets[0]), problem)
+        for ledger in answer.ledgers:
+            for outcome in ledger.outcomes:
+                if outcome.peer not in found:
+                    found[outcome.peer] = PeerProblem(f"{outcome.peer} did not answer: {outcome}", peer=outcome.peer)
+        return found
+
+
+def opened_engine(settings: CommonSettings) -> Engine:
+    from engine.engine import Engine, EngineSettings
+
+    defaults = EngineSettings()
+    return Engine(
+        EngineSettings(
+            memory_budget_bytes=settings.memory_bytes_max or defaults.memory_budget_bytes,
+            trial_wall_s=settings.load_timeout_s,
+        )
+    )
+
+
+def program_version() -> str:
+    return version("peerage")
+
+
+def built_in_properties() -> dict[str, str | int | float | bool]:
+    """What an edge reports of its device."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "arch": platform.machine(),
+        "os": platform.system().lower(),
+        "python": platform.python_version(),
+        "cores": os.cpu_count() or 1,
+        "memory": memory,
+        "version": program_version(),
+    }
+
+
+def local_functions(
+    me: PeerSelf,
+    *,
+    engine: Engine,
+    memory: AgentMemory | PlainMemory,
+    layout: ImageLayout,
+    root: Callable[[], RootRecord],
+    asking: OwnStatements,
+    running: RunningQueries,
+    client: FederationClient | None,
+    agent: Agent | None,
+    where: Callable[[], str],
+    catalogue: PeerCatalogue,
+) -> tuple[object, ...]:
+    """The functions at home everywhere. ``client`` is None on the nameserver, ``agent`` on all but an edge."""
+    from engine.functions import ModelFunctions
+    from query.functions import language_functions
+
+    home = me.home
+    releases = ReleaseFunctions(
+        layout,
+        site=ReleaseSite(
+            models_path=me.models,
+            accept_development=me.settings.accept_development,
+            loads_imports=agent is not None,
+            source=client,
+            repository=PushingRepository(home, layout, client) if client is not None else None,
+        ),
+        keys=ReleaseKeys(identity=read_key(home.identity_key), publisher=lambda: _publisher_key(home)),
+        root=root,
+        trials=engine,
+        memory=memory,
+        statements=StatementsElsewhere(asking),
+    )
+    return (
+        PeerFunctions(
+            name=me.membership.name,
+            kind=me.membership.kind,
+            nameserver=where,
+            asking=asking,
+            running=running,
+            version=program_version(),
+        ),
+        OwnEdgeFunctions(agent),
+        releases,
+        ModelFunctions(
+            engine, models_path=me.models, open_folder=releases.open_folder, find_release=releases.find_release
+        ),
+        *language_functions(catalogue),
+    )
+
+
+def _publisher_key(home: Home) -> PrivateKey:
+    if not home.publisher_key.exists():
+        raise NotAPublisher(
+            f"{home} has no publisher key, so it signs no releases",
+            hint="register with --publisher, join in a new home, and have the key endorsed: peerage keys endorse NAME",
+        )
+    return read_key(home.publisher_key)
