@@ -65,10 +65,11 @@ def _foreign() -> tuple[type[BaseException], ...]:
 class Session:
     """A model ready to run. Calls are thread-safe; ``run`` checks nothing.
 
-    ``feed`` must have been checked against the signature: the runtime lets some mismatches through.
+    ``feed`` must have been checked against the signature: the runtime lets some mismatches through. ``native`` is the
+    runtime's own session, for who measures.
     """
 
-    __slots__ = ("_native", "inputs", "output_names", "outputs", "reading")
+    __slots__ = ("inputs", "native", "output_names", "outputs", "reading")
 
     def __init__(self, model: bytes) -> None:
         """Raises a :class:`ContentProblem`, or :class:`OverMemory`."""
@@ -83,17 +84,17 @@ class Session:
         options.add_session_config_entry("session.load_model_format", "ONNX")
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._native = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self.native = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except _foreign() as error:
             raise _load_problem(error, self.reading) from error
-        self.inputs = tuple(_spec("input", node) for node in self._native.get_inputs())
-        self.outputs = tuple(_spec("output", node) for node in self._native.get_outputs())
+        self.inputs = tuple(_spec("input", node) for node in self.native.get_inputs())
+        self.outputs = tuple(_spec("output", node) for node in self.native.get_outputs())
         self.output_names: list[str] = [spec.name for spec in self.outputs]
 
     def run(self, feed: dict[str, Array], options: Any = None) -> list[Array]:
         """The outputs in the model's order. Raises ``InputProblem``, ``OverTime``, ``OverMemory``, ``ModelFailed``."""
         try:
-            return self._native.run(self.output_names, feed, options)  # type: ignore[no-any-return]
+            return self.native.run(self.output_names, feed, options)  # type: ignore[no-any-return]
         except _foreign() as error:
             raise _run_problem(error) from error
 
