@@ -1,0 +1,89 @@
+"""`peerage demo` as a user runs it: its facts, its exit status, and what it leaves behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+COMMAND = [sys.executable, "-m", "peers.cli", "demo", "--json"]
+RELEASES = ("digits@1.0", "digits@2.0")
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The lines that one whole demo printed."""
+    folder = tmp_path_factory.mktemp("demo")
+    done = subprocess.run(
+        COMMAND, env=os.environ | {"TMPDIR": str(folder)}, capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert list(folder.iterdir()) == [], "the demo leaves its folder behind"
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_every_check_holds_within_a_minute(told: list[dict[str, Any]]) -> None:
+    *steps, end = told
+    assert end["checks"] == end["held"] == sum(len(step["checks"]) for step in steps)
+    assert end["checks"] >= 20
+    assert end["seconds"] < 60
+    assert [step["step"] for step in steps] == list(range(1, end["steps"] + 1))
+
+
+def test_each_step_shows_the_statement_or_command_that_does_it(told: list[dict[str, Any]]) -> None:
+    assert all(step["statements"] or step["commands"] for step in told[:-1])
+    assert all(statement["shown"] for step in told[:-1] for statement in step["statements"])
+
+
+def test_the_second_release_is_measurably_better(told: list[dict[str, Any]]) -> None:
+    (first, staged, everywhere, _) = [
+        step["facts"]["right"] for step in told[:-1] if type(step["facts"].get("right")) is dict
+    ]
+    assert set(first.values()) == {first["LINE-1"]}
+    assert staged["LINE-1"] > staged["LINE-2"] + 0.05
+    assert min(everywhere.values()) == staged["LINE-1"]
+
+
+def test_the_broken_release_is_refused_on_the_edge(told: list[dict[str, Any]]) -> None:
+    (error,) = [step["facts"]["error"] for step in told[:-1] if "error" in step["facts"]]
+    assert error["model"] == "digits@3.0"
+    assert "vector" in error["message"]
+
+
+def test_the_final_state_of_every_edge(told: list[dict[str, Any]]) -> None:
+    states = told[-2]["facts"]["states"]
+    assert sorted(states) == ["line-1", "line-2", "line-3"]
+    for state in states.values():
+        assert sorted(state) == ["edge_mode", "last_load_errors", "models:loaded"]
+        assert any(release in RELEASES for release in state["models:loaded"])
+
+
+def test_the_nameserver_came_back_elsewhere_and_was_found(told: list[dict[str, Any]]) -> None:
+    (addresses,) = [step["facts"]["addresses"] for step in told[:-1] if "addresses" in step["facts"]]
+    assert addresses[0] != addresses[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_an_interruption_stops_everything(tmp_path: Path, number: signal.Signals) -> None:
+    with subprocess.Popen(
+        COMMAND,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["step"] == 1
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) >= 4
+        process.send_signal(number)
+        process.stdout.read()
+        assert process.wait(20) == 1
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert alive == []
+    assert list(tmp_path.iterdir()) == []
