@@ -62,7 +62,7 @@ EPOCH_DIGITS: Final = 1_000_000  # the low digits of an epoch are random, the re
 
 
 class NameTaken(UserProblem):
-    code = "name_taken"
+    code = "peer_name_taken"
 
 
 class VersionTaken(UserProblem):
@@ -159,6 +159,7 @@ def register(
     publisher: bool = False,
     tags: Sequence[str] = (),
     token_lifetime_s: float = TOKEN_LIFETIME_S,
+    members_max: int = MEMBERS_MAX,
 ) -> tuple[Event, ...]:
     """A new member ``uuid``, or a new token for one that never joined and is asked for in the same kind and role.
 
@@ -180,8 +181,8 @@ def register(
         raise unknown("role", role, get_args(RoleName))
     if kind == "edge" and role != "viewer":
         raise NotAllowed(f'edge "{name}" cannot have the role {role}: an edge is a viewer of itself')
-    if state.member_count >= MEMBERS_MAX:
-        raise LimitExceeded(f"the federation has {MEMBERS_MAX} members, the most it can have")
+    if state.member_count >= members_max:
+        raise LimitExceeded(f"the federation has {members_max} members, the most it can have")
     return (
         Registered(
             uuid=uuid,
@@ -345,7 +346,9 @@ def _check_models_of(groups: Sequence[Group], whose: str) -> None:
 # --- releases --------------------------------------------------------------------------------------------------------
 
 
-def publish_release(state: FederationState, document: SignedDocument) -> tuple[Event, ...]:
+def publish_release(
+    state: FederationState, document: SignedDocument, *, releases_max: int = RELEASES_MAX
+) -> tuple[Event, ...]:
     """Take up a signed release. The same files under the same name and version once more change nothing.
 
     Raises :class:`VersionTaken`, naming both digests, for a version that exists with other bytes, and the classes of
@@ -364,6 +367,6 @@ def publish_release(state: FederationState, document: SignedDocument) -> tuple[E
             f"{record.label} was published with other bytes: {known.record.manifest} is there, {record.manifest} came",
             hint="publish under another version",
         )
-    if state.release_count >= RELEASES_MAX:
-        raise LimitExceeded(f"the federation has {RELEASES_MAX} releases, the most it can have")
+    if state.release_count >= releases_max:
+        raise LimitExceeded(f"the federation has {releases_max} releases, the most it can have")
     return (ReleasePublished(document),)

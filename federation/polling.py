@@ -137,6 +137,11 @@ class Director:
         self._cached: OrderedDict[PeerId, tuple[str, bytes]] = OrderedDict()
         self._cached_bytes = 0
 
+    @property
+    def cached_bytes(self) -> int:
+        """How much the signed answers that are kept take."""
+        return self._cached_bytes
+
     def answer(self, uuid: PeerId, if_none_match: str | None, *, now: float, draw: float) -> PollReply:
         """The answer to a poll by an admitted edge. ``draw`` is uniform in [0, 1).
 

@@ -135,6 +135,10 @@ class Small:
         """What an edge should run, as labels."""
         return [model.label for model in self.director.desired(identity(edge), now=self.now).models]
 
+    def desired_groups(self, edge: str) -> list[str]:
+        """The groups of an edge but ``all``."""
+        return [group.name for group in self.state.groups_of(self.member(edge).uuid)][:-1]
+
     def generation(self, edge: str) -> int:
         return self.state.generation(identity(edge))
 

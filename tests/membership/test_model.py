@@ -51,10 +51,16 @@ class Federation(RuleBasedStateMachine):
         self.edges: set[str] = set()
         self.members: dict[str, set[str]] = {"all": self.edges}
         self.models: dict[str, dict[str, tuple[int, str]]] = {"all": {}}  # group → model → (recency, label)
+        self.intervals: dict[str, tuple[int, str]] = {}  # group → recency, text
+        self.own_intervals: dict[str, str] = {}
         self.calls = 0
         self.generations: dict[str, int] = {}
         self.desired: dict[str, list[str]] = {}
         self.used: set[str] = set()
+        for edge, groups in (("e1", ("staging", "lab")), ("e2", ("staging",)), ("E3", ("lab",))):
+            self.register(edge)
+            for group in groups:
+                self.joined(edge, group)
 
     @rule(edge=EDGES)
     def register(self, edge: str) -> None:
@@ -75,7 +81,9 @@ class Federation(RuleBasedStateMachine):
     @precondition(lambda self: self.edges)
     @rule(data=st.data(), group=GROUPS)
     def join(self, data: st.DataObject, group: str) -> None:
-        edge = data.draw(st.sampled_from(sorted(self.edges)))
+        self.joined(data.draw(st.sampled_from(sorted(self.edges))), group)
+
+    def joined(self, edge: str, group: str) -> None:
         self.small.join(edge.swapcase(), group.swapcase())
         self.members.setdefault(group, set()).add(edge)
         self.models.setdefault(group, {})
@@ -91,6 +99,7 @@ class Federation(RuleBasedStateMachine):
         if group in self.members:
             self.small.write(commands.delete_group(self.small.state, group))
             del self.members[group], self.models[group]
+            self.intervals.pop(group, None)
 
     @rule(group=ANY_GROUP, labels=st.lists(LABELS, min_size=1, max_size=2, unique_by=lambda label: label[0]))
     def assign(self, group: str, labels: list[str]) -> None:
@@ -117,6 +126,37 @@ class Federation(RuleBasedStateMachine):
             self.small.unassign(group, name)
             del self.models[group][name]
 
+    @rule(group=ANY_GROUP, text=st.sampled_from(["5s", "7s~20%", "default"]))
+    def set_group_interval(self, group: str, text: str) -> None:
+        if group in self.members:
+            known = self.intervals.get(group, (0, "default"))[1]
+            self.small.write(commands.set_poll_interval(self.small.state, group, text))
+            if text != known:
+                self.calls += 1
+                self.intervals[group] = (self.calls, text)
+
+    @rule(edge=EDGES, text=st.sampled_from(["11s", "default"]))
+    def set_edge_interval(self, edge: str, text: str) -> None:
+        if edge in self.edges:
+            self.small.write(commands.set_poll_interval(self.small.state, edge, text))
+            self.own_intervals[edge] = text
+
+    def expected_interval(self, edge: str) -> str:
+        if self.own_intervals.get(edge, "default") != "default":
+            return self.own_intervals[edge]
+        of_groups = [
+            self.intervals[g]
+            for g in self.members
+            if g in self.intervals and g != "all" and edge in self.members[g] and self.intervals[g][1] != "default"
+        ]
+        everybody = self.intervals.get("all", (0, "default"))[1]
+        return max(of_groups, default=(0, everybody if everybody != "default" else "60s~10%"))[1]
+
+    def entry(self, edge: str) -> Entry:
+        entry = self.small.state.entry(identity(edge))
+        assert entry is not None
+        return entry
+
     def spelled(self, group: str) -> str:
         return next(name for name in self.members if name.casefold() == group.casefold())
 
@@ -133,6 +173,7 @@ class Federation(RuleBasedStateMachine):
         for edge in self.edges:
             expected = sorted(label for _, label, _ in self.expected_winner(edge).values())
             assert self.small.desired(edge) == expected
+            assert self.small.state.interval(self.entry(edge)) == self.expected_interval(edge)
             generation = self.small.generation(edge)
             assert generation >= self.generations.get(edge, 0)
             if expected != self.desired.get(edge, expected):
@@ -167,8 +208,8 @@ def reloaded(store: FederationStore) -> FederationState:
 
 TestFederation = Federation.TestCase
 TestFederation.settings = settings(
-    max_examples=60,
-    stateful_step_count=30,
+    max_examples=200,
+    stateful_step_count=40,
     deadline=None,
     derandomize=True,
     database=None,
