@@ -203,9 +203,9 @@ class Engine:
 
         Raises as :meth:`call`, and :class:`EngineBusy` when too many calls wait.
         """
-        from engine.loaded import is_small
-
         model = self.find(name)
+        from engine.loaded import is_small  # no sooner: it brings numpy
+
         if not is_small(value):
             return await self._offloaded(model, lambda: model.feed_of(value))
         feed = model.feed_of(value)

@@ -258,10 +258,15 @@ async def test_scripts_that_are_no_functions_are_refused(script: str, message: s
 
 async def test_nothing_heavy_is_imported_before_the_first_load() -> None:
     program = (
-        "import sys\n"
-        "from engine.engine import Engine\n"
-        "Engine().runtime_version\n"
+        "import asyncio, contextlib, sys\n"
         "import engine.functions\n"
+        "from engine.engine import Engine\n"
+        "from engine.errors import ContentProblem, ModelNotLoaded\n"
+        "Engine().runtime_version\n"
+        "with contextlib.suppress(ModelNotLoaded):\n"
+        "    asyncio.run(Engine().infer('none', [1]))\n"
+        "with contextlib.suppress(ContentProblem):\n"
+        "    asyncio.run(Engine().describe(b'nothing'))\n"
         "print([name for name in ('numpy', 'onnxruntime', 'lark', 'onnx', 'sqlite_utils', 'cryptography', 'aiohttp')"
         " if name in sys.modules])"
     )

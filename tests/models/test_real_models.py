@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 
 from engine.engine import Engine
+from engine.errors import FailedVectors
 from engine.vectors import tensor_value
 from federation.folders import read_folder
 from tests.models.making import release, spec
@@ -55,6 +56,21 @@ async def test_magika_names_no_bytes_of_ours_differently_in_a_batch() -> None:
     assert np.allclose(next(iter(one.values()))[0], output[1], atol=1e-5)
     assert model.expected_us({given.name: rows[:1]}) > engine.settings.inline_us, "it runs beside the event loop"
     engine.close()
+
+
+async def test_the_broken_digits_of_the_examples_are_refused() -> None:
+    folder = read_folder(ROOT / "examples/digits/3.0-broken")
+    assert folder.weight is not None
+    candidate = release(
+        folder.weight,
+        name="digits",
+        version="3.0",
+        inputs=folder.description.inputs,
+        outputs=folder.description.outputs,
+        vectors=folder.files["vectors.json"].content,
+    )
+    verdict = await Engine().trial(candidate)
+    assert isinstance(verdict.problem(), FailedVectors)
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
