@@ -6,9 +6,10 @@
 
 Owns the order of these steps. Refuses to touch a root folder or an admin home of another federation.
 
-Rules: every step is whole or not done, and none makes anew what an earlier start has made (but for certificates, which
-are issued again), so that a start after a kill at any point finishes. The federation begins with one append to the store; before it nothing but keys exists,
-after it everything follows from store and keys. ``membership.json`` is written last: who has one is founded.
+Rules: every step is whole or not done, and none makes anew what an earlier start has made, but for certificates, which
+are issued again; so a start after a kill at any point finishes. The federation begins with one append to the store;
+before it nothing but keys exists, after it everything follows from store and keys. ``membership.json`` is written
+last: who has one is founded.
 """
 
 from __future__ import annotations

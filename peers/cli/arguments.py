@@ -48,7 +48,8 @@ class _VersionAction(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
         from importlib.metadata import version
 
-        parser.exit(0, f"peerage {version('peerage')}\n")
+        print(f"peerage {version('peerage')}")
+        parser.exit()
 
 
 def add_command(

@@ -11,17 +11,19 @@ import argparse
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from federation.documents import RootRecord, SignedDocument, decode, encode
 from federation.errors import UnknownKey, WrongKey
-from federation.keys import PrivateKey, keyid_of, read_key, write_key
 from peers.cli.arguments import Commands, add_command, add_home, home_of
 from peers.cli.console import DONE, Console, UsageProblem
 from peers.homes import BadHome, Home, write_whole
 from query.errors import PeerProblem, UserProblem
+
+if TYPE_CHECKING:
+    from federation.keys import PrivateKey
 
 
 class NeedsMoreSignatures(UserProblem):
@@ -99,6 +101,8 @@ curl --cacert certs/ca.crt --cert certs/client.cert --key certs/client.key https
 
 
 def run_show(arguments: argparse.Namespace, console: Console) -> int:
+    from federation.keys import read_key
+
     home = home_of(arguments, console)
     if not home.path.is_dir():
         raise BadHome(f"{home} does not exist: expected a home", hint="name one with --home or PEERAGE_HOME")
@@ -120,6 +124,8 @@ def run_show(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def run_make(arguments: argparse.Namespace, console: Console) -> int:
+    from federation.keys import PrivateKey, read_key, write_key
+
     home = home_of(arguments, console).prepare()
     if home.joined:
         raise UsageProblem(
@@ -151,6 +157,7 @@ class Candidate:
 
 
 def run_endorse(arguments: argparse.Namespace, console: Console) -> int:
+    from federation.keys import read_key
     from federation.roots import endorse, sign_root
     from peers.client import connect
 
@@ -202,6 +209,8 @@ def trusted_root(documents: tuple[SignedDocument, ...], *, known: tuple[SignedDo
 
 def candidate(told: Any, name: str) -> Candidate:
     """A publisher's key from the nameserver's answer. Raises ``UnknownKey`` when it does not fit its id."""
+    from federation.keys import keyid_of
+
     try:
         public, keyid = bytes.fromhex(told["public"]), str(told["key"])
     except (KeyError, TypeError, ValueError) as error:
@@ -248,6 +257,8 @@ def _newest_root(home: Home) -> RootRecord | None:
 
 
 def run_certs(arguments: argparse.Namespace, console: Console) -> int:
+    from federation.keys import read_key
+
     home = home_of(arguments, console)
     membership = home.membership()
     folder = Path(arguments.folder)

@@ -1,0 +1,153 @@
+"""The root record in the language, and endorsing a publisher with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from federation import bundles, commands
+from federation.bundles import join_request, token_hash
+from federation.documents import SignedDocument, decode, encode
+from federation.errors import UnknownKey, Untrusted
+from federation.keys import PrivateKey, read_key
+from federation.names import PeerId
+from federation.roots import endorse, first_root, sign_root
+from federation.store import FederationStore
+from peers.cli.keeping import candidate, trusted_root
+from peers.founding import found
+from peers.homes import Home
+from peers.key_functions import KeyFunctions
+from peers.settings import NameserverSettings
+from query.declarations import Call, Caller, Role, declarations
+from query.declarations import Home as FunctionHome
+from query.errors import PeerProblem, WrongArguments
+
+NOW = 1_800_000_000.0
+CALL = Call(Caller("admin", Role.ADMIN), datetime.fromtimestamp(NOW, UTC), "nameserver")
+PUBLISHER = PrivateKey(bytes([7]) * 32)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path / "ns")
+    found(home, NameserverSettings(federation="mine"), now=NOW, host_name="box")
+    return home
+
+
+@pytest.fixture
+def store(home: Home) -> Iterator[FederationStore]:
+    store = FederationStore.open(home.state_db)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def keys(store: FederationStore) -> KeyFunctions:
+    return KeyFunctions(store)
+
+
+def register(store: FederationStore, name: str, *, publisher: bool, joined: bool) -> None:
+    token = bundles.new_token()
+    events = commands.register(
+        store.state,
+        name,
+        uuid=PeerId(f"{len(name):036}"),
+        token_hash=token_hash(token),
+        now=NOW,
+        kind="client",
+        publisher=publisher,
+    )
+    store.append(events, caller="admin", now=NOW)
+    if joined:
+        own = PrivateKey(bytes([len(name)]) * 32)
+        request = join_request(name=name, token=token, key=own, publisher_key=PUBLISHER.public if publisher else None)
+        store.append(commands.join(store.state, request, now=NOW), caller=name, now=NOW)
+
+
+def signed_by_root(home: Home, store: FederationStore) -> str:
+    root_key = read_key(Home(Path(f"{home.path}-root")).root_key)
+    following = endorse(store.state.root, publisher="ada", key=PUBLISHER.public, now=NOW)
+    return encode(sign_root(following, root_key)).decode()
+
+
+def test_a_publisher_is_endorsed(home: Home, store: FederationStore, keys: KeyFunctions) -> None:
+    register(store, "ada", publisher=True, joined=True)
+    assert keys.publisher(CALL, "ada") == {
+        "name": "ADA",
+        "key": PUBLISHER.keyid,
+        "public": PUBLISHER.public.hex(),
+        "endorsed": False,
+    }
+    document = signed_by_root(home, store)
+    assert keys.set_root(CALL, document) == 2
+    assert keys.set_root(CALL, document) == 2
+    assert keys.publisher(CALL, "ada")["endorsed"] is True
+    shown = keys.root(CALL)
+    assert (shown["federation"], shown["version"], shown["threshold"]) == ("mine", 2, 1)
+    assert shown["publishers"] == [{"name": "ada", "key": PUBLISHER.keyid}]
+    assert [decode(text.encode(), SignedDocument) for text in keys.root_documents(CALL)] == list(
+        store.state.root_documents
+    )
+
+
+def test_a_publisher_that_is_none_or_has_not_joined(store: FederationStore, keys: KeyFunctions) -> None:
+    register(store, "bob", publisher=False, joined=True)
+    register(store, "eve-later", publisher=True, joined=False)
+    with pytest.raises(WrongArguments, match='"bob" was not registered as a publisher'):
+        keys.publisher(CALL, "BOB")
+    with pytest.raises(WrongArguments, match='publisher "eve-later" has not joined'):
+        keys.publisher(CALL, "eve-later")
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "\ud800", '{"payload": 1}'])
+def test_what_is_no_document_is_refused(keys: KeyFunctions, text: str) -> None:
+    with pytest.raises(WrongArguments, match="expected the JSON of a signed root record"):
+        keys.set_root(CALL, text)
+
+
+def test_a_root_record_by_another_key_is_refused(store: FederationStore, keys: KeyFunctions) -> None:
+    following = endorse(store.state.root, publisher="ada", key=PUBLISHER.public, now=NOW)
+    stranger = encode(sign_root(following, PrivateKey(bytes([9]) * 32))).decode()
+    with pytest.raises(Untrusted):
+        keys.set_root(CALL, stranger)
+    assert store.state.root.version == 1
+
+
+def test_only_an_admin_sets_the_root_and_all_are_at_home_on_the_nameserver() -> None:
+    declared = {one.name: one for one in declarations(KeyFunctions)}
+    assert {one.home for one in declared.values()} == {FunctionHome.NAMESERVER}
+    assert {name: one.role for name, one in declared.items() if one.role is not Role.VIEWER} == {
+        "keys:set_root": Role.ADMIN
+    }
+
+
+class TestEndorsingSide:
+    def test_a_chain_that_goes_on_from_what_is_known(self, home: Home, store: FederationStore) -> None:
+        known = store.state.root_documents
+        following = decode(signed_by_root(home, store).encode(), SignedDocument)
+        assert trusted_root((*known, following), known=known).version == 2
+
+    def test_a_chain_that_holds_back_what_is_known(self, home: Home, store: FederationStore) -> None:
+        known = store.state.root_documents
+        following = decode(signed_by_root(home, store).encode(), SignedDocument)
+        with pytest.raises(Untrusted, match="pinned"):
+            trusted_root(known, known=(*known, following))
+
+    def test_a_chain_of_another_root_key(self, store: FederationStore) -> None:
+        other = first_root("mine", roots=[PrivateKey(bytes([8]) * 32)], director=bytes(32), now=NOW)
+        with pytest.raises(Untrusted, match="pinned"):
+            trusted_root((other,), known=store.state.root_documents)
+
+    def test_nothing_known_is_nothing_trusted(self, store: FederationStore) -> None:
+        with pytest.raises(PeerProblem, match="knows a root record"):
+            trusted_root(store.state.root_documents, known=())
+
+    def test_a_key_that_does_not_fit_its_id(self) -> None:
+        good = {"key": PUBLISHER.keyid, "public": PUBLISHER.public.hex()}
+        assert candidate(good, "ada").public == PUBLISHER.public
+        for bad in ({**good, "public": "00" * 32}, {**good, "public": "zz"}, {"key": "x"}, [], None):
+            with pytest.raises(UnknownKey):
+                candidate(bad, "ada")
