@@ -65,12 +65,6 @@ class NameTaken(UserProblem):
     code = "peer_name_taken"
 
 
-class VersionTaken(UserProblem):
-    """A version was published before, with other bytes."""
-
-    code = "version_taken"
-
-
 class NotAllowed(UserProblem):
     """A change that the rules of the federation exclude, whoever asks."""
 
@@ -354,6 +348,7 @@ def publish_release(
     Raises :class:`VersionTaken`, naming both digests, for a version that exists with other bytes, and the classes of
     :func:`federation.verification.verify_record` for a record that no endorsed publisher signed.
     """
+    from federation.layout_index import taken
     from federation.verification import verify_record
 
     record: ReleaseRecord = verify_record(document, state.root)
@@ -363,10 +358,7 @@ def publish_release(
     if known is not None:
         if known.record.manifest == record.manifest:
             return ()
-        raise VersionTaken(
-            f"{record.label} was published with other bytes: {known.record.manifest} is there, {record.manifest} came",
-            hint="publish under another version",
-        )
+        raise taken(record.label, known.record.manifest, record.manifest)
     if state.release_count >= releases_max:
         raise LimitExceeded(f"the federation has {releases_max} releases, the most it can have")
     return (ReleasePublished(document),)

@@ -50,7 +50,7 @@ CREDENTIAL_TYPE: Final = "application/vnd.peerage.credential.v1+json"
 
 
 class FileEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    """A file of a release: its relative path, layer kind (``weight``, ``weight.config``, ``code``, ``dataset``, ``doc``)."""
+    """A file of a release. ``kind``, of its layer: ``weight``, ``weight.config``, ``code``, ``dataset`` or ``doc``."""
 
     path: str
     kind: str
@@ -245,7 +245,7 @@ JOIN_TYPE: Final = "application/vnd.peerage.join.v1"
 
 
 class Admission(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The answer to join and renew. ``roots`` are all root records from version 1 (join) so that the pin can be found."""
+    """The answer to join and renew. ``roots`` are all root records, version 1 first, so that the pin is found."""
 
     federation: str
     uuid: PeerId

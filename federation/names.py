@@ -45,7 +45,7 @@ def checked_name(kind: str, name: str) -> str:
         raise BadName(f'"{name}" is reserved and cannot name a {kind}')
     if not _NAME.fullmatch(name):
         raise BadName(
-            f'"{name}" cannot name a {kind}: expected up to 63 letters, digits, ".", "_" or "-", beginning with a letter or digit'
+            f'"{name}" cannot name a {kind}: expected up to 63 letters, digits, ".", "_" or "-", the first no sign'
         )
     return name
 

@@ -14,6 +14,7 @@ from federation.documents import RELEASE_TYPE, ReleaseRecord, RootRecord, decode
 from federation.errors import RemovedPeer, TokenExpired, TokenReused, TokenUnknown, UnknownKey, Untrusted, WrongName
 from federation.events import GroupJoined, GroupLeft, Joined, Registered, TokenIssued, encode_event
 from federation.intervals import BadInterval
+from federation.layout_index import VersionTaken
 from federation.names import BadName
 from federation.roots import endorse, sign_root
 from federation.signing import sign
@@ -266,11 +267,11 @@ def test_a_version_is_published_once(small: Small) -> None:
     again = release_document("m@1.0")
     assert commands.publish_release(small.state, again) == ()
     other = release_document("m@1.0", content=b"other weights")
-    with pytest.raises(commands.VersionTaken) as taken:
+    with pytest.raises(VersionTaken) as taken:
         commands.publish_release(small.state, other)
     assert taken.value.message == (
-        f"m@1.0 was published with other bytes: {release.record.manifest} is there, "
-        f"{decode(other.payload, ReleaseRecord).manifest} came"
+        f"m@1.0 exists already with other content: expected {release.record.manifest}, "
+        f"found {decode(other.payload, ReleaseRecord).manifest}"
     )
 
 
