@@ -25,8 +25,8 @@ from peers.running import RunningQueries
 from peers.settings import ClientSettings
 from peers.statements import Origin, StatementRequest, Statements, encode_request
 from query.declarations import Caller, Role
-from query.evaluation import Session
 from query.frames import Frame
+from query.session import Session
 from query.values import encode_value
 
 __all__ = ["ClientPeer", "open_client"]

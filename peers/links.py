@@ -70,13 +70,13 @@ class HttpLink:
 
 async def home_link(folder: Path | None) -> HttpLink | ClientPeer:
     """The link to the peer that runs in a home; for a client's home, a peer in this process."""
-    home: Home = Home(folder) if folder is not None else default_home(os.environ)
+    home = Home(folder or default_home())
     membership = home.membership()
     if membership.kind == "client":
         from peers.client_peer import open_client
 
         return await open_client(home, read_settings(home, ClientSettings, environment=os.environ, flags={}))
-    run = home.running()
+    run = home.read_run()
     if run is None or run.socket is None:
         raise NotRunning(
             f"{membership.name} is not running in {home}",

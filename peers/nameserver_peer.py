@@ -230,9 +230,10 @@ async def _nameserver(
         running = RunningQueries()
         where = _Where()
         catalogue = PeerCatalogue()
+        directory = StateDirectory(store, membership.name)
         fan_out = FanOut(
             name=membership.name,
-            directory=StateDirectory(store, membership.name),
+            directory=directory,
             edges=KnownEdges(store, contacts),
             uplinks=uplinks,
             vouch=lambda uuid: _vouch(store, uuid, director_key, clock()),
@@ -245,6 +246,7 @@ async def _nameserver(
             elsewhere=fan_out,
             running=running,
             federation_time=clock,
+            directory=directory,
         )
         asking = OwnStatements(statements)
         catalogue.compose(

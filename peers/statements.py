@@ -29,7 +29,6 @@ from federation.documents import SignedDocument
 from federation.names import fold, shown
 from peers.answering import Answering
 from peers.running import RunningQueries, RunningQuery
-from query.catalogue import Catalogue
 from query.declarations import Call, Caller, Home, Role
 from query.errors import (
     Cancelled,
@@ -41,12 +40,13 @@ from query.errors import (
     UserProblem,
     WrongHome,
 )
-from query.evaluation import Session, evaluate
+from query.evaluation import CurrentCatalogue, evaluate
 from query.frames import Column, Frame
 from query.ledger import Outcome, State
 from query.parsing import parse
-from query.placement import Here, Reason, Route, route
+from query.placement import Directory, Here, Reason, Route, route
 from query.resolution import resolve
+from query.session import Session
 from query.syntax import Statement
 from query.values import decode_value, encode_value
 
@@ -119,11 +119,6 @@ class Elsewhere(Protocol):
         ...
 
 
-class CatalogueHolder(Protocol):
-    @property
-    def current(self) -> Catalogue: ...
-
-
 def decode_request(body: bytes) -> StatementRequest:
     """Raises :class:`UserProblem` that says what a request looks like."""
     try:
@@ -151,17 +146,20 @@ class Statements:
         *,
         name: str,
         is_nameserver: bool,
-        catalogue: CatalogueHolder,
+        catalogue: CurrentCatalogue,
         elsewhere: Elsewhere,
         running: RunningQueries,
         federation_time: Callable[[], float],
+        directory: Directory | None = None,
     ) -> None:
+        """``directory``: whom ``explain`` can name; None where only the nameserver knows."""
         self._name = name
         self._is_nameserver = is_nameserver
         self._catalogue = catalogue
         self._elsewhere = elsewhere
         self._running = running
         self._now = federation_time
+        self._directory = directory
 
     def new_query(self) -> str:
         return self._running.new_id()
@@ -237,7 +235,8 @@ class Statements:
         queue: Queue,
     ) -> None:
         whole = None if request.timeout is None else time.monotonic() + request.timeout
-        session = session or Session()
+        session = session or Session(directory=self._directory)
+        session.default = _spec(request.targets)
         try:
             session.variables.update({name: decode_value(value) for name, value in request.params.items()})
             script = parse(request.text)
@@ -409,3 +408,8 @@ def _sooner(deadline: float | None, timeout_s: float | None) -> float | None:
         return deadline
     own = time.monotonic() + timeout_s
     return own if deadline is None else min(deadline, own)
+
+
+def _spec(targets: str | tuple[str, ...] | None) -> str | None:
+    """A request's default target in the words of ``//peer:``."""
+    return ", ".join(targets) if isinstance(targets, tuple) else targets

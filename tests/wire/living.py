@@ -1,0 +1,121 @@
+"""A living federation inside one event loop: real listeners, TLS and stores on 127.0.0.1, homes in a folder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from peers.client import Answer, AsyncConnection, connect_async
+from peers.edge_peer import run_edge
+from peers.homes import Home, RunRecord
+from peers.joining import join
+from peers.nameserver_peer import run_nameserver
+from peers.settings import EdgeSettings, NameserverSettings
+
+
+@dataclass
+class Running:
+    """One peer's task; :meth:`stop` ends it cleanly."""
+
+    record: RunRecord
+    task: asyncio.Task[None]
+    asked: asyncio.Event
+
+    async def stop(self) -> None:
+        self.asked.set()
+        await self.task
+
+
+@dataclass
+class Living:
+    """Start with :func:`living`. Names of edges are their homes' folders."""
+
+    folder: Path
+    peers: dict[str, Running] = field(default_factory=dict)
+
+    def home(self, name: str) -> Home:
+        return Home(self.folder / name)
+
+    @property
+    def admin(self) -> Home:
+        return self.home("ns-admin")
+
+    async def start_nameserver(self, **settings: Any) -> RunRecord:
+        chosen = NameserverSettings(
+            federation_host="127.0.0.1",
+            federation_port=0,
+            application_port=0,
+            zeroconf=False,
+            poll_interval="1s",
+            **settings,
+        )
+        return await self._start("ns", run_nameserver, chosen)
+
+    async def add_edge(self, name: str, **settings: Any) -> RunRecord:
+        bundle = await self.value(f'edge:register("{name}")')
+        await join(self.home(name), bundle)
+        return await self.start_edge(name, **settings)
+
+    async def start_edge(self, name: str, **settings: Any) -> RunRecord:
+        chosen = EdgeSettings(application_port=0, zeroconf=False, **settings)
+        return await self._start(name, run_edge, chosen)
+
+    async def _start(self, name: str, run: Any, settings: Any) -> RunRecord:
+        stop: asyncio.Event = asyncio.Event()
+        ready: asyncio.Future[RunRecord] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(run(self.home(name), settings, stop=stop, ready=ready.set_result))
+        await asyncio.wait([ready, task], return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            ready.cancel()
+            await task
+        self.peers[name] = Running(ready.result(), task, stop)
+        return ready.result()
+
+    async def stop(self, name: str) -> None:
+        await self.peers.pop(name).stop()
+
+    def connection(self, home: str | None = None) -> AsyncConnection:
+        return connect_async(self.home(home).path if home else self.admin.path)
+
+    async def ask(self, text: str, *, home: str | None = None, **options: Any) -> Answer:
+        async with self.connection(home) as peer:
+            return await peer.query(text, **options)
+
+    async def value(self, text: str, *, home: str | None = None, **options: Any) -> Any:
+        async with self.connection(home) as peer:
+            return await peer.value(text, **options)
+
+    async def until(self, text: str, wanted: Any, *, home: str | None = None, timeout_s: float = 20.0) -> None:
+        """Ask again until the value is the wanted one; fails with the last value seen."""
+        seen: Any = None
+        async with self.connection(home) as peer:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    while True:
+                        answer = await peer.query(text)
+                        seen = answer.rows[0].value if answer.rows else answer.errors
+                        if seen == wanted:
+                            return
+                        await asyncio.sleep(0.05)  # a poll of a real process, not a wait for luck: bounded above
+            except TimeoutError:
+                raise AssertionError(f"{text}: wanted {wanted!r}, last {seen!r}") from None
+
+
+@asynccontextmanager
+async def living(folder: Path, *edges: str) -> AsyncIterator[Living]:
+    async with AsyncExitStack() as stack:
+        federation = Living(folder)
+
+        async def stop_all() -> None:
+            for name in tuple(federation.peers):
+                await federation.stop(name)
+
+        stack.push_async_callback(stop_all)
+        await federation.start_nameserver()
+        for name in edges:
+            await federation.add_edge(name)
+        yield federation
