@@ -33,10 +33,10 @@ class UserFunction(Declaration):
     """A function whose body is PQL. It is looked up and resolved anew when the catalogue changes."""
 
     statement: CreateFunction
-    source: Source
+    source: Source | None = None  # the text it was written in
 
 
-def user_function(statement: CreateFunction, source: Source, *, example: str = "") -> UserFunction:
+def user_function(statement: CreateFunction, source: Source | None = None) -> UserFunction:
     """The declaration that a ``create function`` makes. Its role and effect are its body's, checked where it runs."""
     return UserFunction(
         name=statement.name,

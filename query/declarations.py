@@ -71,11 +71,20 @@ def silent(label: str, done: int, total: int | None, unit: str) -> None:
     """A :class:`Progress` that tells nobody."""
 
 
+class KnownFunctions(Protocol):
+    """The functions that the running statement could call; see :class:`query.catalogue.Catalogue`."""
+
+    def require(self, name: str) -> tuple[Declaration, ...]: ...
+
+    def matching(self, text: str) -> tuple[Declaration, ...]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """What an implementation is told beside its arguments.
 
     ``now`` is federation time. ``sender`` is the peer that carried the statement here, when it came from elsewhere.
+    ``functions`` is set while a statement is evaluated.
     """
 
     caller: Caller
@@ -83,6 +92,7 @@ class Call:
     peer: str
     progress: Progress = silent
     sender: str | None = None
+    functions: KnownFunctions | None = None
 
 
 @dataclass(frozen=True, slots=True)

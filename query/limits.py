@@ -22,15 +22,19 @@ NUMBER_DIGITS_MAX: Final = 1_000
 EXPRESSION_DEPTH_MAX: Final = 128  # levels of the syntax tree: also of chains without brackets
 DIRECTIVE_LENGTH_MAX: Final = 4_096
 TARGETS_MAX: Final = 10_000
+SOURCES_MAX: Final = 16  # variables of one select
+PARAMETERS_MAX: Final = 64  # of one function
 DURATION_S_MAX: Final = 7 * 24 * 3600.0
 
 # Values.
 INTEGER_BITS_MAX: Final = 2_048
+PATTERN_LENGTH_MAX: Final = 1_000  # of like
 STRING_LENGTH_MAX: Final = 4 * 1024 * 1024
 VALUE_ELEMENTS_MAX: Final = 1_000_000
 VALUE_DEPTH_MAX: Final = 64
 TENSOR_BYTES_MAX: Final = 64 * 1024 * 1024
 TENSOR_RANK_MAX: Final = 32
+MATRIX_WORK_MAX: Final = 100_000_000
 
 # What a peer keeps for its users.
 USER_FUNCTIONS_MAX: Final = 1_000

@@ -1,7 +1,8 @@
 """Text → :class:`query.syntax.Script`: the grammar's tables, and the tree that they build.
 
 The tables are loaded at the first query. Tokens come from :mod:`query.lexing`, which has already checked length,
-nesting and numbers of things; the grammar engine's stack is a list and the tree is built bottom-up: no text makes it recurse.
+nesting and numbers of things; the grammar engine's stack is a list and the tree is built bottom-up: no text
+makes it recurse.
 What is built is checked for depth once, without recursion, so that everything after may recurse.
 """
 

@@ -83,6 +83,15 @@ class Route:
     reason: Reason
     function: str | None = None
 
+    @property
+    def is_here(self) -> bool:
+        return isinstance(self.target, Here)
+
+    @property
+    def text(self) -> str:
+        """The target in the words of a directive; ``here`` when there is none."""
+        return str(self.target)
+
     @staticmethod
     def here() -> Route:
         """The route of a statement that nothing sends elsewhere."""

@@ -1,0 +1,57 @@
+"""``explain``: the stages of a statement as rows of a stage's name and what it shows, without running the statement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from query.catalogue import Catalogue
+from query.errors import Problem
+from query.formatting import format_body
+from query.placement import place, route
+from query.plan import Plan
+from query.resolution import resolve
+from query.session import Session
+from query.syntax import Body, Statement
+
+PEERS_SHOWN: Final = 100
+
+
+def explain(body: Body, statement: Statement, catalogue: Catalogue, *, session: Session) -> Iterator[tuple[str, str]]:
+    """The stages of ``body`` under the directives of ``statement``, the ``explain`` it stands in.
+
+    A stage that fails shows its error; the next ones that can still be shown are.
+    """
+    meant = Statement(body, statement.directives, statement.source, place=statement.place)
+    yield "parse", format_body(body)
+    try:
+        plan = resolve(meant, catalogue, session.variables)
+    except Problem as problem:
+        yield "resolve", _failed(problem)
+    else:
+        yield from _resolved(plan)
+    try:
+        going = route(meant, catalogue, default=session.default)
+        yield "route", str(going)
+        if session.directory is not None:
+            targets = place(going, session.directory).targets
+            shown = ", ".join(name.upper() for name in targets[:PEERS_SHOWN])
+            more = f" and {len(targets) - PEERS_SHOWN} more" if len(targets) > PEERS_SHOWN else ""
+            yield "targets", f"{len(targets)}: {shown}{more}"
+    except Problem as problem:
+        yield "route", _failed(problem)
+    if statement.directives.timeout_s is not None:
+        yield "timeout", f"{statement.directives.timeout_s:g}s"
+
+
+def _failed(problem: Problem) -> str:
+    return f"error {problem.code}: {problem.message}"
+
+
+def _resolved(plan: Plan) -> Iterator[tuple[str, str]]:
+    for declared in plan.functions:
+        notes = f"home {declared.home.value}, role {declared.role.name.lower()}, {declared.effect.value}"
+        yield "function", f"{declared.signature} ({notes})"
+    if plan.columns:
+        yield "columns", ", ".join(f"{name} {kind}" for name, kind in plan.columns)
+    yield "needs", f"role {plan.role.name.lower()}, {plan.effect.value}"
