@@ -75,18 +75,17 @@ def sync_folder(folder: Path) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Replace a small file: old or new after any crash, durable on return."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    """Replace a small file: old or new after any crash, durable on return. One caller at a time, by a lock of its own:
+    the file beside it has one name, so that what a crash leaves is overwritten by the next.
+    """
+    temporary = path.with_name(f".{path.name}.new")
     with storing(path):
-        try:
-            with temporary.open("xb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-            sync_folder(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
 
 
 class StagedBlob:

@@ -93,7 +93,8 @@ class ImageLayout:
         self._seen: tuple[int, int, int] | None = None
         self._contents = LayoutContents()
         if not (path / "oci-layout").exists():
-            replace_file(path / "oci-layout", _OCI_LAYOUT)
+            with self._writer():
+                replace_file(path / "oci-layout", _OCI_LAYOUT)
 
     # --- manifests ----------------------------------------------------------------------------------------------
 

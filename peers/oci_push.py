@@ -13,6 +13,7 @@ leaves what nobody looks at. Everything here blocks and runs on one thread; leav
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import io
 import threading
@@ -121,17 +122,18 @@ def _push(
     problem: Problem = PushFailed(f"no address of a registry is known for {release.label}")
     for address in addresses:
         registry = _registry_class()(address, identity, limits, counted)
-        try:
-            registry.reach()
-        except PushFailed as failed:
-            problem = failed
-            continue
-        for digest, size in blobs.items():
-            registry.send_blob(release.repository, layout.blobs.path(digest), digest, size)
-        reference = release.manifest if release.development else release.version
-        registry.send_manifest(release.repository, reference, raw)
-        registry.send_manifest(release.repository, release.attachment, attachment)
-        return
+        with contextlib.closing(registry.session):
+            try:
+                registry.reach()
+            except PushFailed as failed:
+                problem = failed
+                continue
+            for digest, size in blobs.items():
+                registry.send_blob(release.repository, layout.blobs.path(digest), digest, size)
+            reference = release.manifest if release.development else release.version
+            registry.send_manifest(release.repository, reference, raw)
+            registry.send_manifest(release.repository, release.attachment, attachment)
+            return
     raise problem
 
 

@@ -1,0 +1,178 @@
+"""A federation in small for tests of the repository: keys, certificates, a root record, models and servers on TLS."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from federation.certificates import issue, make_authority
+from federation.documents import Kind, RootRecord, SignedDocument, decode
+from federation.folders import read_folder
+from federation.keys import PrivateKey
+from federation.layout import ImageLayout
+from federation.members import Member
+from federation.names import PeerId
+from federation.packing import Inspection, PackedRelease, pack
+from federation.roots import first_root
+from federation.tls import NAMESERVER_HOSTNAME, client_context, server_context
+from federation.verification import verify_record
+from peers.federation_client import FederationClient
+from peers.oci_push import PushIdentity
+from peers.registry_routes import registry_routes
+from peers.registry_uploads import RegistryLimits
+from query.errors import PeerProblem
+
+FEDERATION = "f0000000-0000-4000-8000-000000000000"
+CODE = "create function double(Real x) -> Real as 2 * x;\n"
+
+
+def key(number: int) -> PrivateKey:
+    return PrivateKey(bytes([number]) * 32)
+
+
+CA, NAMESERVER, PUBLISHER, VIEWER, OPERATOR, ROOT, DIRECTOR, STRANGER = (key(number) for number in range(1, 9))
+
+
+def root_record() -> RootRecord:
+    document = first_root(
+        FEDERATION, roots=[ROOT], director=DIRECTOR.public, now=1.0, publishers={"publisher": PUBLISHER.public}
+    )
+    return decode(document.payload, RootRecord)
+
+
+def write_model(folder: Path, *, name: str = "doubler", code: str = CODE, more: str = "") -> Path:
+    """A model of functions alone: no engine is needed to pack it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.toml").write_text(f'name = "{name}"\nkind = "functions"\nfunctions = ["f.pql"]\n{more}')
+    (folder / "f.pql").write_text(code)
+    return folder
+
+
+def packed(
+    folder: Path, *, version: str = "1.0", publisher: PrivateKey = PUBLISHER, now: float = 100.0, **options: bool
+) -> PackedRelease:
+    inspection = Inspection((), (), {})
+    return pack(read_folder(folder), version=version, publisher=publisher, inspection=inspection, now=now, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """A peer with its files."""
+
+    member: Member
+    key: PrivateKey
+    identity: PushIdentity
+
+    def client(self, *addresses: str) -> FederationClient:
+        context = client_context(self.identity.ca, self.identity.certificate, self.identity.key)
+        return FederationClient(addresses, context)
+
+
+class Federation:
+    """Certificates on disk and members by the uuid in them."""
+
+    def __init__(self, folder: Path, *, ca: PrivateKey = CA) -> None:
+        self._folder = folder
+        self._ca = ca
+        self._now = time.time()  # OpenSSL has no other clock
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "ca.crt").write_text(make_authority(FEDERATION, ca, now=self._now))
+        self.nameserver = self.party("nameserver", NAMESERVER, kind="nameserver", role="admin")
+        self.publisher = self.party("publisher", PUBLISHER, role="viewer", publisher=True)
+        self.operator = self.party("operator", OPERATOR, role="operator")
+        self.viewer = self.party("viewer", VIEWER, role="viewer")
+        self._members = {
+            party.member.uuid: party.member for party in (self.publisher, self.operator, self.viewer, self.nameserver)
+        }
+
+    def party(
+        self, name: str, identity: PrivateKey, *, role: str, kind: Kind = "client", publisher: bool = False
+    ) -> Party:
+        uuid = PeerId(f"00000000-0000-4000-8000-{identity.public[:6].hex()}")
+        certificate, keyfile = self._folder / f"{name}.crt", self._folder / f"{name}.key"
+        certificate.write_text(
+            issue(
+                ca_pem=(self._folder / "ca.crt").read_text(),
+                ca_key=self._ca,
+                subject_key=identity.public,
+                federation=FEDERATION,
+                kind=kind,
+                uuid=uuid,
+                now=self._now,
+                dns=[NAMESERVER_HOSTNAME] if kind == "nameserver" else [],
+            )
+        )
+        keyfile.write_text(identity.pem)
+        member = Member(
+            uuid=uuid,
+            name=name,
+            kind=kind,
+            role=role,  # type: ignore[arg-type]
+            registered=1.0,
+            publisher=publisher,
+            key=identity.public,
+            publisher_key=identity.public if publisher else None,
+        )
+        return Party(member, identity, PushIdentity(self._folder / "ca.crt", certificate, keyfile))
+
+    def member_of(self, request: web.Request) -> Member:
+        assert request.transport is not None
+        shown = request.transport.get_extra_info("peercert")
+        for kind, uri in (shown or {}).get("subjectAltName", ()):
+            if kind == "URI" and uri.rsplit("/", 1)[1] in self._members:
+                return self._members[uri.rsplit("/", 1)[1]]
+        raise PeerProblem("no certificate of a member")
+
+    @asynccontextmanager
+    async def serve(self, routes: Iterable[web.RouteDef]) -> AsyncIterator[str]:
+        """``host:port`` of a server with the nameserver's certificate."""
+        application = web.Application()
+        application.add_routes(list(routes))
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        try:
+            identity = self.nameserver.identity
+            context = server_context(identity.certificate, identity.key, identity.ca)
+            site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+            await site.start()
+            host, port = runner.addresses[0][:2]
+            yield f"{host}:{port}"
+        finally:
+            await runner.cleanup()
+
+
+class Registrations:
+    """What a nameserver does with releases: believes those of endorsed publishers, and of who develops them."""
+
+    def __init__(self) -> None:
+        self.labels: list[str] = []
+
+    def __call__(self, signed: SignedDocument, manifest: bytes, member: Member) -> None:
+        record = verify_record(signed, root_record(), development_key=member.key)
+        self.labels.append(record.label)
+
+
+@asynccontextmanager
+async def registry(
+    federation: Federation,
+    layout: ImageLayout,
+    *,
+    registrations: Registrations | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    limits: RegistryLimits | None = None,
+) -> AsyncIterator[str]:
+    """A nameserver's repository on TLS."""
+    routes = registry_routes(
+        layout,
+        member_of=federation.member_of,
+        on_release=registrations or Registrations(),
+        clock=clock,
+        limits=limits,
+    )
+    async with federation.serve(routes) as address:
+        yield address
