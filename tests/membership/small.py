@@ -6,6 +6,7 @@ import hashlib
 import itertools
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 from uuid import UUID
 
 from federation import assignments, commands
@@ -149,7 +150,7 @@ class Small:
         self,
         edge: str,
         *loaded: str,
-        origin: str = "group",
+        origin: Literal["group", "manual", "development"] = "group",
         errors: tuple[LoadError, ...] = (),
         mode: Mode = "INTERACTIVE",
         generation: int | None = None,
@@ -161,7 +162,7 @@ class Small:
             generation=self.generation(edge) if generation is None else generation,
             mode=mode,
             loaded=tuple(
-                LoadedEntry(*label.split("@"), self.release(label).digest, origin, int(NOW))  # type: ignore[arg-type]
+                LoadedEntry(label.split("@")[0], label.split("@")[1], self.release(label).digest, origin, int(NOW))
                 for label in loaded
             ),
             errors=errors,

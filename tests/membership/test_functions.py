@@ -17,6 +17,8 @@ from federation.names import PeerId
 from federation.reports import NoReport
 from query.declarations import Declaration, Effect, Home, Role, bind, declarations
 from query.errors import Problem, UnknownName, WrongArguments
+from query.text_form import to_text
+from query.values import checked
 from tests.membership.small import NOW, Small, identity
 
 Ask = Callable[..., Any]
@@ -71,7 +73,11 @@ def ask(small: Small, seen: Seen) -> Ask:
         assert chosen.implementation is not None
         small.now = next(small.clock)
         result = chosen.implementation(small.call(), *arguments)
-        return list(result) if chosen.result.name == "Bag" and isinstance(result, Iterable) else result
+        if chosen.result.name != "Bag":
+            return checked(result, chosen.result, name)
+        assert isinstance(result, Iterable)
+        assert chosen.result.element is not None
+        return [checked(row, chosen.result.element, name) for row in result]
 
     return call
 
@@ -97,6 +103,10 @@ def test_the_statements_of_the_reference(ask: Ask, small: Small) -> None:
         ("last_load_errors", []),
         ("edge_mode", "INTERACTIVE"),
     ]
+    assert to_text(state) == (
+        """{"models:loaded":['my-sa-model@5.3'],"last_load_errors":[],"edge_mode":'INTERACTIVE'}"""
+    )
+    assert to_text(ask("edge:groups", "MY-EDGE-1")) == "['staging-area-edges']"
     assert ask("edge:remove_group", "MY-EDGE-1", "staging-area-edges") is True
     assert ask("edge:groups", "MY-EDGE-1") == []
     assert ask("edge:all_groups") == ["all", "staging-area-edges"]
