@@ -15,12 +15,15 @@ from typing import Any, Final, TextIO
 
 import msgspec
 
-from query.errors import ErrorRecord, Problem, Span
+from query.errors import ErrorRecord, InternalProblem, Problem, Span
 
 DONE: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
 PARTIAL: Final = 3
+
+USAGE_CODES: Final = frozenset({"usage", "bad_setting"})
+UNKNOWN_FAILURE: Final = "peerage failed in a way that it does not know; the lines above are for its makers"
 
 LINE_LENGTH_MAX: Final = 160  # of a statement's line that is shown below an error
 
@@ -65,21 +68,33 @@ class Console:
             yield
         except BrokenPipeError:
             raise
-        except Problem as problem:
-            self.status = USAGE if problem.code in ("usage", "bad_setting") else FAILED
-            if as_json:
-                self.tell(msgspec.json.encode({"error": problem.record()}).decode("utf-8"))
-            else:
-                self.problem(problem.record())
         except KeyboardInterrupt:
             self.status = FAILED
             self.tell("interrupted")
-        except Exception:  # noqa: BLE001 — the edge of the program
-            self.status = FAILED
-            self.tell(without_secrets(traceback.format_exc()))
-            self.tell(
-                "error(internal): peerage failed in a way that it does not know; the lines above are for its makers"
-            )
+        except Exception as error:  # noqa: BLE001 — the edge of the program
+            problems = _problems(error)
+            for problem in problems:
+                self._tell_problem(problem, as_json=as_json)
+            if not problems:
+                self.tell(without_secrets(traceback.format_exc()))
+                self._tell_problem(InternalProblem(UNKNOWN_FAILURE), as_json=as_json)
+            self.status = USAGE if problems and problems[0].code in USAGE_CODES else FAILED
+
+    def _tell_problem(self, problem: Problem, *, as_json: bool) -> None:
+        if as_json:
+            self.tell(msgspec.json.encode({"error": problem.record()}).decode("utf-8"))
+        else:
+            self.problem(problem.record())
+
+
+def _problems(error: BaseException) -> list[Problem]:
+    """The problems that an exception or a group of them is made of; none when there is anything else in it."""
+    if isinstance(error, Problem):
+        return [error]
+    if not isinstance(error, BaseExceptionGroup):
+        return []
+    parts = [_problems(part) for part in error.exceptions]
+    return [problem for part in parts for problem in part] if all(parts) else []
 
 
 def without_secrets(text: str) -> str:

@@ -81,6 +81,8 @@ def test_an_error_for_people() -> None:
         (BadSetting("no"), USAGE),
         (KeyboardInterrupt(), FAILED),
         (RuntimeError("no"), FAILED),
+        (ExceptionGroup("some", [RuntimeError("no"), UsageProblem("no")]), FAILED),
+        (ExceptionGroup("some", [ExceptionGroup("inner", [UsageProblem("no")])]), USAGE),
     ],
 )
 @pytest.mark.parametrize("as_json", [False, True])
@@ -92,6 +94,13 @@ def test_every_end_has_words_and_a_status(raised: BaseException, status: int, as
     out, err = said(of)
     assert out == ""
     assert err
+
+
+def test_problems_in_a_group_are_told_as_problems() -> None:
+    of = console()
+    with of.telling_problems(as_json=False):
+        raise ExceptionGroup("tasks", [UnknownName("first"), UnknownName("second")])
+    assert said(of)[1] == "error(unknown_name): first\nerror(unknown_name): second\n"
 
 
 def test_our_own_faults_show_no_key() -> None:
