@@ -57,7 +57,7 @@ class Verdict(Struct, frozen=True, omit_defaults=True):
     """What verifying and trying a release found. ``error`` is None for one that may run.
 
     ``root_version`` is set when the verdict is about signatures, which another root record may change.
-    ``trial`` is the engine's own word on it, kept for loading without another trial.
+    ``trial`` is the engine's own word on it, JSON, kept for loading without another trial.
     """
 
     record: Digest
@@ -65,7 +65,7 @@ class Verdict(Struct, frozen=True, omit_defaults=True):
     error: str | None = None
     message: str = ""
     root_version: int | None = None
-    trial: msgspec.Raw | None = None
+    trial: str | None = None
 
 
 class Saved(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -183,7 +183,7 @@ Action: TypeAlias = Fetch | Verify | Load | Unload | Report | Wait
 class Done(Struct, frozen=True):
     """It worked. ``trial`` is the engine's word after a :class:`Verify`."""
 
-    trial: msgspec.Raw | None = None
+    trial: str | None = None
 
 
 class Passing(Struct, frozen=True):

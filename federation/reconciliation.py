@@ -143,11 +143,17 @@ def answered(desired: DesiredState, actual: Actual, now: float) -> Actual:
 def requested(
     actual: Actual, *, name: str, version: str, record: Digest, origin: Literal["manual", "development"]
 ) -> Actual:
-    """A person asks for a release. Raises :class:`NotRunnable` for one whose content is known to be bad."""
+    """A person asks for a release. Raises :class:`NotRunnable` for one whose content is known to be bad.
+
+    A refused signature is looked at again: that is cheap, and the device's settings may have changed.
+    """
     verdict = known_verdict(actual, record)
+    verdicts = actual.verdicts
     if verdict is not None and verdict.error is not None:
-        raise NotRunnable(f"{name}@{version} cannot run here: {verdict.message} ({verdict.error})")
-    return replace(actual, goals=actual.goals | {name: Run(name, version, record, origin)})
+        if verdict.root_version is None:
+            raise NotRunnable(f"{name}@{version} cannot run here: {verdict.message} ({verdict.error})")
+        verdicts = _without(verdicts, record)
+    return replace(actual, verdicts=verdicts, goals=actual.goals | {name: Run(name, version, record, origin)})
 
 
 def dismissed(actual: Actual, name: str) -> Actual:
@@ -159,12 +165,15 @@ def dismissed(actual: Actual, name: str) -> Actual:
     return replace(actual, goals=goals, restoring=_without(actual.restoring, name))
 
 
-def abandoned(actual: Actual, name: str, record: Digest) -> Actual:
+def abandoned(actual: Actual, *, name: str, version: str, record: Digest) -> Actual:
     """A request whose asker was told that it failed: nothing of it stays to be done or shown."""
     goal = actual.goals.get(name)
-    if isinstance(goal, Run) and goal.record == record and goal.origin != "group":
-        return replace(actual, goals=_without(actual.goals, name), errors=_without(actual.errors, goal.label))
-    return actual
+    goals = actual.goals
+    if isinstance(goal, Run) and goal.record == record:
+        if goal.origin == "group":
+            return actual
+        goals = _without(goals, name)
+    return replace(actual, goals=goals, errors=_without(actual.errors, f"{name}@{version}"))
 
 
 def alarmed(actual: Actual, alarm: str) -> Actual:

@@ -127,7 +127,7 @@ class Actions:
         self._record = record
         self._development_key = development_key
 
-    async def perform(self, action: Act, *, trial: msgspec.Raw | None = None) -> Ending:
+    async def perform(self, action: Act, *, trial: str | None = None) -> Ending:
         """Do it. Never raises but to be cancelled."""
         try:
             return Ending(Done(await self._performed(action, trial)))
@@ -144,7 +144,7 @@ class Actions:
             log.exception("action_failed", extra={"action": type(action).__name__.lower(), "model": action.name})
             return Ending(Passing("internal", str(error)), InternalProblem(f"{type(error).__name__}: {error}"))
 
-    async def _performed(self, action: Act, trial: msgspec.Raw | None) -> msgspec.Raw | None:
+    async def _performed(self, action: Act, trial: str | None) -> str | None:
         match action:
             case Fetch(record=digest):
                 reach("fetch.begun")
@@ -155,10 +155,10 @@ class Actions:
             case Verify(record=digest):
                 found = await self._engine.trial(await asyncio.to_thread(self._verified, digest, action.label))
                 reach("verify.done")
-                return found
+                return bytes(found).decode()
             case Load(record=digest, origin=origin):
                 release = await asyncio.to_thread(self._verified, digest, action.label)
-                await self._engine.load(release, origin=origin, trial=trial)
+                await self._engine.load(release, origin=origin, trial=_raw(trial))
                 reach("load.swapped")
                 return None
             case Unload(name=name):
@@ -192,6 +192,10 @@ class Actions:
         )
         _expect(release.label, label)
         return release
+
+
+def _raw(trial: str | None) -> msgspec.Raw | None:
+    return None if trial is None else msgspec.Raw(trial.encode())
 
 
 def _expect(found: str, expected: str) -> None:

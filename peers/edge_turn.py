@@ -153,7 +153,7 @@ class Turn:
         try:
             return await asker
         except asyncio.CancelledError:
-            self._state.become(abandoned(self._state.actual, name, record))
+            self._state.become(abandoned(self._state.actual, name=name, version=version, record=record))
             self.changed()
             raise
 
@@ -206,7 +206,8 @@ class Turn:
         about = {"code": outcome.error, "reason": outcome.message, "lasting": lasting}
         log.warning("action_failed", extra={"action": type(action).__name__.lower(), "model": action.name} | about)
         if problem is not None and not isinstance(action, Unload) and (action.name, action.record) in self._loading:
-            self._state.become(abandoned(self._state.actual, action.name, action.record))
+            name, version, record = action.name, action.version, action.record
+            self._state.become(abandoned(self._state.actual, name=name, version=version, record=record))
             self._fail_loading(action.name, action.record, problem)
 
     def _done(self, action: Act) -> None:
@@ -260,3 +261,4 @@ class Turn:
             reach("prune.removed")
             log.info("pruned", extra={"model": label})
             self._state.become(removed(self._state.actual, record))
+            self._wake.set()

@@ -44,7 +44,7 @@ def record(text: str) -> SignedDocument:
 SAVED = Saved(
     loaded={"m": LoadedEntry("m", "1", Digest("sha256:m"), "manual", 5)},
     goals={"n": Run("n", "2", Digest("sha256:n"), "group", attempts=3, retry_at=1.5)},
-    verdicts={Digest("sha256:m"): Verdict(Digest("sha256:m"), "runtime")},
+    verdicts={Digest("sha256:m"): Verdict(Digest("sha256:m"), "runtime", trial='{"peak":1}')},
     errors={"n@2": LoadError("n@2", "disk_full", "no room", 4)},
     previous={"m": Digest("sha256:before")},
     fetched=frozenset({Digest("sha256:m")}),

@@ -207,7 +207,19 @@ class TestManualLoads:
         action = Fetch("m", "2", digest("m@2"))
         actual = finished(actual, action, Passing("fetch_failed", "gone"), NOW, 0.5)
         assert actual.errors
-        assert abandoned(actual, "m", digest("m@2")) == before
+        assert abandoned(actual, name="m", version="2", record=digest("m@2")) == before
+
+    def test_a_request_that_failed_for_good_leaves_only_the_verdict(self) -> None:
+        before = running("m@1")
+        actual = requested(before, name="m", version="2", record=digest("m@2"), origin="manual")
+        actual = finished(actual, Verify("m", "2", digest("m@2")), Lasting("failed_vectors", "no"), NOW, 0.5)
+        actual = abandoned(actual, name="m", version="2", record=digest("m@2"))
+        assert replace(actual, verdicts=before.verdicts) == before
+        assert actual.verdicts[digest("m@2")].error == "failed_vectors"
+
+    def test_a_failed_request_takes_nothing_from_a_group(self) -> None:
+        actual = answered(wanting("m@2"), running("m@1"), NOW)
+        assert abandoned(actual, name="m", version="2", record=digest("m@2")) == actual
 
     def test_a_model_unloaded_by_hand_returns_at_the_next_answered_poll(self) -> None:
         desired = wanting("m@1")
