@@ -121,9 +121,12 @@ def mint_epoch(*, now: float, previous: int, draw: float) -> int:
     return max(int(now), previous // EPOCH_DIGITS + 1) * EPOCH_DIGITS + int(draw * EPOCH_DIGITS)
 
 
-def start_epoch(state: FederationState, *, now: float, draw: float) -> tuple[Event, ...]:
-    """For a store that was restored from a backup: what edges hold may be newer than what is here."""
-    return (EpochStarted(mint_epoch(now=now, previous=state.epoch, draw=draw)),)
+def start_epoch(state: FederationState, *, now: float, draw: float, beyond: int = 0) -> tuple[Event, ...]:
+    """For a store that was restored from a backup: what edges hold may be newer than what is here.
+
+    ``beyond`` is another epoch that is known to have been, e.g. the store's ``newest_epoch``.
+    """
+    return (EpochStarted(mint_epoch(now=now, previous=max(state.epoch, beyond), draw=draw)),)
 
 
 def set_root(state: FederationState, document: SignedDocument) -> tuple[Event, ...]:

@@ -5,6 +5,9 @@ Owns the connection, the transactions and the lock on the file. Decides nothing 
 - Acknowledged means fsynced: WAL, ``synchronous = FULL``; :meth:`FederationStore.append` returns after the commit.
 - The log entry, the tables and the memory move together. When a commit fails, none of them has moved.
 - One process writes. Another that opens the same file is told so; the lock goes with the process that held it.
+- The lock file holds a mark: epoch and number of the last change, written after the commit and never synced, so at most
+  behind. A store that is behind its mark was put back from a backup: ``restored`` says so, and a new epoch is due
+  (:func:`federation.commands.start_epoch`) before anything is answered from it.
 - Reports have a log of their own, bounded to :data:`REPORTS_PER_EDGE_MAX` an edge; equal reports are one.
 """
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Database
 
 REPORTS_PER_EDGE_MAX: Final = 20
+MARK_BYTES: Final = 64
 
 Listener = Callable[[tuple[Change, ...]], None]
 
@@ -126,6 +130,18 @@ class FederationStore:
         self._listeners: list[Listener] = []
         self.state = state
         self.reports = ReportLog(db, path)
+        epoch, seq = _read_mark(lock)
+        self._overtaken_epoch = epoch if (epoch, seq) > (state.epoch, state.seq) else None
+
+    @property
+    def restored(self) -> bool:
+        """Whether the file, when it was opened, was older than what had been written, and no epoch began since."""
+        return self._overtaken_epoch is not None and self._overtaken_epoch >= self.state.epoch
+
+    @property
+    def newest_epoch(self) -> int:
+        """The highest epoch that the file or its mark knows: a new one must be beyond it."""
+        return max(self.state.epoch, self._overtaken_epoch or 0)
 
     @classmethod
     def open(cls, path: Path | str | None) -> Self:
@@ -168,6 +184,8 @@ class FederationStore:
                 projections.write_change(self._db.conn, change)
         for change in changes:
             self.state.apply(change)
+        if not self.restored:
+            _write_mark(self._lock, self.state.epoch, self.state.seq)
         for listener in tuple(self._listeners):
             listener(changes)
         return changes
@@ -243,6 +261,21 @@ def _locked(path: Path) -> int:
 def _unlocked(lock: int | None) -> None:
     if lock is not None:
         os.close(lock)
+
+
+def _read_mark(lock: int | None) -> tuple[int, int]:
+    """Epoch and number of the last change that the lock file knows; zeros when it knows none."""
+    text = os.pread(lock, MARK_BYTES, 0).split() if lock is not None else []
+    return (int(text[0]), int(text[1])) if len(text) == 2 and all(map(bytes.isdigit, text)) else (0, 0)
+
+
+def _write_mark(lock: int | None, epoch: int, seq: int) -> None:
+    if lock is None:
+        return
+    try:
+        os.pwrite(lock, f"{epoch} {seq}".ljust(MARK_BYTES).encode("ascii"), 0)
+    except OSError:
+        pass  # the change is durable; a mark that stays behind only tells less
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -100,6 +101,43 @@ def test_tables_of_another_version_are_named(tmp_path: Path) -> None:
     other.close()
     with pytest.raises(BadStore, match=r"has tables of version 99: expected 1"):
         FederationStore.open(path)
+
+
+def test_a_store_put_back_from_a_backup_says_so_until_a_new_epoch_starts(tmp_path: Path) -> None:
+    path, backup = tmp_path / "state.db", tmp_path / "backup.db"
+    populated(path).store.close()
+    shutil.copy(path, backup)
+    small = Small(path)
+    assert marked_as_restored(small) is False
+    small.write(commands.set_mode(small.state, "E1", "ONLINE"))
+    held = small.director.desired(identity("E1"), now=NOW)
+    small.store.close()
+    shutil.copy(backup, path)
+    small = Small(path)
+    assert marked_as_restored(small) is True
+    for number in range(3):  # later numbers in the old epoch do not heal it
+        small.write(commands.set_property(small.state, "E2", "k", number))
+    assert marked_as_restored(small) is True
+    clock_gone_back = commands.start_epoch(small.state, now=0.0, draw=0.0, beyond=small.store.newest_epoch)
+    small.write(clock_gone_back)
+    assert marked_as_restored(small) is False
+    assert small.director.desired(identity("E1"), now=NOW).epoch > held.epoch
+    small.store.close()
+    assert marked_as_restored(Small(path)) is False
+
+
+def marked_as_restored(small: Small) -> bool:
+    return small.store.restored
+
+
+@pytest.mark.parametrize("mark", [b"", b"nonsense", b"1", b"-1 5", b"\xff\x00" * 40])
+def test_a_damaged_mark_tells_nothing(tmp_path: Path, mark: bytes) -> None:
+    path = tmp_path / "state.db"
+    populated(path).store.close()
+    (tmp_path / "state.db.lock").write_bytes(mark)
+    store = FederationStore.open(path)
+    assert not store.restored
+    store.close()
 
 
 def test_several_events_are_one_change_of_the_disk(tmp_path: Path) -> None:
