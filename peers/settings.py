@@ -66,11 +66,9 @@ class CommonSettings(Struct, frozen=True, kw_only=True):
         bool, Meta(description="load folders that were never released, signed with this device's own key")
     ] = False
     memory_bytes_max: Annotated[
-        Bytes | None, Meta(description="memory that all loaded models together may take; default: no limit of our own")
-    ] = None
-    trial_memory_bytes_max: Annotated[Bytes, Meta(description="memory that a release may take in its trial")] = 1 << 30
+        Bytes, Meta(description="memory that all loaded models together, or one in its trial, may take")
+    ] = 2 << 30
     load_timeout_s: Annotated[Positive, Meta(description="seconds that the trial of a release may take")] = 60.0
-    release_bytes_max: Annotated[Bytes, Meta(description="largest release that is packed, stored or fetched")] = 4 << 30
 
 
 class ListenerSettings(CommonSettings, frozen=True, kw_only=True):
