@@ -13,20 +13,19 @@ and :mod:`query.limits`.
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from query import limits
+from query.calling import as_bag, called, called_elements
 from query.catalogue import USER, Catalogue, NameTaken, UserFunction, user_function
 from query.conversion import converted
-from query.declarations import Call, Declaration, Effect
-from query.errors import Forbidden, Problem, UserProblem, WrongArguments
+from query.declarations import Call, Declaration
+from query.errors import Problem
 from query.limits import EvaluationLimits, over
 from query.operators import OPERATIONS, same, truth
-from query.placement import away_from_home
 from query.plan import (
     Aggregate,
     Assign,
@@ -50,10 +49,9 @@ from query.plan import (
     Step,
     Yield,
 )
-from query.resolution import resolve_body
 from query.session import Session
 from query.syntax import Source
-from query.values import NotAValue, described, is_tensor, matches, measured, normal
+from query.values import measured
 
 __all__ = ["CurrentCatalogue", "Evaluation", "Session", "evaluate"]
 
@@ -281,104 +279,18 @@ class Evaluation:
             await self.gathered(argument, slots) if argument.many else await self.value(argument, slots)
             for argument in step.arguments
         ]
-        return await self._called(step.overloads, arguments)
-
-    async def _called(self, overloads: tuple[Declaration, ...], arguments: list[Any]) -> Any:
-        """The one value of a call."""
-        declared, passed = self.chosen(overloads, arguments)
-        if passed is None:
-            return None
-        if isinstance(declared, UserFunction):
-            return await self._user_value(declared, passed)
-        result = self.implementation(declared)(self.call, *passed)
-        if inspect.isawaitable(result):
-            result = await result
-        return self.returned(declared, result)
-
-    def returned(self, declared: Declaration, result: Any) -> Any:
-        try:
-            return normal(result)
-        except NotAValue as problem:
-            problem.message = f"{declared.name} returned no value: {problem.message}"
-            raise
+        return await called(self, step.overloads, arguments)
 
     async def _aggregate(self, step: Aggregate, slots: Slots) -> Any:
         from query.selection import over_group
 
-        return await self._called(step.overloads, await over_group(self, step, slots))
+        return await called(self, step.overloads, await over_group(self, step, slots))
 
     async def _query(self, step: Query, slots: Slots) -> Any:
         """``select vector of``."""
         from query.selection import selected
 
-        return await self._collected(selected(self, step, slots))
-
-    async def _user_value(self, declared: UserFunction, arguments: list[Any]) -> Any:
-        body = resolve_body(declared, self.catalogue)
-        slots = arguments + [None] * (body.slots - len(arguments))
-        with _Inside(self, declared):
-            if not body.value.many:
-                found = await self.value(body.value, slots)
-            else:
-                values = await self.gathered(body.value, slots)
-                if len(values) > 1:
-                    raise WrongArguments(
-                        f"{declared.name}: expected one {declared.result}, found {len(values)} values",
-                        hint=f"declare the function -> Bag of {declared.result}",
-                    )
-                found = values[0] if values else None
-            self.check_result(declared, found)
-        return found
-
-    def check_result(self, declared: UserFunction, found: Any) -> None:
-        wanted = declared.result
-        if wanted.name in ("Bag", "Stream"):
-            if wanted.element is None:
-                return
-            wanted = wanted.element
-        if not matches(found, wanted):
-            raise WrongArguments(f"{declared.name}: expected a result of {wanted}, found {described(found)}")
-
-    # functions
-
-    def chosen(self, overloads: tuple[Declaration, ...], arguments: list[Any]) -> tuple[Declaration, list[Any] | None]:
-        """The overload for these arguments, and what it is passed; None: an argument is null, and so is the result."""
-        declared = overloads[0]
-        if len(overloads) > 1:
-            for candidate in overloads:
-                pairs = zip(candidate.parameters, arguments, strict=False)
-                if all(p.type.name in ("Bag", "Stream") or matches(value, p.type) for p, value in pairs):
-                    declared = candidate
-                    break
-        passed = list(arguments)
-        null = False
-        for position, (parameter, value) in enumerate(zip(declared.parameters, arguments, strict=False)):
-            wanted = parameter.type
-            if wanted.name in ("Bag", "Stream"):
-                passed[position] = _as_bag(value)
-            elif value is None:
-                null = null or wanted.name != "Object"
-                if null and declared.effect is Effect.CHANGES:
-                    raise WrongArguments(f"{declared.name}: {parameter.name}: expected {wanted}, found null")
-            elif not matches(value, wanted):
-                raise WrongArguments(
-                    f"{declared.name}: {parameter.name}: expected {wanted}, found {described(value)}",
-                    hint=declared.signature,
-                )
-        self.permit(declared)
-        return declared, (None if null and not isinstance(declared, UserFunction) else passed)
-
-    def permit(self, declared: Declaration) -> None:
-        if declared.role > self.call.caller.role:
-            raise Forbidden(
-                f"{declared.name} needs the role {declared.role.name.lower()}, "
-                f'and "{self.call.caller.name}" is {self.call.caller.role.name.lower()} here'
-            )
-
-    def implementation(self, declared: Declaration) -> Callable[..., Any]:
-        if declared.implementation is None:
-            raise away_from_home(declared)
-        return declared.implementation
+        return await self.collected(selected(self, step, slots))
 
     # many values
 
@@ -405,15 +317,15 @@ class Evaluation:
                 async for element in found:
                     yield element
             return
-        for element in _as_bag(await self.value(step, slots), null_is_empty=True):
+        for element in as_bag(await self.value(step, slots), null_is_empty=True):
             await self.tick()
             yield element
 
     async def gathered(self, step: Step, slots: Slots) -> list[Any]:
         """All elements of a step that is ``many``. Raises when there are too many to hold."""
-        return await self._collected(self.elements(step, slots))
+        return await self.collected(self.elements(step, slots))
 
-    async def _collected(self, elements: AsyncGenerator[Any, None]) -> list[Any]:
+    async def collected(self, elements: AsyncGenerator[Any, None]) -> list[Any]:
         found: list[Any] = []
         async with aclosing(elements):
             async for element in elements:
@@ -465,81 +377,9 @@ class Evaluation:
                 await self.gathered(argument, slots) if argument.many else await self.value(argument, slots)
                 for argument in step.arguments
             ]
-        declared, passed = self.chosen(step.overloads, arguments)
-        if passed is None:
-            return
-        if isinstance(declared, UserFunction):
-            for element in await self._user_elements(declared, passed):
+        async with aclosing(called_elements(self, step.overloads, arguments)) as found:
+            async for element in found:
                 yield element
-            return
-        result = self.implementation(declared)(self.call, *passed)
-        if inspect.isawaitable(result):
-            result = await result
-        if isinstance(result, AsyncIterable):
-            async for element in _closing(result):
-                yield self.returned(declared, element)
-        elif result is not None:
-            for element in _as_rows(declared, result):
-                yield self.returned(declared, element)
-
-    async def _user_elements(self, declared: UserFunction, arguments: list[Any]) -> list[Any]:
-        """All elements at once: the caller's place in recursion is left before the next one is asked for."""
-        body = resolve_body(declared, self.catalogue)
-        slots = arguments + [None] * (body.slots - len(arguments))
-        with _Inside(self, declared):
-            found = await self._collected(self.iterated(body.value, slots))
-            for element in found:
-                self.check_result(declared, element)
-        return found
-
-
-class _Inside:
-    """While a user function runs: its depth is counted, and errors have no place in the statement's text."""
-
-    __slots__ = ("declared", "evaluation", "source")
-
-    def __init__(self, evaluation: Evaluation, declared: UserFunction) -> None:
-        self.evaluation = evaluation
-        self.declared = declared
-        self.source = evaluation.source
-
-    def __enter__(self) -> None:
-        evaluation = self.evaluation
-        if evaluation.calls >= evaluation.bounds.recursion:
-            raise over(f"{self.declared.name}: recursion", evaluation.bounds.recursion, "more", "calls inside calls")
-        evaluation.calls += 1
-        evaluation.source = None
-
-    def __exit__(self, *_: object) -> None:
-        self.evaluation.calls -= 1
-        self.evaluation.source = self.source
-
-
-def _as_bag(value: Any, *, null_is_empty: bool = False) -> list[Any]:
-    """A single value where a bag is taken: a vector's or tensor's elements, or a bag of one."""
-    if type(value) is list:
-        return value
-    if is_tensor(value) and value.ndim:
-        found: list[Any] = value.tolist() if value.ndim == 1 else list(value)
-        return found
-    return [] if value is None and null_is_empty else [value]
-
-
-def _as_rows(declared: Declaration, result: Any) -> Iterable[Any]:
-    if isinstance(result, str | dict) or not isinstance(result, Iterable):
-        raise UserProblem(f"{declared.name} returned {type(result).__name__}, expected an iterable of rows")
-    return result
-
-
-async def _closing(result: AsyncIterable[Any]) -> AsyncIterator[Any]:
-    """An implementation's async iterable, closed when the evaluation ends early."""
-    if isinstance(result, AsyncGenerator):
-        async with aclosing(result):
-            async for element in result:
-                yield element
-    else:
-        async for element in result:
-            yield element
 
 
 _VALUES: Final[dict[type, Callable[..., Any]]] = {

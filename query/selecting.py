@@ -17,12 +17,12 @@ from query.syntax import Binary, Expression, From, Item, Name, Node, Select, chi
 from query.types import OBJECT, VECTOR, Type
 
 if TYPE_CHECKING:
-    from query.resolution import Resolver, Scope
+    from query.expressions import Resolver, Scope
 
 
 def resolve_select(resolver: Resolver, node: Select, outer: Scope) -> Query:
     """The plan of a select inside ``outer``, whose variables it sees."""
-    from query.resolution import Scope
+    from query.expressions import Scope
 
     if len(node.sources) > limits.SOURCES_MAX:
         raise _wrong(over("a select", limits.SOURCES_MAX, len(node.sources), "variables"), node)
@@ -62,7 +62,7 @@ def resolve_select(resolver: Resolver, node: Select, outer: Scope) -> Query:
 
 
 def _wrong(problem: Exception, node: Node) -> Exception:
-    from query.resolution import wrong
+    from query.expressions import wrong
 
     return wrong(problem, node)  # type: ignore[arg-type]
 

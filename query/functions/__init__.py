@@ -27,3 +27,8 @@ FUNCTIONS: Final = (
 def generic_declarations() -> tuple[Declaration, ...]:
     """The declarations of all generic functions with their implementations."""
     return tuple(declared for owner in FUNCTIONS for declared in bind(owner))
+
+
+def language_functions(catalogue: object = None) -> tuple[object, ...]:
+    """The instances to compose on a peer. They are told the catalogue at each call, so they need to hold none."""
+    return FUNCTIONS
