@@ -86,7 +86,7 @@ class ReleaseFunctions:
         publisher = self._keys.publisher()
         folder, inspection = await self._read_folder(name)
         if tested:
-            draft = await asyncio.to_thread(self._development, folder, inspection, call)
+            draft = await asyncio.to_thread(self._development, folder, inspection, now=call.now.timestamp())
             problem = (await self._trials.trial(draft[1])).problem()
             if problem is not None:
                 raise problem
@@ -118,7 +118,7 @@ class ReleaseFunctions:
             return ()
 
     def _development(
-        self, folder: ModelFolder, inspection: Inspection, call: Call, *, install: bool = False
+        self, folder: ModelFolder, inspection: Inspection, *, now: float, install: bool = False
     ) -> tuple[InstalledRelease | None, VerifiedRelease]:
         """The folder as a development release of this home's identity, verified; kept when ``install``."""
         identity = self._keys.identity
@@ -127,7 +127,7 @@ class ReleaseFunctions:
             version="",
             publisher=identity,
             inspection=inspection,
-            now=call.now.timestamp(),
+            now=now,
             development=True,
         )
         release = verify(
@@ -138,6 +138,24 @@ class ReleaseFunctions:
             development_key=identity.public,
         )
         return (self._layout.install(packed) if install else None), release
+
+    async def open_folder(self, name: str) -> VerifiedRelease:
+        """A folder as a development release that is only tried, never kept or loaded."""
+        folder, inspection = await self._read_folder(name)
+        return (await asyncio.to_thread(self._development, folder, inspection, now=0.0))[1]
+
+    async def find_release(self, name: str, version: str | None) -> VerifiedRelease | None:
+        """An installed release, or of several versions the one made last; None when there is none."""
+        found = [
+            release
+            for release in self._layout.releases()
+            if release.name == name and version in (None, release.version)
+        ]
+        signed = [await asyncio.to_thread(self._layout.signed, release) for release in found]
+        if not signed:
+            return None
+        newest = max(signed, key=lambda document: decode(document.payload, ReleaseRecord).created)
+        return await asyncio.to_thread(self._layout.verified, newest, root=self._root())
 
     # --- listing ------------------------------------------------------------------------------------------------
 
@@ -302,7 +320,9 @@ class ReleaseFunctions:
         """
         self._require_development(name)
         folder, inspection = await self._read_folder(name)
-        _, release = await asyncio.to_thread(self._development, folder, inspection, call, install=True)
+        _, release = await asyncio.to_thread(
+            self._development, folder, inspection, now=call.now.timestamp(), install=True
+        )
         await self._memory.load_release(release, origin="development")
         return release.label
 
@@ -338,7 +358,9 @@ class ReleaseFunctions:
                 "development work is deployed from a client's or an edge's home, not from the nameserver"
             )
         folder, inspection = await self._read_folder(name)
-        release, _ = await asyncio.to_thread(self._development, folder, inspection, call, install=True)
+        release, _ = await asyncio.to_thread(
+            self._development, folder, inspection, now=call.now.timestamp(), install=True
+        )
         assert release is not None
         await self._site.repository.push(release, progress=call.progress)
         signed = await asyncio.to_thread(self._layout.signed, release)
