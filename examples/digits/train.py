@@ -67,8 +67,12 @@ shape = [-1, 10]
 
 FUNCTIONS = """\
 create function classify(Object images) -> Tensor
-/* The digit in each image: 64 grey values from 0 to 16, row by row, or a tensor or vector of such rows. */
+/* The digit in each image: 64 grey values from 0 to 16, row by row; a vector or tensor of such rows. */
 as models:infer("digits", images)["label"];
+
+create function right(Object images, Object labels) -> Real
+/* The part of the images that are classified as their labels say. */
+as count(select d from Object d in extract(classify(images) - labels) where d = 0) / dim(labels);
 """
 
 

@@ -3,8 +3,8 @@
     pip install 'peerage[demo]'
     python examples/file-types/folder.py FOLDER
 
-The weights come from the installed package (Apache-2.0) and are not part of this repository. The folder's functions
-file_types(features) and type_names() name the types; its test vectors hold what the package itself answers.
+The weights come from the installed package (Apache-2.0) and are not part of this repository. The folder's function
+file_types(features) names the types; its test vectors hold what the package's own file answers.
 """
 
 import base64
@@ -47,14 +47,10 @@ shape = [-1, 214]
 """
 
 FUNCTIONS = """\
-create function type_names() -> Vector of String
-/* The names of all types, in the order of the model's output. */
-as {names};
-
-create function file_types(Tensor features) -> Bag of String
+create function file_types(Object features) -> Bag of String
 /* The type of each file whose features are a row; examples/file-types/features.py makes them. */
-as select type_names()[argmax(scores) + 1]
-   from Tensor scores in models:infer("file-types", features)["target_label"];
+as select models:labels("file-types")[argmax(scores)]
+   from Object scores in extract(models:infer("file-types", features)["target_label"]);
 """
 
 SAMPLES = {
@@ -84,7 +80,7 @@ def make_folder(target: Path) -> None:
     shutil.copyfile(source / "model.onnx", target / "model.onnx")
     (target / "model.toml").write_text(DESCRIPTION, "utf-8")
     (target / "labels.json").write_text(json.dumps(names) + "\n", "utf-8")
-    (target / "file-types.pql").write_text(FUNCTIONS.format(names=json.dumps(names)), "utf-8")
+    (target / "file-types.pql").write_text(FUNCTIONS, "utf-8")
     (target / "vectors.json").write_text(json.dumps(vectors(target / "model.onnx")) + "\n", "utf-8")
 
 

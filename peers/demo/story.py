@@ -170,12 +170,20 @@ def import_by_hand(play: Performance) -> None:
 
 
 def refuse_broken(play: Performance) -> None:
-    _publish_digits(play, "3.0", folder="3.0-broken")
+    _place_digits(play, "3.0-broken")
+    problem = play.refusal('models:create_release("digits", "3.0")', home="publisher")
+    play.check("making the release runs its vectors and refuses", problem and problem.code, "failed_vectors")
+    play.ask('models:create_release("digits", "3.0", {"test": false})', home="publisher")
+    play.ask('models:publish("digits", "3.0")', home="publisher")
     _assign(play, "staging", "3.0")
     state = play.until('//peer: nameserver\nedge:actual_state("line-1")', lambda answer: bool(_errors(answer)))
     (error,) = _errors(state)
     play.fact("error", error)
-    play.check("the edge names the release and what is wrong with it", error["model"], "digits@3.0")
+    play.check(
+        "published all the same, the edge refuses it",
+        [error["model"], error["error"]],
+        ["digits@3.0", "failed_vectors"],
+    )
     loaded = play.value("//peer: line-1\nmodels:loaded()")
     play.check("the release before stays loaded", _digits(loaded), "digits@2.0")
     right = _accuracies(play)
@@ -226,12 +234,17 @@ def _model_folder(play: Performance, name: str) -> Path:
     return play.stage.home("publisher") / "models" / name
 
 
-def _publish_digits(play: Performance, version: str, *, folder: str | None = None) -> None:
-    target = _model_folder(play, "digits")
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(play.stage.examples / "digits" / (folder or version), target)
+def _publish_digits(play: Performance, version: str) -> None:
+    _place_digits(play, version)
     play.ask(f'models:create_release("digits", "{version}")', home="publisher")
     play.ask(f'models:publish("digits", "{version}")', home="publisher")
+
+
+def _place_digits(play: Performance, example: str) -> None:
+    """Put an example in the place of the publisher's folder."""
+    target = _model_folder(play, "digits")
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(play.stage.examples / "digits" / example, target)
 
 
 def _assign(play: Performance, group: str, version: str) -> Any:
@@ -287,7 +300,7 @@ STORY: Final[tuple[tuple[str, Callable[[Performance], None]], ...]] = (
     ("digits 2.0 for all", deploy_second),
     ("back to 1.0 in production: the latest assignment wins, not the highest version", downgrade),
     ("2.0 imported by hand on line-3, until its next poll", import_by_hand),
-    ("digits 3.0 fails its own test vectors on the edge and is refused there", refuse_broken),
+    ("digits 3.0, published although its test vectors fail, is refused on the edge", refuse_broken),
     ("the nameserver and line-2 killed with -9; line-2 restarted alone", lose_nameserver),
     ("the nameserver started again, at another port", return_nameserver),
     ("the final state of every edge", show_final_state),

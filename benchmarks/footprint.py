@@ -1,0 +1,127 @@
+"""What an edge takes: memory while it idles, without and with a model, and time from its start to its first answer.
+
+Memory is the proportional set size of a real edge's process (shared pages by their share), looked at after it has
+settled. The start is measured with the nameserver gone: from starting the process to the answer of the first
+inference over its Unix socket, as a program on the device sees it. ``limit`` is the goal. Medians.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import psutil
+from benchmarks.measurement import Measurement
+
+from peers.client import connect
+from peers.demo import EXAMPLES
+from peers.demo.stage import Stage
+
+MIB: Final = 1024 * 1024
+IDLE_MIB_MAX: Final = 50.0
+LOADED_MIB_MAX: Final = 85.0
+FIRST_INFERENCE_S_MAX: Final = 0.6
+LOOKS: Final = 7
+LOOK_EVERY_S: Final = 0.5
+STARTS: Final = 9
+CONVERGE_S_MAX: Final = 30.0
+
+NAMESERVER: Final = (
+    *("nameserver", "--federation", "bench", "--federation-host", "127.0.0.1", "--federation-port", "0"),
+    *("--application-port", "0", "--no-zeroconf", "--poll-interval", "1s~10%"),
+)
+EDGE: Final = ("edge", "--application-port", "0", "--no-zeroconf")
+QUESTION: Final = 'models:infer("digits", :image)["label"]'
+
+
+def run() -> Iterator[Measurement]:
+    with tempfile.TemporaryDirectory(prefix="peerage-bench-") as folder:
+        stage = Stage(Path(folder), EXAMPLES)
+        try:
+            yield from _measured(stage)
+        finally:
+            stage.stop()
+
+
+def _measured(stage: Stage) -> Iterator[Measurement]:
+    _federation(stage)
+    yield _memory(stage, "idle edge without a model", IDLE_MIB_MAX)
+    _deploy(stage)
+    with connect(stage.home("edge")) as edge:
+        edge.value(QUESTION, params=_image())
+    yield _memory(stage, "idle edge with digits 2.0", LOADED_MIB_MAX)
+    stage.kill("nameserver")
+    taken = [_first_inference_s(stage) for _ in range(STARTS)]
+    found = round(statistics.median(taken), 3)
+    yield Measurement(
+        benchmark="footprint",
+        case="process start to first inference, offline",
+        ours=found,
+        limit=FIRST_INFERENCE_S_MAX,
+        ratio=round(found / FIRST_INFERENCE_S_MAX, 3),
+        unit="s",
+        conditions=f"median of {STARTS}, {min(taken):.3f} to {max(taken):.3f}; killed with -9 before each; Unix socket",
+    )
+
+
+def _federation(stage: Stage) -> None:
+    stage.start("nameserver", *NAMESERVER)
+    admin = str(stage.home("nameserver-admin"))
+    for name, role in (("edge", ()), ("publisher", ("--role", "operator", "--publisher"))):
+        bundle = str(stage.folder / f"{name}.bundle")
+        stage.command("register", name, *role, "--home", admin, "--out", bundle)
+        stage.command("join", bundle, "--home", str(stage.home(name)))
+    root = str(stage.home("nameserver-root"))
+    stage.command("keys", "endorse", "publisher", "--root-home", root, "--home", admin)
+    stage.start("edge", *EDGE)
+
+
+def _deploy(stage: Stage) -> None:
+    shutil.copytree(stage.examples / "digits" / "2.0", stage.home("publisher") / "models" / "digits")
+    with connect(stage.home("publisher")) as publisher:
+        publisher.value('models:create_release("digits", "2.0")')
+        publisher.value('models:publish("digits", "2.0")')
+        publisher.value('edge:set_group_models("all", [{"name": "digits", "version": "2.0"}])')
+    ends = time.monotonic() + CONVERGE_S_MAX
+    with connect(stage.home("edge")) as edge:
+        while edge.value("models:loaded()") != ["digits@2.0"]:
+            if time.monotonic() > ends:
+                raise TimeoutError(f"the edge did not load digits@2.0 within {CONVERGE_S_MAX:.0f} s")
+            time.sleep(LOOK_EVERY_S)
+
+
+def _memory(stage: Stage, case: str, goal: float) -> Measurement:
+    process = psutil.Process(stage.pid("edge"))
+    sizes = []
+    for _ in range(LOOKS):
+        time.sleep(LOOK_EVERY_S)
+        sizes.append(process.memory_full_info().pss / MIB)
+    found = round(statistics.median(sizes), 1)
+    return Measurement(
+        benchmark="footprint",
+        case=case,
+        ours=found,
+        limit=goal,
+        ratio=round(found / goal, 3),
+        unit="MiB PSS",
+        conditions=f"median of {LOOKS} looks, {LOOK_EVERY_S} s apart; INTERACTIVE, with its uplink",
+    )
+
+
+def _first_inference_s(stage: Stage) -> float:
+    stage.kill("edge")
+    began = time.perf_counter()
+    stage.start("edge", *EDGE)
+    with connect(stage.home("edge")) as edge:
+        edge.value(QUESTION, params=_image())
+    return time.perf_counter() - began
+
+
+def _image() -> dict[str, Any]:
+    return {"image": np.zeros((1, 64), dtype=np.float32)}
