@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from aiohttp import web
 
@@ -119,9 +119,9 @@ class _Upgrading(asyncio.Protocol):
         self.lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.pause_reading()  # start_tls resumes, with its own protocol in place
-        self._site.upgrade(self, transport)
+        accepted = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        accepted.pause_reading()  # start_tls resumes, with its own protocol in place
+        self._site.upgrade(self, accepted)
 
     def data_received(self, data: bytes) -> None:
         self._early.append(data)

@@ -96,7 +96,7 @@ def run_nameserver_command(arguments: argparse.Namespace, console: Console) -> i
 
         await run_nameserver(home, settings, stop=stop, ready=ready)
 
-    return _run(serve, fast=True)
+    return _run(serve)
 
 
 def run_edge_command(arguments: argparse.Namespace, console: Console) -> int:
@@ -115,7 +115,7 @@ def run_edge_command(arguments: argparse.Namespace, console: Console) -> int:
 
         await run_edge(home, settings, stop=stop, ready=ready)
 
-    return _run(serve, fast=False)
+    return _run(serve)
 
 
 def run_demo_command(arguments: argparse.Namespace, console: Console) -> int:
@@ -153,10 +153,9 @@ def _tell_ready(record: RunRecord, home: Home, console: Console, *, as_json: boo
     console.tell(f"ask it: peerage query --home {Path(str(asking))} 'apropos(\"\")'")
 
 
-def _run(serve: Serve, *, fast: bool) -> int:
-    """Serve until a signal; the exit status. ``fast``: with uvloop where it is installed."""
-    with asyncio.Runner(loop_factory=_fast_loop() if fast else None) as runner:
-        return runner.run(_until_signal(serve))
+def _run(serve: Serve) -> int:
+    """Serve until a signal; the exit status."""
+    return asyncio.run(_until_signal(serve))
 
 
 async def _until_signal(serve: Serve) -> int:
@@ -188,11 +187,3 @@ def _end_now() -> None:
     log.error("stop_forced", extra={"after_s": STOP_S_MAX})
     sys.stderr.flush()
     os._exit(FAILED)
-
-
-def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
