@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from federation.certificates import issue, make_authority
 from federation.documents import Kind, RootRecord, SignedDocument, decode
@@ -131,7 +133,15 @@ class Federation:
     @asynccontextmanager
     async def serve(self, routes: Iterable[web.RouteDef]) -> AsyncIterator[str]:
         """``host:port`` of a server with the nameserver's certificate."""
-        application = web.Application()
+        transports: set[asyncio.Transport] = set()
+
+        @web.middleware
+        async def seen(request: web.Request, handler: Handler) -> web.StreamResponse:
+            if request.transport is not None:
+                transports.add(request.transport)  # type: ignore[arg-type]
+            return await handler(request)
+
+        application = web.Application(middlewares=[seen])
         application.add_routes(list(routes))
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
@@ -143,7 +153,19 @@ class Federation:
             host, port = runner.addresses[0][:2]
             yield f"{host}:{port}"
         finally:
+            await _hang_up(runner, transports)
             await runner.cleanup()
+
+
+async def _hang_up(runner: web.AppRunner, transports: set[asyncio.Transport]) -> None:
+    """End every connection at once: one that waits for the other side's goodbye outlives the test's loop."""
+    assert runner.server is not None
+    transports |= {other.transport for other in runner.server.connections if other.transport is not None}
+    async with asyncio.timeout(5):
+        while any(transport.get_extra_info("socket").fileno() != -1 for transport in transports):
+            for transport in transports:
+                transport.abort()
+            await asyncio.sleep(0)
 
 
 class Registrations:

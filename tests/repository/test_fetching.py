@@ -178,6 +178,7 @@ class Liar:
                 await response.write(content)
                 while not self.end.is_set():
                     await response.write(b"x" * 65536)
+                    await asyncio.sleep(0)  # asyncio drops what is written to a closing connection, without a word
         return response
 
 
