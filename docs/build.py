@@ -40,9 +40,9 @@ def functions() -> str:
     parts = [
         "# Functions",
         GENERATED,
-        "Every function of PQL. *At home* says where a function runs by itself: at the nameserver, or everywhere, which "
-        "means at the peer that is asked. *Role* is what its caller needs at least. `?` marks a parameter that may be "
-        'left out. The same text is in the program: `doc("edge:groups")`, `apropos("group")`.',
+        "Every function of PQL. *At home* says where a function runs by itself: at the nameserver, or everywhere, "
+        "which means at the peer that is asked. *Role* is what its caller needs at least. `?` marks a parameter that "
+        'may be left out. The same text is in the program: `doc("edge:groups")`, `apropos("group")`.',
     ]
     for space, members in groupby(declared, key=namespace):
         parts.append(f"## {NAMESPACES.get(space, space.capitalize())}")
@@ -80,7 +80,7 @@ def example_lines(examples: Iterable[Any]) -> Iterator[str]:
         seen.add(example.text)
         yield example.text.rstrip(";") + ";"
         if example.shows is not None:
-            yield from (f"// {line}" for line in example.shows.splitlines())
+            yield from (f"// → {line}" for line in example.shows.splitlines())
 
 
 # --- commands -------------------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def errors() -> str:
         if "code" not in vars(kind) or not kind.__module__.startswith(("query", "federation", "engine", "peers")):
             continue
         actor = next(words for base, words in actors if issubclass(kind, base))
-        rows.append(f"| `{kind.code}` | {actor} | {cell(first_sentence(kind))} |")
+        rows.append(f"| `{kind.code}` | {actor} | {cell(meaning(kind))} |")
     return "| code | who must act | meaning |\n|---|---|---|\n" + "\n".join(rows)
 
 
@@ -182,8 +182,12 @@ def subclasses(kind: type) -> Iterator[Any]:
         yield from subclasses(inner)
 
 
-def first_sentence(kind: type) -> str:
+def meaning(kind: type) -> str:
+    """What an error class says of itself, else its line in the tree that its module draws, else its name in words."""
     text = vars(kind).get("__doc__") or ""
+    if not text:
+        drawn = re.search(rf"[├└]── {kind.__name__} {{2,}}([a-z`][^\n]+)", sys.modules[kind.__module__].__doc__ or "")
+        text = drawn[1] if drawn else re.sub(r"(?<!^)([A-Z])", r" \1", kind.__name__).lower()
     words = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", " ".join(text.split("\n\n")[0].split()))
     return words.replace("``", "`").rstrip(".")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ANSWER = "// → "
+ENDED = re.compile(r"^(?!\s*//).*;\s*((//|--).*)?$")
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def asked(fence: Fence) -> Iterator[Asked]:
             now.shown.append(line.removeprefix(ANSWER))
             continue
         lines.append(line)
-        if line.rstrip().endswith(";") and not line.lstrip().startswith("//"):
+        if ENDED.match(line):
             if now:
                 yield now
             now, lines = Asked("\n".join(lines).strip()), []
