@@ -233,6 +233,9 @@ def _configured(db: Database, path: Path | None) -> None:
     if version not in (0, projections.SCHEMA_VERSION):
         raise BadStore(f"{path} has tables of version {version}: expected {projections.SCHEMA_VERSION}")
     projections.create_tables(db)
+    (mode,) = db.execute("PRAGMA journal_mode").fetchone()
+    if path is not None and mode != "wal":  # when the switch fails, SQLite goes on in its old mode and says nothing
+        raise StoreFailed(f"cannot open the store in {path}: disk I/O error; expected journal mode wal, found {mode}")
 
 
 def _checked(connection: sqlite3.Connection, state: FederationState, path: Path | None) -> None:

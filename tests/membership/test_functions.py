@@ -17,6 +17,7 @@ from federation.names import PeerId
 from federation.reports import NoReport
 from query.declarations import Declaration, Effect, Home, Role, bind, declarations
 from query.errors import Problem, UnknownName, WrongArguments
+from query.parsing import parse
 from query.text_form import to_text
 from query.values import checked
 from tests.membership.small import NOW, Small, identity
@@ -299,3 +300,4 @@ def test_every_function_says_what_it_is(declaration: Declaration) -> None:
     assert (declaration.effect is Effect.CHANGES) == (declaration.role >= Role.OPERATOR)
     for example in declaration.examples:
         assert example.text.startswith(declaration.name)
+        parse(example.text)
