@@ -51,7 +51,8 @@ from peers.statements import Statements
 from peers.uplink_client import UplinkClient
 from query.declarations import Caller, Role
 
-DISCOVER_S: Final = 30.0  # between looks for a nameserver that is not reachable where it was
+DISCOVER_S_MIN: Final = 1.0  # between looks for a nameserver that does not answer where it was; doubles
+DISCOVER_S_MAX: Final = 30.0
 UPLINK_BACKOFF_BASE_S: Final = 0.5
 UPLINK_BACKOFF_CAP_S: Final = 30.0
 
@@ -248,15 +249,19 @@ async def _keep_discovering(
     """Look for the nameserver on the local network while it does not answer where it was; a hint only."""
     if settings.nameserver or not settings.zeroconf:
         return
+    pause_s = DISCOVER_S_MIN
     while True:
-        if agent.contact.state in ("never", "unreachable"):
+        if agent.contact.state not in ("never", "unreachable"):
+            pause_s = DISCOVER_S_MIN
+        else:
             found = await find_nameservers(membership.federation, interface=settings.zeroconf_interface)
             fresh = [address for address in found if address not in client.addresses]
             if fresh:
                 log.info("nameserver_found", extra={"addresses": fresh})
                 client.use_addresses(fresh[:ADDRESSES_MAX])
                 agent.nudge()
-        await asyncio.sleep(DISCOVER_S if agent.contact.state == "answered" else 2.0)
+            pause_s = min(DISCOVER_S_MAX, 2 * pause_s)
+        await asyncio.sleep(pause_s)
 
 
 def _health(membership: Membership, agent: Agent) -> dict[str, Any]:
