@@ -1,38 +1,42 @@
 """Accepting TLS connections for aiohttp so that a refused handshake is seen, with the address that it came from.
 
-asyncio swallows a handshake that fails inside ``create_server(ssl=…)``. Here a connection is accepted bare, so its
-address is known, and then upgraded with the loop's public ``start_tls``, which raises what went wrong. Afterwards
-aiohttp's protocol is on the same transport as it would have been otherwise: nothing is added to a request.
+asyncio swallows a handshake that fails inside ``create_server(ssl=…)``. Here sockets are accepted first, so the address
+is known, and each is given to the loop's public ``connect_accepted_socket``, which raises what went wrong, on asyncio
+and uvloop alike. What a request then goes through is the same as behind :class:`aiohttp.web.TCPSite`.
 
-Rules: handshakes are bounded in number and in time; a connection over the bound is dropped at once. What a client
-sends right behind its handshake is kept for aiohttp, which is not there yet when it arrives.
+Rules: handshakes are bounded in number and in time; a connection over the bound is dropped at once. When the process
+has no descriptor left, accepting pauses and goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
+import socket
 import ssl
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Any, Final
 
 from aiohttp import web
 
 HANDSHAKE_TIMEOUT_S: Final = 10.0  # also for a client that connects and says nothing
 HANDSHAKES_MAX: Final = 1024  # at once; each costs a socket and some 300 KiB until it is done
 BACKLOG: Final = 1024
+SCARCE_PAUSE_S: Final = 1.0
+_SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+log = logging.getLogger("peerage.federation")
 
 OnRefused = Callable[[Exception, str], None]
-"""Told of a handshake that ended: what it ended with (:func:`federation.tls.reason_of` it is for the log),
-``host:port`` of the peer.
-"""
+"""Told of a handshake that ended: with what (:func:`federation.tls.reason_of` it is for the log), and ``host:port``
+of the peer."""
 
 
 class TlsSite(web.BaseSite):
-    """In place of :class:`aiohttp.web.TCPSite`, for a runner that is set up. Port 0 takes a free one: see
-    :attr:`port`.
-    """
+    """In place of :class:`aiohttp.web.TCPSite`, for a runner that is set up; port 0 takes a free one."""
 
-    __slots__ = ("_handshakes_max", "_host", "_on_refused", "_port", "_tasks")
+    __slots__ = ("_accepting", "_handshakes", "_handshakes_max", "_host", "_listening", "_on_refused", "_port")
 
     def __init__(
         self,
@@ -49,97 +53,72 @@ class TlsSite(web.BaseSite):
         self._port = port
         self._on_refused = on_refused
         self._handshakes_max = handshakes_max
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._listening: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> str:
-        return f"https://{self._host}:{self.port}"
+        return f"https://{self._host}:{self._port}"
 
     @property
     def port(self) -> int:
+        """As bound, once started."""
         return self._port
 
     async def start(self) -> None:
         """Raises OSError when the address is taken."""
         await super().start()
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: _Upgrading(self), self._host, self._port, backlog=self._backlog)
-        self._server = server
-        self._port = server.sockets[0].getsockname()[1]
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listening = socket.create_server((self._host, self._port), family=family, backlog=self._backlog)
+        listening.setblocking(False)
+        self._listening = listening
+        self._port = listening.getsockname()[1]
+        self._accepting = asyncio.get_running_loop().create_task(self._accept(listening))
 
     async def stop(self) -> None:
         """No new connections; handshakes under way are dropped."""
         await super().stop()
-        for task in tuple(self._tasks):
+        tasks = [task for task in (self._accepting, *self._handshakes) if task is not None]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._listening is not None:
+            self._listening.close()
 
-    def upgrade(self, accepted: _Upgrading, transport: asyncio.Transport) -> None:
-        """Begin the handshake of a connection."""
-        if len(self._tasks) >= self._handshakes_max:
-            self._on_refused(ConnectionRefusedError("TOO_MANY_HANDSHAKES"), _address(transport))
-            transport.abort()
-            return
-        task = asyncio.get_running_loop().create_task(self._handshake(accepted, transport))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _handshake(self, accepted: _Upgrading, transport: asyncio.Transport) -> None:
+    async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        address = _address(transport)
-        context, server = self._ssl_context, self._runner.server
-        assert context is not None
+        while True:
+            try:
+                accepted, peer = await loop.sock_accept(listening)
+            except OSError as error:
+                if error.errno in _SCARCE:
+                    log.warning("accept_paused", extra={"reason": error.strerror, "pause_s": SCARCE_PAUSE_S})
+                    await asyncio.sleep(SCARCE_PAUSE_S)
+                elif error.errno != errno.ECONNABORTED:
+                    raise
+                continue
+            address = _address(peer)
+            if len(self._handshakes) >= self._handshakes_max:
+                accepted.close()
+                self._on_refused(ConnectionRefusedError("TOO_MANY_HANDSHAKES"), address)
+                continue
+            task = loop.create_task(self._handshake(accepted, address))
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
+
+    async def _handshake(self, accepted: socket.socket, address: str) -> None:
+        server = self._runner.server
         assert server is not None
         try:
-            secured = await loop.start_tls(
-                transport, accepted, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S
+            await asyncio.get_running_loop().connect_accepted_socket(
+                server, accepted, ssl=self._ssl_context, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S
             )
         except (ssl.SSLError, ConnectionError, TimeoutError) as error:
             self._on_refused(error, address)
-            transport.abort()
-            return
-        except BaseException:
-            transport.abort()
-            raise
-        if secured is None or accepted.lost:
-            return
-        protocol = server()
-        secured.set_protocol(protocol)
-        protocol.connection_made(secured)
-        accepted.hand_over(protocol)
 
 
-class _Upgrading(asyncio.Protocol):
-    """Stands in for aiohttp's protocol until the handshake is done."""
-
-    def __init__(self, site: TlsSite) -> None:
-        self._site = site
-        self._early: list[bytes] = []
-        self._ended = False
-        self.lost = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        accepted = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
-        accepted.pause_reading()  # start_tls resumes, with its own protocol in place
-        self._site.upgrade(self, accepted)
-
-    def data_received(self, data: bytes) -> None:
-        self._early.append(data)
-
-    def eof_received(self) -> None:
-        self._ended = True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
-
-    def hand_over(self, protocol: asyncio.Protocol) -> None:
-        for data in self._early:
-            protocol.data_received(data)
-        self._early.clear()
-        if self._ended:
-            protocol.eof_received()
-
-
-def _address(transport: asyncio.BaseTransport) -> str:
-    peer = transport.get_extra_info("peername")
-    return f"{peer[0]}:{peer[1]}" if peer else "unknown"
+def _address(peer: Any) -> str:
+    """``host:port`` of a socket address of either family."""
+    host, port = peer[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

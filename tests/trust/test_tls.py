@@ -403,3 +403,30 @@ async def test_handshakes_under_way_are_bounded() -> None:
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
+
+
+def test_a_site_does_the_same_on_uvloop() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def scenario() -> None:
+        refusals = Refusals()
+        async with serving(whoami, refusals) as site:
+            sizes = [(await ask(site, edges(), bytes(size)))["size"] for size in range(20)]
+            assert sizes == list(range(20))
+            with pytest.raises(aiohttp.ClientError):
+                await ask(site, edges(FOREIGN))
+            address, reason = await refusals.first()
+            assert address.startswith("127.0.0.1:")
+            assert reason == "CERTIFICATE_VERIFY_FAILED"
+
+    uvloop.run(scenario())
+
+
+async def test_a_taken_port_is_an_error() -> None:
+    async with serving(whoami, Refusals()) as site:
+        runner = web.AppRunner(web.Application())
+        await runner.setup()
+        second = TlsSite(runner, server(), host="127.0.0.1", port=site.port, on_refused=Refusals())
+        with pytest.raises(OSError, match="in use"):
+            await second.start()
+        await runner.cleanup()
