@@ -75,8 +75,8 @@ class EdgeState:
             keep = needed(desired[1], actual)
             self._store.commit(saved, desired=desired, records=records, keep=keep)
             self.desired, self.cursor = desired[1], cursor_of(*desired)
-        elif saved != self._on_disk:
-            self._store.commit(saved)
+        elif saved != self._on_disk or records:
+            self._store.commit(saved, records=records)
         self._on_disk = saved
         self.actual = actual
 

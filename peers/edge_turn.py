@@ -144,8 +144,11 @@ class Turn:
         installed = await asyncio.to_thread(self._releases.installed)
         if record not in installed:
             raise ReleaseMissing(f"{name}@{version} is not installed on this peer")
+        # Its record is kept too: should the files be damaged one day, it says what to fetch again.
+        document = (await asyncio.to_thread(self._releases.read, record)).document
         actual = replace(self._state.actual, installed=dict(installed))
-        self._state.keep(requested(actual, name=name, version=version, record=record, origin=origin))
+        wanted = requested(actual, name=name, version=version, record=record, origin=origin)
+        self._state.keep(wanted, records=(document,))
         reach("manual.recorded")
         asker: asyncio.Future[LoadedEntry] = asyncio.get_running_loop().create_future()
         self._loading.setdefault((name, record), []).append(asker)

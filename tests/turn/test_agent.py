@@ -190,6 +190,19 @@ class TestRestarts:
             await bench.loaded("m@1.0")
         assert bench.shelf.fetches == ["m@1.0", "m@1.0"]
 
+    async def test_damaged_files_of_a_manual_load_are_fetched_again(self, bench: Bench) -> None:
+        release = bench.published("own", "1.0")
+        bench.shelf.here[release.record] = release
+        async with bench.running() as agent:
+            await agent.load_manual("own", "1.0", release.record)
+            await bench.loaded("own@1.0")
+        bench.shelf.damaged.add(release.record)
+        async with bench.running():
+            await bench.reported(lambda report: [error.error for error in report.errors] == ["hash"])
+            bench.clock.advance(10)
+            await bench.loaded("own@1.0")
+        assert bench.shelf.fetches == ["own@1.0"]
+
     async def test_the_same_state_is_not_reported_twice(self, bench: Bench) -> None:
         bench.nameserver.assign(bench.published("m", "1.0"))
         async with bench.running():
