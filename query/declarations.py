@@ -184,10 +184,7 @@ def function(
 def declarations(owner: type) -> tuple[Declaration, ...]:
     """What the methods of ``owner`` declare, in the order of the source, without implementations."""
     return tuple(
-        declared
-        for member in vars(owner).values()
-        if callable(member)
-        for declared in getattr(member, _ATTRIBUTE, ())
+        declared for member in vars(owner).values() if callable(member) for declared in getattr(member, _ATTRIBUTE, ())
     )
 
 

@@ -1,6 +1,6 @@
 """Results on the wire: a sequence of frames, one JSON object a line.
 
-For each statement of a script, in order: one ``schema``, any number of ``row``, ``progress`` and ``error``, one ``end``.
+For each statement of a script in order: one ``schema``, any number of ``row``, ``progress`` and ``error``, one ``end``.
 The first frame leaves before the last row is known. ``statement`` is the statement's index in the script, from 0.
 
 Values are JSON where JSON has them. What JSON lacks is an object with one key that starts with ``$``:

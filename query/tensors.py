@@ -53,7 +53,7 @@ def tensor(dtype: str, data: Any) -> np.ndarray[Any, Any]:
 
 
 def as_array(data: Any) -> np.ndarray[Any, Any]:
-    """A number, tensor or nested vector of numbers as an array: int64, float64 or bool. Raises WrongArguments."""
+    """A number, tensor or nested vector of numbers as an array of int64, uint64, float64 or bool."""
     if isinstance(data, np.ndarray):
         return data
     kinds: set[type] = set()
@@ -61,10 +61,12 @@ def as_array(data: Any) -> np.ndarray[Any, Any]:
     if math.prod(shape) * 8 > limits.TENSOR_BYTES_MAX:
         raise over("a tensor", limits.TENSOR_BYTES_MAX, math.prod(shape) * 8, "bytes")
     dtype = "float64" if float in kinds or not kinds else "bool" if kinds == {bool} else "int64"
-    try:
-        return np.array(data, dtype=dtype).reshape(shape)
-    except OverflowError:
-        raise WrongArguments("a tensor holds integers of 64 bits, found a larger one") from None
+    for wide in (dtype, "uint64"):
+        try:
+            return np.array(data, dtype=wide).reshape(shape)
+        except OverflowError:
+            continue
+    raise WrongArguments("a tensor holds integers of 64 bits, found a larger one")
 
 
 def _shape(data: Any, kinds: set[type], depth: int) -> tuple[int, ...]:

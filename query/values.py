@@ -113,9 +113,9 @@ def normal(value: Any, *, depth: int = 0) -> Any:
         parts = [normal(part, depth=depth + 1) for part in value]
         return value if kind is list and all(map(_same, parts, value)) else parts
     if isinstance(value, Mapping):
-        if not all(type(key) is str for key in value):
-            raise NotAValue("a record's keys must be strings")
-        return {key: normal(part, depth=depth + 1) for key, part in value.items()}
+        _check_keys(value)
+        record = {key: normal(part, depth=depth + 1) for key, part in value.items()}
+        return value if kind is dict and all(map(_same, record.values(), value.values())) else record
     if is_tensor(value):
         return value
     if isinstance(value, bool | int | float | str):
@@ -126,6 +126,12 @@ def normal(value: Any, *, depth: int = 0) -> Any:
     if isinstance(value, set | frozenset):
         raise NotAValue("a set is no value of the language: sort it into a list")
     raise NotAValue(f"{kind.__name__} is no value of the language")
+
+
+def _check_keys(record: Mapping[Any, Any]) -> None:
+    for key in record:
+        if type(key) is not str:
+            raise NotAValue(f"a record's keys are strings, found {type(key).__name__}")
 
 
 def _same(one: object, other: object) -> bool:
@@ -186,6 +192,7 @@ def encode_value(value: Any, *, depth: int = 0) -> Any:
     if kind is list or kind is tuple:
         return [encode_value(part, depth=depth + 1) for part in value]
     if kind is dict:
+        _check_keys(value)
         encoded = {key: encode_value(part, depth=depth + 1) for key, part in value.items()}
         return {"$record": encoded} if any(key.startswith("$") for key in encoded) else encoded
     if is_tensor(value):

@@ -1,0 +1,168 @@
+"""Where statements go, and whom that means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from query import limits
+from query.building import NotSupported
+from query.catalogue import Catalogue
+from query.declarations import bind, declarations
+from query.errors import LimitExceeded, Problem, Span, SyntaxProblem, UnknownName, WrongArguments, unknown
+from query.functions import generic_declarations
+from query.parsing import parse_statement
+from query.placement import Everywhere, Group, Here, Peers, Reason, Route, parse_target, place, route
+from tests.language.asking import Elsewhere, Samples
+
+CATALOGUE = Catalogue((*generic_declarations(), *declarations(Elsewhere), *bind(Samples())))
+
+
+class Federation:
+    """A directory of three edges, two in a group."""
+
+    EDGES = ("E1", "e2", "Edge-3")
+    GROUPS = {"staging": ("E1", "e2"), "empty": ()}  # noqa: RUF012
+
+    def here(self) -> str:
+        return "E1"
+
+    def nameserver(self) -> str:
+        return "NS"
+
+    def edges(self) -> tuple[str, ...]:
+        return self.EDGES
+
+    def group(self, name: str) -> tuple[str, ...]:
+        if name not in self.GROUPS:
+            raise unknown("group", name, self.GROUPS)
+        return self.GROUPS[name]
+
+    def find(self, name: str) -> str:
+        for known in (*self.EDGES, "NS"):
+            if known.casefold() == name.casefold():
+                return known
+        raise unknown("peer", name, self.EDGES)
+
+
+def going(text: str, default: Any = None) -> Route:
+    return route(parse_statement(text), CATALOGUE, default=default)
+
+
+@pytest.mark.parametrize(
+    ("text", "default", "target", "reason"),
+    [
+        ("1 + 1", None, Here(), Reason.HERE),
+        ("1 + 1", "e2", Peers(("e2",)), Reason.DEFAULT),
+        ("1 + 1", ("e2", "E1"), Peers(("e2", "E1")), Reason.DEFAULT),
+        ("1 + 1", "group staging", Group("staging"), Reason.DEFAULT),
+        ("far:groups('E')", None, Peers(("nameserver",)), Reason.HOME),
+        ("FAR:Groups('E')", "e2", Peers(("nameserver",)), Reason.HOME),
+        ("select x from x in far:groups('E')", None, Peers(("nameserver",)), Reason.HOME),
+        ("set :v = far:groups('E')", None, Peers(("nameserver",)), Reason.HOME),
+        ("far:state()", None, Here(), Reason.HERE),
+        ("far:state('E')", None, Peers(("nameserver",)), Reason.HOME),
+        ("//peer: E1\nfar:groups('E')", "e2", Peers(("E1",)), Reason.DIRECTIVE),
+        ("unknown:function()", "e2", Peers(("e2",)), Reason.DEFAULT),
+        ("unknown:function()", None, Here(), Reason.HERE),
+        ("set :v = 1", "e2", Here(), Reason.HERE),
+        ("create function f() -> Integer as 1", "e2", Here(), Reason.HERE),
+        ("//peer: e2\ncreate function f() -> Integer as 1", None, Peers(("e2",)), Reason.DIRECTIVE),
+        ("explain far:groups('E')", "e2", Here(), Reason.HERE),
+    ],
+)
+def test_what_decides(text: str, default: Any, target: Any, reason: Reason) -> None:
+    found = going(text, default)
+    assert (found.target, found.reason) == (target, reason)
+    assert found.is_here == isinstance(target, Here)
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("e1", Peers(("e1",))),
+        (" NameServer ", Peers(("NameServer",))),
+        ("a, b ,c,a", Peers(("a", "b", "c"))),
+        ("ALL", Everywhere()),
+        ("Group staging-area", Group("staging-area")),
+        ("group all", Group("all")),
+    ],
+)
+def test_target_specifications(text: str, target: Any) -> None:
+    assert parse_target(text) == target
+    assert parse_target(str(parse_target(text))) == target
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a,,b", "a b", "group", "group a b", "a,all", "-x", "é", "x" * 64, "group nameserver"]
+)
+def test_no_targets(text: str) -> None:
+    with pytest.raises(SyntaxProblem):
+        parse_target(text)
+
+
+def test_too_many_targets() -> None:
+    with pytest.raises(LimitExceeded, match="a list of targets is over its limit"):
+        parse_target(",".join(f"e{number}" for number in range(limits.TARGETS_MAX + 1)))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('//peer: where arch = "arm64"\n1', '"//peer: where …" is not supported by this version'),
+        ("//wait: e1\n1", '"//wait:" is not supported by this version'),
+    ],
+)
+def test_what_comes_later_says_so(text: str, words: str) -> None:
+    with pytest.raises(NotSupported) as caught:
+        going(text)
+    assert caught.value.message == words
+    assert caught.value.span is not None
+    assert caught.value.span.line == 1
+
+
+def test_a_bad_directive_has_a_span() -> None:
+    with pytest.raises(SyntaxProblem) as caught:
+        going("1;".replace("1;", "//peer: a b\n1"))
+    assert caught.value.message.startswith('"a b" is no name of a peer: expected a name, "nameserver"')
+    assert caught.value.span == Span(1, 1, 1, 12)
+
+
+@pytest.mark.parametrize(
+    ("spec", "targets"),
+    [
+        ("e1", ("E1",)),
+        ("E2, edge-3, E2", ("e2", "Edge-3")),
+        ("nameserver, e1", ("NS", "E1")),
+        ("all", ("E1", "e2", "Edge-3")),
+        ("group staging", ("E1", "e2")),
+        ("group all", ("E1", "e2", "Edge-3")),
+    ],
+)
+def test_whom_targets_mean(spec: str, targets: tuple[str, ...]) -> None:
+    assert place(going(f"//peer: {spec}\n1"), Federation()).targets == targets
+
+
+def test_here_means_this_peer() -> None:
+    assert place(going("1"), Federation()).targets == ("E1",)
+    assert place(Route.here(), Federation()).targets == ("E1",)
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind", "words"),
+    [
+        ("e3", UnknownName, 'no peer "e3"'),
+        ("group stagin", UnknownName, 'no group "stagin" — did you mean "staging"?'),
+        ("group empty", WrongArguments, "group empty has no edges"),
+    ],
+)
+def test_targets_that_mean_nobody(spec: str, kind: type[Problem], words: str) -> None:
+    with pytest.raises(kind) as caught:
+        place(going(f"//peer: {spec}\n1"), Federation())
+    assert words in caught.value.message
+
+
+def test_a_route_says_why() -> None:
+    assert str(going("far:groups('E')")) == "nameserver, because far:groups is at home on the nameserver"
+    assert str(going("//peer: all\n1")) == "all, because the //peer: directive says so"
