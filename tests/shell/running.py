@@ -15,7 +15,7 @@ from typing import Any
 
 LOOPBACK = "127.0.0.1"
 STOP_S_MAX = 5.0
-NAMESERVER = ("--federation", "mine", "--federation-host", LOOPBACK, "--federation-port", "0", "--poll-interval", "1s")
+NAMESERVER = ("--federation-host", LOOPBACK, "--federation-port", "0", "--poll-interval", "1s")
 ANY = ("--application-port", "0", "--zeroconf-interface", LOOPBACK)
 PEERAGE = (sys.executable, "-m", "peers.cli")
 
@@ -106,7 +106,10 @@ class Federation:
 
 @contextmanager
 def federation(folder: Path) -> Iterator[Federation]:
-    """A nameserver that runs in the home ``ns``, and whatever the test starts beside it."""
+    """A nameserver that runs in the home ``ns``, and whatever the test starts beside it.
+
+    The name of the federation is made up, so that tests that run at once do not discover each other.
+    """
     made = Federation(folder)
     try:
         made.start("ns", "nameserver", *NAMESERVER)
