@@ -6,7 +6,7 @@ A function's role and implementation are checked before each call. What it retur
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -141,8 +141,9 @@ async def called_elements(
     if inspect.isawaitable(result):
         result = await result
     if isinstance(result, AsyncIterable):
-        async for element in _closing(result):
-            yield _returned(declared, element)
+        async with aclosing(_closing(result)) as elements:
+            async for element in elements:
+                yield _returned(declared, element)
     elif result is not None:
         for element in _as_rows(declared, result):
             yield _returned(declared, element)
@@ -186,7 +187,7 @@ def _as_rows(declared: Declaration, result: Any) -> Iterable[Any]:
     return result
 
 
-async def _closing(result: AsyncIterable[Any]) -> AsyncIterator[Any]:
+async def _closing(result: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
     """An implementation's async iterable, closed when the evaluation ends early."""
     if isinstance(result, AsyncGenerator):
         async with aclosing(result):

@@ -138,12 +138,16 @@ class Evaluation:
             found = selected_rows(self, step, slots)
         else:
             found = self._single_column(step, slots)
-        async with aclosing(found) as rows:
-            async for row in rows:
-                count += 1
-                if count > self.bounds.rows:
-                    raise over("the answer", self.bounds.rows, "more", "rows")
-                yield row
+        try:
+            async with aclosing(found) as rows:
+                async for row in rows:
+                    count += 1
+                    if count > self.bounds.rows:
+                        raise over("the answer", self.bounds.rows, "more", "rows")
+                    yield row
+        except Problem as problem:
+            self.at(problem, step)
+            raise
 
     async def _single_column(self, step: Step, slots: Slots) -> AsyncGenerator[Row, None]:
         if not step.many:

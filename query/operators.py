@@ -90,7 +90,7 @@ def _power(base: int | float, exponent: int | float) -> int | float:
         raise ZeroDivisionError
     found = float(base) ** exponent
     if isinstance(found, complex):
-        raise BadArithmetic(f"{base} ^ {exponent} is no real number")
+        raise BadArithmetic(f"({base}) ^ {exponent} is no real number")
     return float(found)
 
 

@@ -37,7 +37,7 @@ class DocumentationFunctions:
 
     @function(
         "signature(String name) -> Bag of String",
-        example=Example('signature("sqrt")', shows='"sqrt(Number x) -> Real"'),
+        example=Example('signature("ln")', shows='"ln(Object x) -> Object"'),
     )
     def signature(self, call: Call, name: str) -> list[str]:
         """The signature of each overload of a function."""

@@ -9,7 +9,6 @@ from query.declarations import Call, Example, function
 from query.errors import WrongArguments
 from query.limits import over
 from query.operators import as_string
-from query.operators import like as matches_pattern
 
 
 class StringFunctions:
@@ -46,13 +45,13 @@ class StringFunctions:
         return text[first - 1 : len(text) if last is None else max(0, last)]
 
     @function(
-        "replace(String text, String old, String new) -> String",
-        example=Example('replace("a-b", "-", "+")', shows='"a+b"'),
+        "substitute(String text, String old, String new) -> String",
+        example=Example('substitute("a-b", "-", "+")', shows='"a+b"'),
     )
-    def replace(self, call: Call, text: str, old: str, new: str) -> str:
+    def substitute(self, call: Call, text: str, old: str, new: str) -> str:
         """The text with every ``old`` replaced by ``new``."""
         if not old:
-            raise WrongArguments("replace: old: expected a text that is not empty")
+            raise WrongArguments("substitute: old: expected a text that is not empty")
         size = len(text) + text.count(old) * (len(new) - len(old))
         if size > limits.STRING_LENGTH_MAX:
             raise over("a string", limits.STRING_LENGTH_MAX, size, "characters")
@@ -100,11 +99,6 @@ class StringFunctions:
     def position(self, call: Call, text: str, part: str) -> int:
         """Where ``part`` first begins in a text, from 1; 0 when it does not occur."""
         return text.find(part) + 1
-
-    @function("like(String text, String pattern) -> Boolean", example=Example('like("edge-7", "edge%")', shows="true"))
-    def like(self, call: Call, text: str, pattern: str) -> bool | None:
-        """Whether a text matches a pattern: ``%`` stands for any characters, ``_`` for one."""
-        return matches_pattern(text, pattern)
 
     @function("stringify(Object value) -> String", example=Example("stringify([1,'a'])", shows="\"[1,'a']\""))
     def stringify(self, call: Call, value: Any) -> str:

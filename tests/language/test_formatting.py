@@ -57,7 +57,9 @@ LITERALS = st.builds(
     | st.datetimes(timezones=st.just(UTC)),
 )
 TYPES = st.sampled_from([Type("Real"), Type("Vector"), Type("Vector", Type("String")), Type("Object")])
-SIGNS = st.sampled_from("+ - * / % ^ || = != < <= > >= and or in like".split())
+SIGNS = st.sampled_from(
+    ["+", "-", "*", "/", "%", "^", "||", "=", "!=", "<", "<=", ">", ">=", "and", "or", "in", "like"]
+)
 
 
 def is_folded(node: Any) -> bool:
