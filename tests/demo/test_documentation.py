@@ -1,0 +1,148 @@
+"""The documentation shows what happens: its sessions, statements and programs are run, and its links lead somewhere."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import peers
+from peers.cli.arguments import command_parser
+from query.frames import ErrorFrame, RowFrame, SchemaFrame
+from query.text_form import to_text
+from query.values import decode_value
+from tests.demo.sessions import Fence, as_shown, asked, fences, typed
+from tests.demo.terminal import Terminal, terminal
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
+QUESTIONS_MAX = 20
+PROGRAMS = ("python-client.md", "query-api.md")
+
+
+def session_of(page: Path) -> list[Fence]:
+    return [fence for fence in fences(page) if fence.language == "console"]
+
+
+def play(page: Path, place: Terminal) -> None:
+    """Type every command of a page and compare what it prints.
+
+    A person types slower than edges connect and load, so a question is asked again when the answer is not yet there.
+    """
+    for fence in session_of(page):
+        for one in typed(fence):
+            found = place.run(one.command)
+            tries = QUESTIONS_MAX if one.command.startswith("peerage query") else 1
+            while not as_shown(one.shown, found) and (tries := tries - 1):
+                found = place.run(one.command)
+            assert as_shown(one.shown, found), f"{page.name}: {one.command}\n" + "\n".join(found)
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
+    """The federation of docs/getting-started.md, as the page leaves it."""
+    with terminal(tmp_path_factory.mktemp("docs")) as place:
+        play(DOCS / "getting-started.md", place)
+        yield place
+
+
+def test_the_first_session_of_the_readme(tmp_path: Path) -> None:
+    with terminal(tmp_path) as place:
+        play(ROOT / "README.md", place)
+
+
+def test_getting_started(started: Terminal) -> None:
+    assert session_of(DOCS / "getting-started.md")
+
+
+@pytest.mark.parametrize("page", PROGRAMS)
+def test_programs_run_and_print_what_the_page_says(started: Terminal, page: str) -> None:
+    found = fences(DOCS / page)
+    programs = [(at, fence) for at, fence in enumerate(found) if fence.language == "python"]
+    assert programs
+    for at, program in programs:
+        done = subprocess.run(
+            [sys.executable, "-c", program.text],
+            cwd=started.folder,
+            env=started.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, f"{page}, line {program.line}: {done.stderr}"
+        shown = found[at + 1] if at + 1 < len(found) and found[at + 1].language == "text" else None
+        if shown is not None:
+            assert as_shown(shown.text.splitlines(), done.stdout.splitlines()), done.stdout
+
+
+def test_statements_of_the_language_page(started: Terminal) -> None:
+    with peers.connect(started.folder / "line-1") as peer:
+        for fence in fences(DOCS / "language.md"):
+            if fence.language == "pql":
+                shown = [one.shown for one in asked(fence)]
+                found = answers(peer, fence.text)
+                differ = [pair for pair in zip(shown, found, strict=False) if not as_shown(*pair)]
+                assert (len(found), differ) == (len(shown), []), fence.text
+
+
+def answers(peer: peers.Connection, script: str) -> list[list[str]]:
+    """What each statement of a script shows: its rows as text, or its error."""
+    found: list[list[str]] = []
+    for frame in peer.frames(script):
+        match frame:
+            case SchemaFrame():
+                found.append([])
+            case RowFrame(values=values):
+                found[-1].append("  ".join(to_text(decode_value(value)) for value in values))
+            case ErrorFrame(error=error):
+                found[-1].append(f"error({error.code}): {error.message}")
+    return found
+
+
+def test_examples_of_commands_can_be_typed() -> None:
+    lines = [
+        line for fence in fences(DOCS / "commands.md") if fence.language == "sh" for line in commands_in(fence.text)
+    ]
+    assert len(lines) > 15
+    for line in lines:
+        command_parser().parse_args(shlex.split(line)[1:])
+
+
+def commands_in(text: str) -> Iterator[str]:
+    """The `peerage` commands of a shell text, also behind a pipe; a quoted text may span lines."""
+    whole = re.sub(r"'[^']*'", lambda quoted: quoted[0].replace("\n", " ").replace("|", " "), text)
+    for line in whole.splitlines():
+        for part in line.split("|"):
+            if part.strip().startswith("peerage "):
+                yield part.strip()
+
+
+def test_every_command_has_a_section() -> None:
+    headings = re.findall(r"^#+ peerage (.+)$", (DOCS / "commands.md").read_text("utf-8"), re.MULTILINE)
+    wanted = ["nameserver", "edge", "register", "join", "query", "demo", "keys", "certs", "poll"]
+    assert set(wanted) <= set(headings)
+    assert {"keys show", "keys make", "keys endorse"} <= set(headings)
+
+
+def test_the_generated_pages_are_current() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "docs.build", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text("utf-8")
+    targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
+    assert [target for target in targets if not (page.parent / target.partition("#")[0]).exists()] == []
+
+
+def test_every_decision_is_listed() -> None:
+    listed = (DOCS / "decisions" / "README.md").read_text("utf-8")
+    assert all(path.name in listed for path in (DOCS / "decisions").glob("[0-9]*.md"))
