@@ -1,7 +1,8 @@
 """Parsing and resolving statements, against Lark alone on the same grammar and statements.
 
 Ours is everything from a text to a plan: limits, tokens, directives, tree, names, overloads, types. Bare Lark is its
-LALR parser with the contextual lexer, building its own trees. Goal: at most 1.6 times as long, over all statements together.
+LALR parser with the contextual lexer, building its own trees. Goal: at most 1.6 times as long
+over all statements together.
 """
 
 from __future__ import annotations

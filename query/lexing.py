@@ -93,6 +93,7 @@ class _Reading:
     open: list[list[Any]] = field(default_factory=list)  # [sign, commas seen, offset]
     done: list[Lexed] = field(default_factory=list)
     count: int = 0
+    count_max: int = limits.TOKENS_LOCAL_MAX
 
 
 def check_length(text: str, limit: int) -> None:
@@ -108,9 +109,9 @@ def check_length(text: str, limit: int) -> None:
         raise over("the text", limit, size, "bytes", hint="send data as a parameter, not as text")
 
 
-def lex(text: str, lexicon: Lexicon) -> list[Lexed]:
+def lex(text: str, lexicon: Lexicon, *, tokens_max: int = limits.TOKENS_LOCAL_MAX) -> list[Lexed]:
     """The statements of a text as tokens. Raises :class:`SyntaxProblem` and :class:`LimitExceeded`, with places."""
-    reading = _Reading(Source(text))
+    reading = _Reading(Source(text), count_max=tokens_max)
     match = lexicon.pattern.match
     keywords = lexicon.keywords
     tokens = reading.tokens
@@ -224,8 +225,9 @@ def _end_statement(reading: _Reading, end: int) -> None:
         )
     if tokens:
         reading.count += len(tokens)
-        if reading.count > limits.TOKENS_MAX:
-            raise over("the text", limits.TOKENS_MAX, "more", "words and signs")
+        if reading.count > reading.count_max:
+            problem = over("the text", reading.count_max, "more", "words and signs")
+            raise problem.at(reading.source.span(Place((tokens[0].start, tokens[-1].end))))
         if len(reading.done) >= limits.STATEMENTS_MAX:
             problem = over("the script", limits.STATEMENTS_MAX, "more", "statements")
             raise problem.at(reading.source.span(Place((tokens[0].start, tokens[-1].end))))

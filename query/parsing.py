@@ -156,7 +156,9 @@ def parse(text: str, *, limit: int = limits.TEXT_BYTES_WIRE_MAX) -> Script:
     check_length(text, limit)
     grammar = _grammar()
     source = Source(text)
-    return Script(source, tuple(_statement(grammar, source, lexed) for lexed in lex(text, grammar.lexicon)))
+    tokens_max = limits.TOKENS_WIRE_MAX if limit <= limits.TEXT_BYTES_WIRE_MAX else limits.TOKENS_LOCAL_MAX
+    found = lex(text, grammar.lexicon, tokens_max=tokens_max)
+    return Script(source, tuple(_statement(grammar, source, lexed) for lexed in found))
 
 
 def _statement(grammar: _Grammar, source: Source, lexed: Lexed) -> Statement:

@@ -46,6 +46,10 @@ class NotAValue(UserProblem):
 _SCALAR_TYPES: Final = {bool: BOOLEAN, int: INTEGER, float: REAL, str: STRING, datetime: TIMESTAMP, type(None): OBJECT}
 
 
+_AS_THEY_ARE: Final = frozenset({bool, str, type(None)})
+_JSON_LIKE: Final = _AS_THEY_ARE | {int, float}
+
+
 def is_tensor(value: object) -> TypeGuard[Any]:
     """Whether a value is a numpy array; loads numpy only if somebody else has."""
     numpy = sys.modules.get("numpy")
@@ -58,7 +62,11 @@ def type_of(value: object) -> Type:
     if found is not None:
         return found
     if isinstance(value, list | tuple):
-        kinds = {_SCALAR_TYPES.get(type(element)) or type_of(element) for element in value}
+        plain = set(map(type, value))
+        if plain <= _SCALAR_TYPES.keys():
+            kinds = {_SCALAR_TYPES[kind] for kind in plain}
+        else:
+            kinds = {type_of(element) for element in value}
         return Type("Vector", kinds.pop()) if len(kinds) == 1 else VECTOR
     if isinstance(value, dict):
         return RECORD
@@ -93,8 +101,15 @@ def matches(value: object, wanted: Type) -> bool:
         if kind is not list:
             return False
         element = wanted.element
-        return element is None or all(matches(part, element) for part in value)  # type: ignore[attr-defined]
+        return element is None or _all_match(value, element)  # type: ignore[arg-type]
     return False
+
+
+def _all_match(values: list[Any], wanted: Type) -> bool:
+    plain = set(map(type, values))
+    if plain <= _SCALAR_TYPES.keys():
+        return all(_SCALAR_TYPES[kind] is OBJECT or wanted.accepts(_SCALAR_TYPES[kind]) for kind in plain)
+    return all(matches(part, wanted) for part in values)
 
 
 def normal(value: Any, *, depth: int = 0) -> Any:
@@ -110,6 +125,8 @@ def normal(value: Any, *, depth: int = 0) -> Any:
     if depth > limits.VALUE_DEPTH_MAX:
         raise over("a value", limits.VALUE_DEPTH_MAX, "more", "levels")
     if kind in (list, tuple):
+        if set(map(type, value)) <= _JSON_LIKE:
+            return value if kind is list else list(value)
         parts = [normal(part, depth=depth + 1) for part in value]
         return value if kind is list and all(map(_same, parts, value)) else parts
     if isinstance(value, Mapping):
@@ -190,6 +207,8 @@ def encode_value(value: Any, *, depth: int = 0) -> Any:
     elif depth > limits.VALUE_DEPTH_MAX:
         raise over("a value", limits.VALUE_DEPTH_MAX, "more", "levels")
     if kind is list or kind is tuple:
+        if _travels_as_it_is(value):
+            return list(value)
         return [encode_value(part, depth=depth + 1) for part in value]
     if kind is dict:
         _check_keys(value)
@@ -198,6 +217,16 @@ def encode_value(value: Any, *, depth: int = 0) -> Any:
     if is_tensor(value):
         return {"$tensor": _encode_tensor(value)}
     return encode_value(normal(value), depth=depth + 1)
+
+
+def _travels_as_it_is(values: list[Any] | tuple[Any, ...]) -> bool:
+    """Whether all elements are plain JSON: found out for all at once, as vectors may be long."""
+    plain = set(map(type, values))
+    if plain <= _AS_THEY_ARE:
+        return True
+    if plain == {int}:
+        return min(values) >= -_INT64 and max(values) < _INT64
+    return plain == {float} and all(map(math.isfinite, values))
 
 
 def _encode_tensor(value: Any) -> dict[str, Any]:

@@ -404,7 +404,17 @@ def test_statements_of_a_script() -> None:
 
 
 def test_words_of_a_text() -> None:
-    fast_limit("1" + "+1" * (limits.TOKENS_MAX // 2 + 1), f"the text is over its limit of {limits.TOKENS_MAX}")
+    most = limits.TOKENS_WIRE_MAX
+    with pytest.raises(LimitExceeded, match=f"the text is over its limit of {most} words and signs"):
+        parse("f(" + "1+" * (most // 2) + "1)")
+    fast_limit("1" + "+1" * (limits.TOKENS_LOCAL_MAX // 2 + 1), f"its limit of {limits.TOKENS_LOCAL_MAX}")
+
+
+def test_the_longest_text_holds_the_loop_but_shortly() -> None:
+    vector = "[" + "1," * (limits.LITERAL_ELEMENTS_MAX - 2) + "1]"
+    started = time.perf_counter()
+    assert len(parse(f"{vector};{vector}")) == 2
+    assert time.perf_counter() - started < 1.5  # a sixth of it on an idle machine
 
 
 def test_digits_of_a_number() -> None:
