@@ -110,10 +110,15 @@ async def body_of(request: web.Request, *, bytes_max: int, deadline_s: float = B
 
 
 async def stream_frames(request: web.Request, frames: AsyncIterator[Frame], *, query: str) -> web.StreamResponse:
-    """Frames as JSON lines, each written as soon as it is there. A reader that leaves ends the iterator."""
+    """Frames as JSON lines, each written as soon as it is there. A reader that leaves ends the iterator.
+
+    What the iterator raises before its first frame is raised here, and nothing was sent.
+    """
+    first = await anext(frames)
     response = web.StreamResponse(headers={"Peerage-Query": query, "Cache-Control": "no-store"})
     response.content_type = "application/x-ndjson"
     await response.prepare(request)
+    await response.write(encode_frame(first) + b"\n")
     async for frame in frames:
         await response.write(encode_frame(frame) + b"\n")
     await response.write_eof()

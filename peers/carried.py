@@ -41,7 +41,7 @@ class CarriedStatements:
         self._root = root
         self._statements = statements
         self._now = federation_time
-        self._nonces = NonceMemory()
+        self._nonces = NonceMemory(since=federation_time())
 
     async def carried(self, message: StatementMessage) -> AsyncGenerator[Frame, None]:
         """The frames of the statement; a refusal is an answer too."""

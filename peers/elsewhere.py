@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+import msgspec
+
 from federation.documents import SignedDocument
 from federation.members import Member
 from federation.names import PeerId, fold, shown
@@ -22,9 +24,10 @@ from peers.statements import Errand, StatementRequest, encode_request
 from peers.uplink_messages import StatementMessage
 from peers.uplinks import UplinkLost, Uplinks
 from query.errors import DeadlinePassed, Problem
-from query.frames import EndFrame, ErrorFrame, ProgressFrame, RowFrame, SchemaFrame
+from query.frames import EndFrame, ErrorFrame, Frame, ProgressFrame, RowFrame, SchemaFrame
 from query.ledger import Outcome, State
 from query.placement import Directory, Here, Peers, Route, place
+from query.syntax import Statement, shifted
 from query.values import encode_value
 
 ASKED_AT_ONCE_MAX = 256
@@ -179,7 +182,7 @@ class Upward:
                 self._client.query(body, envelope=envelope) as frames,
             ):
                 async for frame in frames:
-                    await answering.relay(frame)
+                    await answering.relay(_placed(frame, errand.statement))
             if not answering.relayed:
                 raise BadAnswer("the nameserver's answer ended before its ledger")
         except TimeoutError:
@@ -191,6 +194,16 @@ class Upward:
         except Problem as problem:
             await answering.error(problem.record())
             answering.settle_open(State.ERROR, problem.code)
+
+
+def _placed(frame: Frame, statement: Statement) -> Frame:
+    """An error's place in the statement's own text, as a place in the text that it was written in."""
+    match frame:
+        case ErrorFrame(number, error) if error.span is not None:
+            span = shifted(error.span, statement.span)
+            return ErrorFrame(number, msgspec.structs.replace(error, span=span))
+        case _:
+            return frame
 
 
 async def _merge(frame: Any, answering: Answering, target: str) -> None:

@@ -13,7 +13,7 @@ import asyncio
 import email.utils
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -109,7 +109,7 @@ class FederationClient:
         await self.close()
 
     def _open(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(ssl=self._context, limit=16, keepalive_timeout=300, ssl_shutdown_timeout=0)
+        connector = aiohttp.TCPConnector(ssl=self._context, limit=16, keepalive_timeout=300)
         return aiohttp.ClientSession(connector=connector, trust_env=False, auto_decompress=False)
 
     async def close(self) -> None:
@@ -358,16 +358,23 @@ def _seconds(text: str | None) -> float | None:
 
 def _translated(error: BaseException, address: str) -> Problem:
     """A foreign exception as one of ours, naming the address."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLError):
+            reason = getattr(cause, "verify_message", None) or cause.reason or str(cause)
             return UntrustedNameserver(
-                f"{address} is not this federation's nameserver: {cause.verify_message}",
-                hint="another federation's nameserver listens there, or this home's ca.crt is not its CA",
+                f"{address} is not a nameserver that this home and its federation trust: {reason}",
+                hint="another federation's nameserver listens there, or this home's certificate is of another one",
             )
-        cause = cause.__cause__ or getattr(cause, "os_error", None)
-    if isinstance(error, ssl.SSLError) or isinstance(getattr(error, "os_error", None), ssl.SSLError):
-        return UntrustedNameserver(f"{address} ended the TLS handshake: {error}")
     if isinstance(error, TimeoutError):
         return Unreachable(f"no answer from {address} in time")
-    return Unreachable(f"cannot reach {address}: {error}")
+    reasons = [cause.strerror for cause in _causes(error) if isinstance(cause, OSError) and cause.strerror]
+    return Unreachable(f"cannot reach {address}: {reasons[-1] if reasons else error}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it came from. aiohttp's own are wrappers that only look like what they wrap."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if not isinstance(cause, aiohttp.ClientError):
+            yield cause
+        cause = cause.__cause__ or getattr(cause, "os_error", None) or getattr(cause, "certificate_error", None)

@@ -44,10 +44,10 @@ from query.evaluation import CurrentCatalogue, evaluate
 from query.frames import Column, Frame
 from query.ledger import Outcome, State
 from query.parsing import parse
-from query.placement import Directory, Here, Reason, Route, route
+from query.placement import NAMESERVER, Directory, Here, Reason, Route, route
 from query.resolution import resolve
 from query.session import Session
-from query.syntax import Statement
+from query.syntax import Explain, Statement
 from query.values import decode_value, encode_value
 
 FRAMES_AHEAD_MAX: Final = 64
@@ -208,6 +208,7 @@ class Statements:
         try:
             while (frame := await queue.get()) is not None:
                 yield frame
+            await task
         finally:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -217,12 +218,15 @@ class Statements:
     # --- the task of a request ----------------------------------------------------------------------------------
 
     async def _produce(self, work: Callable[[], Awaitable[None]], entry: RunningQuery, queue: Queue) -> None:
-        """Run to the end and say so; a query that was cancelled by its id has an end too."""
+        """Run to the end and say so; a query cancelled by its id has an end too, and so has a fault of ours."""
         try:
             await work()
         except asyncio.CancelledError:
             if not entry.cancelled:
                 raise
+        except Exception:
+            await queue.put(None)
+            raise
         await queue.put(None)
 
     async def _script(
@@ -263,7 +267,7 @@ class Statements:
         """Run one statement to its end frame. False when no target answered."""
         answering = self._answering(queue, errand.index, (self._name,), entry, errand.statement, tagged=False)
         try:
-            going = route(errand.statement, self._catalogue.current, default=errand.request.targets)
+            going = self._route(errand.statement, errand.request.targets)
             errand = replace(errand, route=going)
             targets = self._elsewhere.targets(going)
         except Problem as problem:
@@ -299,6 +303,14 @@ class Statements:
         entry.rows += answering.rows
         await answering.end()
         return answering.answered
+
+    def _route(self, statement: Statement, default: str | tuple[str, ...] | None) -> Route:
+        """Where a statement goes; an ``explain`` of one that goes elsewhere, to who knows all peers."""
+        if not isinstance(statement.body, Explain):
+            return route(statement, self._catalogue.current, default=default)
+        explained = msgspec.structs.replace(statement, body=statement.body.body)
+        going = route(explained, self._catalogue.current, default=default)
+        return HERE if isinstance(going.target, Here) else Route(NAMESERVER, going.reason, going.function)
 
     async def _carried(
         self,

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from federation.documents import RootRecord, SignedDocument, decode, encode
+from federation.keys import read_key
+from federation.roots import endorse, sign_root
 from peers.client import Answer, AsyncConnection, connect_async
 from peers.edge_peer import run_edge
 from peers.homes import Home, RunRecord
@@ -119,3 +122,21 @@ async def living(folder: Path, *edges: str) -> AsyncIterator[Living]:
         for name in edges:
             await federation.add_edge(name)
         yield federation
+
+
+async def publisher_in(federation: Living, name: str = "ada", *, role: str = "operator") -> Home:
+    """A publisher's home, joined and endorsed by the root key."""
+    bundle = await federation.value(
+        "peer:register(:name, :options)", params={"name": name, "options": {"role": role, "publisher": True}}
+    )
+    home = federation.home(name)
+    await join(home, bundle)
+    root_key = read_key(federation.home("ns-root").root_key)
+    documents = await federation.ask("keys:root_documents()")
+    root = decode(decode(documents.rows[-1].value.encode(), SignedDocument).payload, RootRecord)
+    endorsed = endorse(root, publisher=name, key=read_key(home.publisher_key).public, now=root.created + 1.0)
+    signed = sign_root(endorsed, root_key)
+    await federation.value("keys:set_root(:document)", params={"document": encode(signed).decode()})
+    # The publisher's own home trusts the new root record as an edge would: by its chain.
+    home.write_roots((*home.roots(), signed))
+    return home
