@@ -225,7 +225,7 @@ def _travels_as_it_is(values: list[Any] | tuple[Any, ...]) -> bool:
     if plain <= _AS_THEY_ARE:
         return True
     if plain == {int}:
-        return min(values) >= -_INT64 and max(values) < _INT64
+        return bool(min(values) >= -_INT64 and max(values) < _INT64)
     return plain == {float} and all(map(math.isfinite, values))
 
 

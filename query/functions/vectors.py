@@ -118,6 +118,6 @@ class VectorFunctions:
 
 
 def _size(name: str, n: int) -> int:
-    if not 0 <= n <= limits.VALUE_ELEMENTS_MAX:
-        raise WrongArguments(f"{name}: n: expected 0 to {limits.VALUE_ELEMENTS_MAX}, found {n}")
+    if not 0 <= n < limits.VALUE_ELEMENTS_MAX:
+        raise WrongArguments(f"{name}: n: expected 0 to {limits.VALUE_ELEMENTS_MAX - 1}, found {n}")
     return n

@@ -170,3 +170,10 @@ async def test_explain_says_who_would_answer() -> None:
         "//peer: group stagin\nexplain 1"
     )
     assert ("resolve", 'error unknown_name: no function "nope"') in await peer.rows("explain nope()")
+
+
+async def test_the_longest_vector_can_be_used() -> None:
+    from query import limits
+
+    longest = limits.VALUE_ELEMENTS_MAX - 1
+    assert await Peer().value(f"dim(zeros({longest}) + 1)") == longest
