@@ -33,7 +33,7 @@ check: $(VENV)/.ready-check-$(STATE)
 	@$(BIN)/python -m docs.build --check
 
 bench: $(VENV)/.ready-bench-$(STATE)
-	@$(BIN)/python -m benchmarks all
+	@$(BIN)/python -m benchmarks language poll inference footprint
 
 soak: $(VENV)/.ready-test-$(STATE)
 	@$(BIN)/python -m tests.world --seeds $(SEEDS)

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import numpy as np
 import psutil
-from benchmarks.measurement import Measurement
 
+from benchmarks.measurement import Measurement
 from peers.client import connect
 from peers.demo import EXAMPLES
 from peers.demo.stage import Stage

@@ -23,8 +23,8 @@ from time import perf_counter
 from typing import Any, Final
 
 import numpy as np
-from benchmarks.measurement import Measurement
 
+from benchmarks.measurement import Measurement
 from engine.engine import Engine, Verdict
 from engine.functions import ModelFunctions
 from federation.folders import read_folder

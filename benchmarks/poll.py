@@ -23,11 +23,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
-from benchmarks.measurement import Measurement
 
+from benchmarks.measurement import Measurement
 from federation.certificates import issue
 from federation.documents import Kind
 from federation.events import Event, GroupJoined, Joined, Registered
@@ -211,8 +211,7 @@ class Asking(asyncio.Protocol):
         self._waiting = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses
 
     async def first(self, uuid: PeerId) -> None:
         """The first poll, which is answered in full, for the tag that the next ones show."""

@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,17 @@ RELEASES = ("digits@1.0", "digits@2.0")
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def short() -> Iterator[Path]:
+    """A folder for temporary folders whose path is short enough for sockets in the homes below."""
+    with tempfile.TemporaryDirectory(prefix="peerage-test-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def told(short: Path) -> list[dict[str, Any]]:
     """The lines that one whole demo printed."""
-    folder = tmp_path_factory.mktemp("demo")
+    folder = short / "whole"
+    folder.mkdir()
     done = subprocess.run(
         COMMAND, env=os.environ | {"TMPDIR": str(folder)}, capture_output=True, text=True, timeout=110, check=False
     )
@@ -69,10 +79,12 @@ def test_the_nameserver_came_back_elsewhere_and_was_found(told: list[dict[str, A
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-def test_an_interruption_stops_everything(tmp_path: Path, number: signal.Signals) -> None:
+def test_an_interruption_stops_everything(short: Path, number: signal.Signals) -> None:
+    folder = short / number.name
+    folder.mkdir()
     with subprocess.Popen(
         COMMAND,
-        env=os.environ | {"TMPDIR": str(tmp_path)},
+        env=os.environ | {"TMPDIR": str(folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -86,4 +98,4 @@ def test_an_interruption_stops_everything(tmp_path: Path, number: signal.Signals
         assert process.wait(20) == 1
     _, alive = psutil.wait_procs(children, timeout=5)
     assert alive == []
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
