@@ -10,12 +10,13 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
+from federation.certificate_reading import check_issued
 from federation.envelopes import seal
 from federation.keys import read_key
 from federation.layout import ImageLayout
 from peers.catalogues import PeerCatalogue
 from peers.edge_parts import HomeTrust, home_context
-from peers.edge_peer import check_certificate, trusted_root
+from peers.edge_peer import trusted_root
 from peers.elsewhere import Identity, Upward
 from peers.federation_client import FederationClient
 from peers.homes import Home
@@ -67,7 +68,7 @@ class ClientPeer:
 async def open_client(home: Home, settings: ClientSettings) -> ClientPeer:
     """The client peer of a home. Dials nothing before a statement needs it."""
     membership = home.membership()
-    check_certificate(home)
+    check_issued(home.text(home.identity_crt), home.text(home.ca_crt))
     stack = AsyncExitStack()
     key = read_key(home.identity_key)
     client = FederationClient(

@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from federation.bundles import ADDRESSES_MAX
-from federation.certificate_reading import issued_by
+from federation.certificate_reading import check_issued
 from federation.documents import Mode, RootRecord, decode
 from federation.envelopes import seal
 from federation.keys import read_key
@@ -41,7 +41,7 @@ from peers.edge_parts import (
 from peers.edge_store import EdgeStore
 from peers.elsewhere import Identity, Upward
 from peers.faces import application_face
-from peers.federation_client import FederationClient, UntrustedNameserver
+from peers.federation_client import FederationClient
 from peers.homes import BadHome, Home, Membership, RunRecord
 from peers.local_parts import OwnStatements, PeerSelf, built_in_properties, local_functions, opened_engine
 from peers.memory import AgentMemory
@@ -73,7 +73,7 @@ async def run_edge(
         raise BadHome(f"{home} is the home of {membership.kind} {membership.name}: expected an edge's home")
     home.prepare()
     with home.occupy():
-        check_certificate(home)
+        check_issued(home.text(home.identity_crt), home.text(home.ca_crt))
         async with _edge(home, settings, membership, clock=clock) as run:
             home.write_run(run)
             try:
@@ -82,15 +82,6 @@ async def run_edge(
                 log.info("stopping")
             finally:
                 home.remove_run()
-
-
-def check_certificate(home: Home) -> None:
-    """Before anything is dialled: this home's certificate must be its CA's. Raises :class:`UntrustedNameserver`."""
-    if not issued_by(home.text(home.identity_crt), home.text(home.ca_crt)):
-        raise UntrustedNameserver(
-            f"{home.identity_crt} was not issued by the authority in {home.ca_crt}",
-            hint="the files are of two federations: restore the home, or join again in a new one",
-        )
 
 
 def trusted_root(home: Home) -> RootRecord:

@@ -30,7 +30,6 @@ from federation.admission import Purpose, admit
 from federation.certificate_reading import PeerCertificate
 from federation.documents import (
     REPORT_BYTES_MAX,
-    ActualState,
     Admission,
     JoinRequest,
     SignedDocument,
@@ -41,6 +40,7 @@ from federation.errors import WrongRole
 from federation.members import Member
 from federation.names import PeerId, digest_of
 from federation.polling import Director
+from federation.reports import read_report
 from federation.store import FederationStore
 from peers.answers import TooBusy, body_of, not_found, stream_frames, told
 from peers.failpoints import reach
@@ -172,12 +172,7 @@ class FederationListener:
     async def _report(self, request: web.Request) -> web.StreamResponse:
         member = self._own_edge(request)
         raw = await body_of(request, bytes_max=REPORT_BYTES_MAX)
-        try:
-            actual = decode(raw, ActualState)
-        except msgspec.MsgspecError as error:
-            raise UserProblem(f'expected an actual state from "{member.name}": {error}') from error
-        if actual.edge != member.uuid:
-            raise WrongRole(f'"{member.name}" reported for another edge, {actual.edge}')
+        read_report(raw, member.uuid)
         now = self._clock()
         reach("report.received")
         self._store.reports.put(member.uuid, raw, digest=digest_of(raw), now=now)
@@ -248,15 +243,18 @@ class FederationListener:
         reach("join.durable")
         member = self._store.state.find_member(asked.name)
         log.info("joined", extra={"peer_name": member.name, "uuid": member.uuid})
-        return self._admitted(member, now)
+        return self._admitted(member, now)[0]
 
     async def _renew(self, request: web.Request) -> web.StreamResponse:
         member = self.member(request, Purpose.RENEW)
         now = self._clock()
+        answer, not_after = self._admitted(member, now)
+        events = commands.renew(self._store.state, member.uuid, not_after=not_after)
+        self._store.append(events, caller=member.name, now=now)
         log.info("renewed", extra={"peer_name": member.name, "uuid": member.uuid})
-        return self._admitted(member, now)
+        return answer
 
-    def _admitted(self, member: Member, now: float) -> web.Response:
+    def _admitted(self, member: Member, now: float) -> tuple[web.Response, int]:
         certificate, not_after = self._issuer.issue(member, now=now)
         answer = Admission(
             federation=self._store.state.federation,
@@ -271,7 +269,7 @@ class FederationListener:
             addresses=self._addresses(),
             time=now,
         )
-        return web.Response(body=encode(answer), content_type="application/json")
+        return web.Response(body=encode(answer), content_type="application/json"), not_after
 
     async def _unknown(self, request: web.Request) -> web.StreamResponse:
         self.member(request)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import random
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -19,7 +21,7 @@ from typing import Any, Final
 from federation import bundles, commands
 from federation.documents import Bundle, SignedDocument
 from federation.envelopes import credential
-from federation.events import Change, Event, ModeSet, Removed
+from federation.events import Change, Event, Removed
 from federation.functions import nameserver_functions
 from federation.keys import PrivateKey, read_key
 from federation.layout import ImageLayout
@@ -28,6 +30,7 @@ from federation.names import PeerId
 from federation.polling import Director
 from federation.roots import pin_of
 from federation.store import FederationStore
+from federation.tls import reason_of
 from federation.verification import verify_record
 from peers import founding
 from peers.application_listener import ApplicationListener
@@ -219,6 +222,12 @@ async def _nameserver(
     async with AsyncExitStack() as stack:
         store = NameserverStore.open(home.state_db)
         stack.callback(store.close)
+        if store.restored:
+            events = commands.start_epoch(
+                store.state, now=clock(), draw=random.SystemRandom().random(), beyond=store.newest_epoch
+            )
+            store.append(events, caller=membership.name, now=clock())
+            log.warning("store_restored", extra={"epoch": store.state.epoch})
         director_key = read_key(home.director_key)
         director = Director(director_key, store)
         uplinks = Uplinks()
@@ -285,8 +294,7 @@ async def _nameserver(
 
         def refused(error: Exception, address: str) -> None:
             counters.tls_refused += 1
-            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-            log.warning("tls_refused", extra={"address": address, "reason": reason})
+            log.warning("tls_refused", extra={"address": address, "reason": reason_of(error)})
 
         port = await stack.enter_async_context(
             federation_face(listener.application(), home, settings, on_refused=refused)
@@ -321,7 +329,7 @@ async def _nameserver(
         stack.push_async_callback(uplinks.close)
         log.info("nameserver_ready", extra={"federation": membership.federation, "port": port})
         yield RunRecord(
-            pid=_pid(),
+            pid=os.getpid(),
             kind="nameserver",
             name=membership.name,
             socket=unix,
@@ -357,8 +365,6 @@ class _Follower:
                 case Removed(uuid=uuid):
                     self._contacts.forget(uuid)
                     self._drop(uuid)
-                case ModeSet():
-                    pass  # the edge closes its uplink itself, after the poll that tells it
                 case _:
                     pass
 
@@ -424,9 +430,3 @@ async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _pid() -> int:
-    import os
-
-    return os.getpid()
