@@ -20,7 +20,7 @@ from aiohttp import web
 
 from peers.answers import body_of, not_found, told
 from peers.answers import stream_frames as stream
-from peers.statements import Origin
+from peers.requests import Origin
 from query.declarations import Caller
 from query.errors import Forbidden
 from query.frames import Frame

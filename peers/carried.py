@@ -13,7 +13,8 @@ from contextlib import aclosing
 from federation.documents import RootRecord
 from federation.envelopes import NonceMemory, check
 from federation.names import shown
-from peers.statements import Statements, decode_request
+from peers.requests import decode_request
+from peers.statements import Statements
 from peers.uplink_messages import StatementMessage
 from query.declarations import Caller, Role
 from query.errors import Problem

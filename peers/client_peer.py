@@ -22,9 +22,10 @@ from peers.federation_client import FederationClient
 from peers.homes import Home
 from peers.local_parts import OwnStatements, PeerSelf, local_functions, opened_engine
 from peers.memory import PlainMemory
+from peers.requests import Origin, StatementRequest, encode_request
 from peers.running import RunningQueries
 from peers.settings import ClientSettings
-from peers.statements import Origin, StatementRequest, Statements, encode_request
+from peers.statements import Statements
 from query.declarations import Caller, Role
 from query.frames import Frame
 from query.session import Session

@@ -20,7 +20,8 @@ from federation.members import Member
 from federation.names import PeerId, fold, shown
 from peers.answering import Answering
 from peers.federation_client import BadAnswer, FederationClient, Unreachable, UntrustedNameserver
-from peers.statements import Errand, StatementRequest, encode_request
+from peers.requests import StatementRequest, encode_request
+from peers.statements import Errand
 from peers.uplink_messages import StatementMessage
 from peers.uplinks import UplinkLost, Uplinks
 from query.errors import DeadlinePassed, Problem

@@ -45,7 +45,7 @@ from federation.store import FederationStore
 from peers.answers import TooBusy, body_of, not_found, stream_frames, told
 from peers.failpoints import reach
 from peers.presence import ContactBook
-from peers.statements import Origin
+from peers.requests import Origin
 from peers.throttle import Throttle
 from peers.uplinks import Uplinks
 from query.declarations import Caller, Role

@@ -12,8 +12,8 @@ import msgspec
 
 from peers.federation_client import BadAnswer, ErrorBody, frames_of
 from peers.homes import Home, default_home
+from peers.requests import StatementRequest, encode_request
 from peers.settings import ClientSettings, read_settings
-from peers.statements import StatementRequest, encode_request
 from query.errors import Problem, WorldProblem
 from query.frames import Frame
 from query.values import encode_value

@@ -26,9 +26,10 @@ from peers.memory import AgentMemory, PlainMemory
 from peers.model_functions import ReleaseFunctions
 from peers.peer_functions import PeerFunctions
 from peers.release_ports import ReleaseKeys, ReleaseSite
+from peers.requests import Origin, StatementRequest, encode_request
 from peers.running import RunningQueries
 from peers.settings import CommonSettings
-from peers.statements import Origin, StatementRequest, Statements, encode_request
+from peers.statements import Statements
 from query.declarations import Call, Progress
 from query.errors import PeerProblem, UserProblem
 from query.values import encode_value

@@ -25,9 +25,9 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 
-from federation.documents import SignedDocument
 from federation.names import fold, shown
 from peers.answering import Answering
+from peers.requests import Origin, StatementRequest, decode_request
 from peers.running import RunningQueries, RunningQuery
 from query.declarations import Call, Caller, Home, Role
 from query.errors import (
@@ -35,7 +35,6 @@ from query.errors import (
     DeadlinePassed,
     Forbidden,
     InternalProblem,
-    LimitExceeded,
     Problem,
     UserProblem,
     WrongHome,
@@ -51,41 +50,13 @@ from query.syntax import Explain, Statement
 from query.values import decode_value, encode_value
 
 FRAMES_AHEAD_MAX: Final = 64
-TIMEOUT_S_MAX: Final = 24 * 3600.0
 REMOTE_TIMEOUT_S: Final = 60.0  # for statements that leave this peer and name no time
-PARAMETERS_MAX: Final = 256
 
 Queue: TypeAlias = "asyncio.Queue[Frame | None]"
 
 HERE: Final = Route(Here(), Reason.HERE)
 
 log = logging.getLogger("peerage.query")
-
-
-class StatementRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Body of ``POST /v1/query``; see docs/query-api.md.
-
-    ``params``: encoded values that ``:name`` reads. ``targets``: the default target, in the words of ``//peer:``, or a
-    list of peers. ``timeout``: seconds for the whole request.
-    """
-
-    text: str
-    params: dict[str, Any] = {}
-    targets: str | tuple[str, ...] | None = None
-    timeout: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a request came from.
-
-    ``envelope`` covers the request's exact bytes. ``own``: the caller is on this peer's own socket or in its process,
-    so that this peer signs for it, with its home's identity, what goes elsewhere.
-    """
-
-    caller: Caller
-    envelope: SignedDocument | None = None
-    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,25 +88,6 @@ class Elsewhere(Protocol):
     async def ask(self, errand: Errand, answering: Answering, *, here: Callable[[], Awaitable[None]]) -> None:
         """Run an errand into an answer, settling every target. ``here`` runs it on this peer."""
         ...
-
-
-def decode_request(body: bytes) -> StatementRequest:
-    """Raises :class:`UserProblem` that says what a request looks like."""
-    try:
-        request = msgspec.json.decode(body, type=StatementRequest)
-    except msgspec.MsgspecError as error:
-        raise UserProblem(f"expected a request {{text, params, targets, timeout}}: {error}") from error
-    if request.timeout is not None and not 0 < request.timeout <= TIMEOUT_S_MAX:
-        raise UserProblem(
-            f"expected a timeout of more than 0 and at most {TIMEOUT_S_MAX:g} s, found {request.timeout:g}"
-        )
-    if len(request.params) > PARAMETERS_MAX:
-        raise LimitExceeded(f"{len(request.params)} parameters, expected at most {PARAMETERS_MAX}")
-    return request
-
-
-def encode_request(request: StatementRequest) -> bytes:
-    return msgspec.json.encode(request)
 
 
 class Statements:

@@ -1,0 +1,159 @@
+"""The parts that a nameserver is composed of, over its store, contacts and keys.
+
+Each is an adapter to one port of the listeners, the language or the repository; none decides anything.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from federation import commands
+from federation.documents import SignedDocument
+from federation.events import Change, Event
+from federation.keys import read_key
+from federation.layout import ImageLayout
+from federation.members import Member
+from federation.names import PeerId
+from federation.store import FederationStore
+from federation.verification import verify_record
+from peers.failpoints import reach
+from peers.homes import Home
+from peers.presence import ContactBook
+from query.errors import UnknownName
+
+log = logging.getLogger("peerage.nameserver")
+
+
+class NameserverStore(FederationStore):
+    """The store, with the places where a test may kill it."""
+
+    def append(self, events: Iterable[Event], *, caller: str, now: float) -> tuple[Change, ...]:
+        reach("change.decided")
+        changes = super().append(events, caller=caller, now=now)
+        reach("change.durable")
+        return changes
+
+
+@dataclass(slots=True)
+class Counters:
+    """What is counted and shown in ``/v1/health``."""
+
+    tls_refused: int = 0
+
+
+class Authority:
+    """Issues certificates with the federation's CA key."""
+
+    def __init__(self, home: Home, federation: str) -> None:
+        self._pem = home.text(home.ca_crt)
+        self._key = read_key(home.ca_key)
+        self._federation = federation
+
+    @property
+    def authority(self) -> str:
+        return self._pem
+
+    def issue(self, member: Member, *, now: float) -> tuple[str, int]:
+        from federation.certificate_reading import read_pem
+        from federation.certificates import issue
+
+        assert member.key is not None
+        pem = issue(
+            ca_pem=self._pem,
+            ca_key=self._key,
+            subject_key=member.key,
+            federation=self._federation,
+            kind=member.kind,
+            uuid=member.uuid,
+            now=now,
+        )
+        return pem, int(read_pem(pem).not_after)
+
+
+class StateDirectory:
+    """Whom statements may be sent to, read from the federation's state."""
+
+    def __init__(self, store: FederationStore, name: str) -> None:
+        self._store = store
+        self._name = name
+
+    def here(self) -> str:
+        return self._name
+
+    def nameserver(self) -> str:
+        return self._name
+
+    def edges(self) -> tuple[str, ...]:
+        return tuple(member.name for member in self._store.state.edges())
+
+    def group(self, name: str) -> tuple[str, ...]:
+        self._store.state.find_group(name)
+        return tuple(member.name for member in self._store.state.members_of(name))
+
+    def find(self, name: str) -> str:
+        return self._store.state.find_member(name).name
+
+
+class KnownEdges:
+    """What the nameserver knows of a peer that is to be asked."""
+
+    def __init__(self, store: FederationStore, contacts: ContactBook) -> None:
+        self._store = store
+        self._contacts = contacts
+
+    def member_named(self, name: str) -> Member:
+        return self._store.state.find_member(name)
+
+    def mode(self, uuid: PeerId) -> str:
+        report = self._store.reports.latest(uuid)
+        if report is not None:
+            return report.actual.mode
+        member = self._store.state.member(uuid)
+        if member is None:
+            raise UnknownName(f"no peer with id {uuid}")
+        return member.mode
+
+    def last_seen(self, uuid: PeerId) -> float | None:
+        seen = self._contacts.last_seen(uuid)
+        if seen is not None:
+            return seen
+        report = self._store.reports.latest(uuid)
+        return report.time if report is not None else None
+
+    def next_poll_at(self, uuid: PeerId) -> float | None:
+        return self._contacts.next_poll_at(uuid)
+
+
+class Publishing:
+    """What the repository tells of releases that were pushed to it."""
+
+    def __init__(self, store: FederationStore, layout: ImageLayout, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._layout = layout
+        self._clock = clock
+
+    def on_release(self, signed: SignedDocument, manifest: bytes, member: Member) -> None:
+        """Register a release once its signature and every file hold. Raises the refusal's class."""
+        state = self._store.state
+        reach("publish.stored")
+        record = verify_record(signed, state.root, development_key=member.key)
+        if record.development:
+            self._layout.verified(signed, root=state.root, development_key=member.key)
+            return
+        self._layout.verified(signed, root=state.root)
+        events = commands.publish_release(state, signed)
+        self._store.append(events, caller=member.name, now=self._clock())
+        reach("publish.durable")
+        log.info("published", extra={"release": record.label, "by": member.name})
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The list of peers that ``peers()`` shows."""
+
+    store: FederationStore
+
+    def names(self) -> list[str]:
+        return [member.name for member in self.store.state.members()]
