@@ -85,7 +85,8 @@ class Actual(Struct, frozen=True, kw_only=True):
     """An edge as it is. A value: every change makes a new one, and no mapping in it is ever written to.
 
     ``restoring``: what was loaded when the edge stopped and is not in memory again. ``installed``: releases whose
-    files are all on disk, record digest → label. ``fetched``: those that the edge itself brought here.
+    files are all on disk, record digest → label. ``fetched``: those that the edge itself brought here, noted before it
+    begins to, so that a kill in between leaves nothing that nobody prunes.
     """
 
     runtime: str

@@ -137,7 +137,9 @@ def answered(desired: DesiredState, actual: Actual, now: float) -> Actual:
     for run in restoring.values():
         if run.label in actual.errors:
             errors[run.label] = actual.errors[run.label]
-    return replace(actual, goals=goals, errors=errors, restoring=restoring)
+    coming = {goal.record for goal in goals.values() if isinstance(goal, Run)} - actual.installed.keys()
+    fetched = frozenset(record for record in actual.fetched if record in actual.installed) | coming
+    return replace(actual, goals=goals, errors=errors, restoring=restoring, fetched=fetched)
 
 
 def requested(

@@ -390,6 +390,16 @@ class TestKeeping:
         actual = edge(installed={digest("own@1"): "own@1"})
         assert dispensable(None, actual) == frozenset()
 
+    def test_a_fetch_that_was_never_recorded_is_still_the_edges_to_remove(self) -> None:
+        killed = answered(wanting("m@1"), edge(), NOW).saved()
+        again = restored(killed, installed={digest("m@1"): "m@1"}, runtime=RUNTIME, root_version=1)
+        assert dispensable(wanting(), answered(wanting(), again, NOW)) == {digest("m@1")}
+
+    def test_a_fetch_that_came_to_nothing_is_forgotten(self) -> None:
+        actual = answered(wanting("m@1"), edge(), NOW)
+        assert actual.fetched == {digest("m@1")}
+        assert answered(wanting(), actual, NOW).fetched == frozenset()
+
     def test_all_that_is_under_way_is_needed(self) -> None:
         actual = edge(
             goals={"a": Run("a", "1", digest("a"), "group"), "b": Stop("b", "group")},
