@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -133,12 +134,12 @@ class Federation:
     @asynccontextmanager
     async def serve(self, routes: Iterable[web.RouteDef]) -> AsyncIterator[str]:
         """``host:port`` of a server with the nameserver's certificate."""
-        transports: set[asyncio.Transport] = set()
+        opened: dict[asyncio.Transport, socket.socket] = {}
 
         @web.middleware
         async def seen(request: web.Request, handler: Handler) -> web.StreamResponse:
             if request.transport is not None:
-                transports.add(request.transport)  # type: ignore[arg-type]
+                opened[request.transport] = request.transport.get_extra_info("socket")  # type: ignore[index]
             return await handler(request)
 
         application = web.Application(middlewares=[seen])
@@ -148,22 +149,27 @@ class Federation:
         try:
             identity = self.nameserver.identity
             context = server_context(identity.certificate, identity.key, identity.ca)
-            site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
-            await site.start()
-            host, port = runner.addresses[0][:2]
+            assert runner.server is not None
+            server = await asyncio.get_running_loop().create_server(
+                runner.server, "127.0.0.1", 0, ssl=context, ssl_shutdown_timeout=0.1
+            )
+            host, port = server.sockets[0].getsockname()[:2]
             yield f"{host}:{port}"
+            server.close()
         finally:
-            await _hang_up(runner, transports)
+            await _hang_up(runner, opened)
             await runner.cleanup()
 
 
-async def _hang_up(runner: web.AppRunner, transports: set[asyncio.Transport]) -> None:
+async def _hang_up(runner: web.AppRunner, opened: dict[asyncio.Transport, socket.socket]) -> None:
     """End every connection at once: one that waits for the other side's goodbye outlives the test's loop."""
     assert runner.server is not None
-    transports |= {other.transport for other in runner.server.connections if other.transport is not None}
+    for connection in runner.server.connections:
+        if connection.transport is not None:
+            opened.setdefault(connection.transport, connection.transport.get_extra_info("socket"))  # type: ignore[arg-type]
     async with asyncio.timeout(5):
-        while any(transport.get_extra_info("socket").fileno() != -1 for transport in transports):
-            for transport in transports:
+        while any(raw.fileno() != -1 for raw in opened.values()):
+            for transport in opened:
                 transport.abort()
             await asyncio.sleep(0)
 
