@@ -29,9 +29,6 @@ from peers.fetching import (
 from query.errors import Problem, UnknownName, WorldProblem
 from tests.repository.site import Federation, packed, registry, root_record, write_model
 
-# The federation client passes an argument to aiohttp's connector that aiohttp has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:The ssl_shutdown_timeout parameter:DeprecationWarning")
-
 QUICK = FetchLimits(answer_s=0.5, idle_s=0.3, grace_s=1.0, bytes_per_s_min=1024 * 1024)
 CODE = "create function double(Real x) -> Real as 2 * x;\n" + "// filler\n" * 20_000
 CODE_DIGEST = digest_of(CODE.encode())

@@ -33,9 +33,6 @@ from tests.repository.site import (
     write_model,
 )
 
-# The federation client passes an argument to aiohttp's connector that aiohttp has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:The ssl_shutdown_timeout parameter:DeprecationWarning")
-
 ABSENT = digest_of(b"absent")
 LIMITS = RegistryLimits(
     uploads_max=3, uploads_per_member_max=2, upload_bytes_max=1000, upload_life_s=60.0, idle_s=0.3, request_s=0.6

@@ -37,9 +37,6 @@ from tests.repository.site import (
     write_model,
 )
 
-# The federation client passes an argument to aiohttp's connector that aiohttp has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:The ssl_shutdown_timeout parameter:DeprecationWarning")
-
 
 class Failed(Problem):
     code = "test_vectors_failed_in_a_twin"
