@@ -10,7 +10,7 @@ by ``MODELS_PER_EDGE_MAX`` names and the constants here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -229,18 +229,6 @@ def report_of(
         alarms=actual.alarms,
         properties=dict(properties),
     )
-
-
-def state_record(state: ActualState) -> dict[str, Any]:
-    """The record that ``edge:actual_state`` shows, of these three keys."""
-    return {
-        "models:loaded": [entry.label for entry in state.loaded],
-        "last_load_errors": [
-            {"model": error.model, "error": error.error, "message": error.message, "since": error.since}
-            for error in state.errors
-        ],
-        "edge_mode": state.mode,
-    }
 
 
 def report_digest(report: ActualState) -> Digest:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from federation.actual import state_record
 from federation.names import shown
+from federation.reports import moment, state_record
 from peers.agent import Agent
 from query.declarations import Call, Effect, Example, Role, function
 from query.errors import WrongHome
@@ -36,10 +36,10 @@ class OwnEdgeFunctions:
         problem = contact.problem
         return {
             "state": contact.state,
-            "since": contact.since,
+            "since": moment(contact.since),
             "error": problem.code if problem else None,
             "message": problem.message if problem else None,
-            "next_poll_at": contact.next_poll_at,
+            "next_poll_at": moment(contact.next_poll_at),
             "generation": agent.desired.generation if agent.desired else None,
         }
 

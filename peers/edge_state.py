@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -20,7 +21,7 @@ from federation.verification import Cursor, cursor_of
 from peers.edge_store import EdgeStore
 from query.errors import Problem
 
-CLOCK_OFFSET_KEPT_S = 2.0  # a smaller change is not worth a write
+CLOCK_OFFSET_KEPT_S: Final = 2.0  # a smaller change is not worth a write
 
 log = logging.getLogger("peerage.agent")
 
@@ -102,7 +103,8 @@ class EdgeState:
 
     def keep_clock(self, offset_s: float) -> None:
         """Remember what the nameserver told about the time, when it told something new."""
-        if abs(offset_s - self._clock_offset_s) <= CLOCK_OFFSET_KEPT_S:
+        known = self._clock_offset_s
+        if known is not None and abs(offset_s - known) <= CLOCK_OFFSET_KEPT_S:
             return
         try:
             self._store.keep_clock_offset(offset_s)

@@ -66,12 +66,12 @@ class StateInUse(PeerProblem):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the file holds at opening."""
+    """What the file holds at opening. ``clock_offset_s`` is None until a nameserver has told the time."""
 
     desired: DesiredState | None
     cursor: Cursor | None
     saved: Saved
-    clock_offset_s: float
+    clock_offset_s: float | None
 
 
 class EdgeStore:
@@ -120,7 +120,7 @@ class EdgeStore:
                 desired=decode(decode(row[0], SignedDocument).payload, DesiredState) if row else None,
                 cursor=Cursor(row[1], row[2], row[3], Digest(row[4])) if row else None,
                 saved=msgspec.json.decode(saved[0], type=Saved) if saved else Saved(),
-                clock_offset_s=float(offset[0]) if offset else 0.0,
+                clock_offset_s=float(offset[0]) if offset else None,
             )
         except (msgspec.MsgspecError, ValueError) as error:
             raise self._damaged(error) from error

@@ -55,7 +55,7 @@ SAVED = Saved(
 
 def test_a_new_store_knows_nothing(tmp_path: Path) -> None:
     stored = EdgeStore.open(tmp_path / "state.db").read()
-    assert (stored.desired, stored.cursor, stored.saved, stored.clock_offset_s) == (None, None, Saved(), 0.0)
+    assert (stored.desired, stored.cursor, stored.saved, stored.clock_offset_s) == (None, None, Saved(), None)
 
 
 def test_state_and_cursor_come_back_together(tmp_path: Path) -> None:

@@ -30,7 +30,6 @@ from federation.actual import (
     removed,
     report_digest,
     report_of,
-    state_record,
 )
 from federation.documents import DesiredModel, DesiredState, LoadedEntry, LoadError
 from federation.names import Digest, PeerId
@@ -357,15 +356,6 @@ class TestReporting:
     def test_the_time_of_a_report_is_not_part_of_its_digest(self) -> None:
         report = report_of(wanting(), running("m@1"), edge=EDGE, mode="ONLINE", properties={})
         assert report_digest(report) == report_digest(replace(report, reported=5))
-
-    def test_the_record_has_three_keys(self) -> None:
-        actual = replace(running("m@1"), errors={"n@1": LoadError("n@1", "disk_full", "no room", 7)})
-        report = report_of(wanting(), actual, edge=EDGE, mode="ONLINE", properties={})
-        assert state_record(report) == {
-            "models:loaded": ["m@1"],
-            "last_load_errors": [{"model": "n@1", "error": "disk_full", "message": "no room", "since": 7}],
-            "edge_mode": "ONLINE",
-        }
 
     def test_alarms_are_bounded_and_end_with_a_newer_state(self) -> None:
         actual = edge()
