@@ -11,16 +11,19 @@ from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 from federation.certificate_reading import check_issued
-from federation.envelopes import seal
 from federation.keys import read_key
 from federation.layout import ImageLayout
 from peers.catalogues import PeerCatalogue
-from peers.edge_parts import HomeTrust, home_context
-from peers.edge_peer import trusted_root
-from peers.elsewhere import Identity, Upward
-from peers.federation_client import FederationClient
+from peers.edge_parts import HomeTrust, trusted_root
 from peers.homes import Home
-from peers.local_parts import OwnStatements, PeerSelf, local_functions, opened_engine
+from peers.local_parts import (
+    OwnStatements,
+    PeerSelf,
+    local_functions,
+    opened_client,
+    opened_engine,
+    statements_of,
+)
 from peers.memory import PlainMemory
 from peers.requests import Origin, StatementRequest, encode_request
 from peers.running import RunningQueries
@@ -72,39 +75,14 @@ async def open_client(home: Home, settings: ClientSettings) -> ClientPeer:
     check_issued(home.text(home.identity_crt), home.text(home.ca_crt))
     stack = AsyncExitStack()
     key = read_key(home.identity_key)
-    client = FederationClient(
-        (settings.nameserver,) if settings.nameserver else membership.addresses,
-        home_context(home),
-        clock=time.time,
-        clock_offset_s=membership.clock_offset_s,
-    )
+    client = opened_client(home, settings.nameserver, clock=time.time)
     stack.push_async_callback(client.close)
     trust = HomeTrust(home, trusted_root(home))
     engine = opened_engine(settings)
     stack.callback(engine.close)
     running = RunningQueries()
     catalogue = PeerCatalogue()
-    statements = Statements(
-        name=membership.name,
-        is_nameserver=False,
-        catalogue=catalogue,
-        elsewhere=Upward(
-            identity=Identity(
-                membership.name,
-                lambda body, *, lifetime_s: seal(
-                    body,
-                    key=key,
-                    federation=membership.federation,
-                    caller=membership.uuid,
-                    now=client.federation_time(),
-                    lifetime_s=lifetime_s,
-                ),
-            ),
-            client=client,
-        ),
-        running=running,
-        federation_time=client.federation_time,
-    )
+    statements = statements_of(membership, key=key, client=client, catalogue=catalogue, running=running)
     catalogue.compose(
         *local_functions(
             PeerSelf(home, membership, settings),
@@ -117,7 +95,6 @@ async def open_client(home: Home, settings: ClientSettings) -> ClientPeer:
             client=client,
             agent=None,
             where=lambda: client.addresses[0] if client.addresses else "",
-            catalogue=catalogue,
         )
     )
     catalogue.follow(engine)

@@ -19,7 +19,7 @@ import msgspec
 
 from engine.engine import Engine, Verdict
 from federation.certificate_reading import read_pem
-from federation.documents import ReleaseRecord, RootRecord, SignedDocument
+from federation.documents import ReleaseRecord, RootRecord, SignedDocument, decode
 from federation.errors import WrongKey
 from federation.layout import ImageLayout
 from federation.names import Digest
@@ -28,7 +28,7 @@ from federation.verification import VerifiedRelease
 from peers.edge_actions import ReleaseMissing, StoredRelease
 from peers.federation_client import FederationClient
 from peers.fetching import fetch
-from peers.homes import Home, write_whole
+from peers.homes import BadHome, Home, write_whole
 from query.errors import UnknownName
 
 RENEW_AFTER: Final = 2 / 3  # of a certificate's life
@@ -178,3 +178,14 @@ def free_bytes(path: Path) -> Callable[[], int]:
         return known[1]
 
     return free
+
+
+def trusted_root(home: Home) -> RootRecord:
+    """The newest root record of a home; the chain was verified before each was written."""
+    roots = home.roots()
+    if not roots:
+        raise BadHome(f"{home.roots_json} holds no root record: expected at least one", hint="join again in a new home")
+    try:
+        return decode(roots[-1].payload, RootRecord)
+    except msgspec.MsgspecError as error:
+        raise BadHome(f"{home.roots_json} is damaged: {error}") from error

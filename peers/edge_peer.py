@@ -14,16 +14,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
-import msgspec
-
 from federation.bundles import ADDRESSES_MAX
 from federation.certificate_reading import check_issued
-from federation.documents import Mode, RootRecord, decode
-from federation.envelopes import seal
+from federation.documents import Mode
 from federation.keys import read_key
 from federation.layout import ImageLayout
-from peers.agent import Agent
-from peers.agent import Identity as AgentIdentity
+from peers.agent import Agent, Identity
 from peers.application_listener import ApplicationListener
 from peers.backoff import Backoff
 from peers.carried import CarriedStatements
@@ -36,18 +32,24 @@ from peers.edge_parts import (
     HomeTrust,
     LayoutReleases,
     free_bytes,
-    home_context,
+    trusted_root,
 )
 from peers.edge_store import EdgeStore
-from peers.elsewhere import Identity, Upward
-from peers.faces import application_face
+from peers.faces import application_face, cancelled
 from peers.federation_client import FederationClient
 from peers.homes import BadHome, Home, Membership, RunRecord
-from peers.local_parts import OwnStatements, PeerSelf, built_in_properties, local_functions, opened_engine
+from peers.local_parts import (
+    OwnStatements,
+    PeerSelf,
+    built_in_properties,
+    local_functions,
+    opened_client,
+    opened_engine,
+    statements_of,
+)
 from peers.memory import AgentMemory
 from peers.running import RunningQueries
 from peers.settings import EdgeSettings
-from peers.statements import Statements
 from peers.uplink_client import UplinkClient
 from query.declarations import Caller, Role
 
@@ -84,117 +86,25 @@ async def run_edge(
                 home.remove_run()
 
 
-def trusted_root(home: Home) -> RootRecord:
-    """The newest root record of a home; the chain was verified before each was written."""
-    roots = home.roots()
-    if not roots:
-        raise BadHome(f"{home.roots_json} holds no root record: expected at least one", hint="join again in a new home")
-    try:
-        return decode(roots[-1].payload, RootRecord)
-    except msgspec.MsgspecError as error:
-        raise BadHome(f"{home.roots_json} is damaged: {error}") from error
-
-
 @asynccontextmanager
 async def _edge(
     home: Home, settings: EdgeSettings, membership: Membership, *, clock: Callable[[], float]
 ) -> AsyncIterator[RunRecord]:
     async with AsyncExitStack() as stack:
-        key = read_key(home.identity_key)
-        client = FederationClient(
-            (settings.nameserver,) if settings.nameserver else membership.addresses,
-            home_context(home),
-            clock=clock,
-            clock_offset_s=membership.clock_offset_s,
-        )
+        client = opened_client(home, settings.nameserver, clock=clock)
         stack.push_async_callback(client.close)
-        store = EdgeStore.open(home.state_db)
-        stack.callback(store.close)
-        trust = HomeTrust(home, trusted_root(home))
-        layout = ImageLayout(home.releases)
-        engine = opened_engine(settings)
-        stack.callback(engine.close)
-        running = RunningQueries()
-        catalogue = PeerCatalogue()
-        draw = random.Random().random  # noqa: S311 — jitter, not a secret
-        upward = Upward(
-            identity=Identity(
-                membership.name,
-                lambda body, *, lifetime_s: seal(
-                    body,
-                    key=key,
-                    federation=membership.federation,
-                    caller=membership.uuid,
-                    now=client.federation_time(),
-                    lifetime_s=lifetime_s,
-                ),
-            ),
-            client=client,
-        )
-        statements = Statements(
-            name=membership.name,
-            is_nameserver=False,
-            catalogue=catalogue,
-            elsewhere=upward,
-            running=running,
-            federation_time=client.federation_time,
-        )
-        modes = _Modes()
-        agent = Agent(
-            AgentIdentity(membership.federation, membership.uuid, membership.name),
-            store=store,
-            nameserver=client,
-            trust=trust,
-            releases=LayoutReleases(layout, client),
-            engine=EngineMemory(engine),
-            clock=FederationClock(client),
-            random=draw,
-            certificate=HomeCertificate(home, client, key=key.public),
-            mode_changed=modes.change,
-            properties=built_in_properties(),
-            free_bytes=free_bytes(home.path),
-            development_key=key.public if settings.accept_development else None,
-        )
-        catalogue.compose(
-            *local_functions(
-                PeerSelf(home, membership, settings),
-                engine=engine,
-                memory=AgentMemory(agent, engine),
-                layout=layout,
-                root=lambda: trust.root,
-                asking=OwnStatements(statements),
-                running=running,
-                client=client,
-                agent=agent,
-                where=lambda: client.addresses[0] if client.addresses else "",
-                catalogue=catalogue,
-            )
-        )
-        catalogue.follow(engine)
-        await agent.restore()
-        application = ApplicationListener(
-            statements=statements,
-            caller=Caller(membership.name, Role.ADMIN, membership.uuid),
-            health=lambda: _health(membership, agent),
-        )
-        unix, near = await stack.enter_async_context(application_face(application, home, settings))
-        carried = CarriedStatements(
-            name=membership.name,
-            federation=membership.federation,
-            root=lambda: trust.root,
-            statements=statements,
-            federation_time=client.federation_time,
-        )
-        backoff = Backoff(draw, base_s=UPLINK_BACKOFF_BASE_S, cap_s=UPLINK_BACKOFF_CAP_S)
-        uplink = UplinkClient(client, carried, on_nudge=agent.nudge, pause=lambda _: backoff.failed())
+        parts = _Parts(home, settings, membership, client)
+        stack.callback(parts.close)
+        await parts.agent.restore()
+        unix, near = await stack.enter_async_context(application_face(parts.application(), home, settings))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         background = [
-            tasks.create_task(agent.run()),
-            tasks.create_task(modes.hold_uplink(uplink)),
-            tasks.create_task(_keep_discovering(client, membership, settings, agent)),
+            tasks.create_task(parts.agent.run()),
+            tasks.create_task(parts.modes.hold_uplink(parts.uplink())),
+            tasks.create_task(_keep_discovering(client, membership, settings, parts.agent)),
         ]
-        stack.push_async_callback(_cancelled, background)
-        log.info("edge_ready", extra={"edge": membership.name, "mode": agent.mode})
+        stack.push_async_callback(cancelled, background)
+        log.info("edge_ready", extra={"edge": membership.name, "mode": parts.agent.mode})
         yield RunRecord(
             pid=os.getpid(),
             kind="edge",
@@ -204,6 +114,83 @@ async def _edge(
             federation=None,
             started=clock(),
         )
+
+
+class _Parts:
+    """What an edge is made of, put together but not yet running."""
+
+    def __init__(self, home: Home, settings: EdgeSettings, membership: Membership, client: FederationClient) -> None:
+        key = read_key(home.identity_key)
+        self._membership = membership
+        self._client = client
+        self._store = EdgeStore.open(home.state_db)
+        self._trust = HomeTrust(home, trusted_root(home))
+        self._engine = opened_engine(settings)
+        self._draw = random.Random().random  # noqa: S311 — jitter, not a secret
+        self.modes = _Modes()
+        layout = ImageLayout(home.releases)
+        running = RunningQueries()
+        catalogue = PeerCatalogue()
+        self._statements = statements_of(membership, key=key, client=client, catalogue=catalogue, running=running)
+        self.agent = Agent(
+            Identity(membership.federation, membership.uuid, membership.name),
+            store=self._store,
+            nameserver=client,
+            trust=self._trust,
+            releases=LayoutReleases(layout, client),
+            engine=EngineMemory(self._engine),
+            clock=FederationClock(client),
+            random=self._draw,
+            certificate=HomeCertificate(home, client, key=key.public),
+            mode_changed=self.modes.change,
+            properties=built_in_properties(),
+            free_bytes=free_bytes(home.path),
+            development_key=key.public if settings.accept_development else None,
+        )
+        catalogue.compose(
+            *local_functions(
+                PeerSelf(home, membership, settings),
+                engine=self._engine,
+                memory=AgentMemory(self.agent, self._engine),
+                layout=layout,
+                root=lambda: self._trust.root,
+                asking=OwnStatements(self._statements),
+                running=running,
+                client=client,
+                agent=self.agent,
+                where=lambda: client.addresses[0] if client.addresses else "",
+            )
+        )
+        catalogue.follow(self._engine)
+
+    def close(self) -> None:
+        self._engine.close()
+        self._store.close()
+
+    def application(self) -> ApplicationListener:
+        membership = self._membership
+        return ApplicationListener(
+            statements=self._statements,
+            caller=Caller(membership.name, Role.ADMIN, membership.uuid),
+            health=lambda: _health(membership, self.agent),
+        )
+
+    def uplink(self) -> UplinkClient:
+        carried = CarriedStatements(
+            name=self._membership.name,
+            federation=self._membership.federation,
+            root=lambda: self._trust.root,
+            statements=self._statements,
+            federation_time=self._client.federation_time,
+        )
+        backoff = Backoff(self._draw, base_s=UPLINK_BACKOFF_BASE_S, cap_s=UPLINK_BACKOFF_CAP_S)
+
+        def pause(attempt: int) -> float:
+            if attempt == 1:  # the first since an uplink was open
+                backoff.succeeded()
+            return backoff.failed()
+
+        return UplinkClient(self._client, carried, on_nudge=self.agent.nudge, pause=pause)
 
 
 class _Modes:
@@ -226,12 +213,12 @@ class _Modes:
                 if self._mode == "INTERACTIVE" and holding is None:
                     holding = asyncio.create_task(uplink.hold())
                 elif self._mode != "INTERACTIVE" and holding is not None:
-                    await _cancelled([holding])
+                    await cancelled([holding])
                     holding = None
                 await self._changed.wait()
         finally:
             if holding is not None:
-                await _cancelled([holding])
+                await cancelled([holding])
 
 
 async def _keep_discovering(
@@ -266,9 +253,3 @@ def _health(membership: Membership, agent: Agent) -> dict[str, Any]:
         "contact": contact.state,
         "generation": agent.desired.generation if agent.desired else None,
     }
-
-
-async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
@@ -42,6 +44,14 @@ async def application_face(
         yield path, _joined(host, port)
 
 
+@dataclass(frozen=True, slots=True)
+class FederationFace:
+    """The port as bound; ``reload_certificate`` shows the home's certificate as it is now to whoever connects next."""
+
+    port: int
+    reload_certificate: Callable[[], None]
+
+
 @asynccontextmanager
 async def federation_face(
     application: web.Application,
@@ -49,8 +59,8 @@ async def federation_face(
     settings: NameserverSettings,
     *,
     on_refused: Callable[[Exception, str], None],
-) -> AsyncIterator[int]:
-    """Serve the federation face while the block runs: gives the port as bound."""
+) -> AsyncIterator[FederationFace]:
+    """Serve the federation face while the block runs."""
     async with AsyncExitStack() as stack:
         runner = await _runner(stack, application)
         context = server_context(home.identity_crt, home.identity_key, home.ca_crt)
@@ -61,7 +71,7 @@ async def federation_face(
             await site.start()
         except OSError as error:
             raise _taken(error, "federation_port", settings.federation_host, settings.federation_port) from error
-        yield site.port
+        yield FederationFace(site.port, lambda: context.load_cert_chain(home.identity_crt, home.identity_key))
 
 
 async def _runner(stack: AsyncExitStack, application: web.Application) -> web.AppRunner:
@@ -83,3 +93,11 @@ def _taken(error: OSError, setting: str, host: str, port: int) -> Exception:
 
 def _joined(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait until they have ended."""
+    waiting = tuple(tasks)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)

@@ -11,7 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from federation.documents import RootRecord
+from federation.documents import RootRecord, SignedDocument
+from federation.envelopes import ENVELOPE_LIFETIME_S_MAX, seal
 from federation.keys import PrivateKey, read_key
 from federation.layout import ImageLayout
 from federation.layout_index import InstalledRelease
@@ -20,6 +21,8 @@ from peers.agent import Agent
 from peers.catalogues import PeerCatalogue
 from peers.client import Answer
 from peers.edge_functions import OwnEdgeFunctions
+from peers.edge_parts import home_context
+from peers.elsewhere import Identity, Upward
 from peers.federation_client import FederationClient
 from peers.homes import Home, Membership
 from peers.memory import AgentMemory, PlainMemory
@@ -167,11 +170,9 @@ def local_functions(
     client: FederationClient | None,
     agent: Agent | None,
     where: Callable[[], str],
-    catalogue: PeerCatalogue,
 ) -> tuple[object, ...]:
     """The functions at home everywhere. ``client`` is None on the nameserver, ``agent`` on all but an edge."""
     from engine.functions import ModelFunctions
-    from query.functions import language_functions
 
     home = me.home
     releases = ReleaseFunctions(
@@ -203,7 +204,6 @@ def local_functions(
         ModelFunctions(
             engine, models_path=me.models, open_folder=releases.open_folder, find_release=releases.find_release
         ),
-        *language_functions(catalogue),
     )
 
 
@@ -214,3 +214,44 @@ def _publisher_key(home: Home) -> PrivateKey:
             hint="register with --publisher, join in a new home, and have the key endorsed: peerage keys endorse NAME",
         )
     return read_key(home.publisher_key)
+
+
+def opened_client(home: Home, nameserver: str | None, *, clock: Callable[[], float]) -> FederationClient:
+    """The client of a home that joined; dials nothing before it is asked something."""
+    membership = home.membership()
+    return FederationClient(
+        (nameserver,) if nameserver else membership.addresses,
+        home_context(home),
+        clock=clock,
+        clock_offset_s=membership.clock_offset_s,
+    )
+
+
+def statements_of(
+    membership: Membership,
+    *,
+    key: PrivateKey,
+    client: FederationClient,
+    catalogue: PeerCatalogue,
+    running: RunningQueries,
+) -> Statements:
+    """The statements of a peer that is not the nameserver: what goes elsewhere is signed with this home's identity."""
+
+    def sealed(body: bytes, *, lifetime_s: float) -> SignedDocument:
+        return seal(
+            body,
+            key=key,
+            federation=membership.federation,
+            caller=membership.uuid,
+            now=client.federation_time(),
+            lifetime_s=min(lifetime_s, ENVELOPE_LIFETIME_S_MAX),
+        )
+
+    return Statements(
+        name=membership.name,
+        is_nameserver=False,
+        catalogue=catalogue,
+        elsewhere=Upward(identity=Identity(membership.name, sealed), client=client),
+        running=running,
+        federation_time=client.federation_time,
+    )

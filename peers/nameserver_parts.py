@@ -5,13 +5,14 @@ Each is an adapter to one port of the listeners, the language or the repository;
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from federation import commands
 from federation.documents import SignedDocument
-from federation.events import Change, Event
+from federation.events import Change, Event, Removed
 from federation.keys import read_key
 from federation.layout import ImageLayout
 from federation.members import Member
@@ -21,6 +22,7 @@ from federation.verification import verify_record
 from peers.failpoints import reach
 from peers.homes import Home
 from peers.presence import ContactBook
+from peers.uplinks import Uplinks
 from query.errors import UnknownName
 
 log = logging.getLogger("peerage.nameserver")
@@ -34,13 +36,6 @@ class NameserverStore(FederationStore):
         changes = super().append(events, caller=caller, now=now)
         reach("change.durable")
         return changes
-
-
-@dataclass(slots=True)
-class Counters:
-    """What is counted and shown in ``/v1/health``."""
-
-    tls_refused: int = 0
 
 
 class Authority:
@@ -157,3 +152,32 @@ class Members:
 
     def names(self) -> list[str]:
         return [member.name for member in self.store.state.members()]
+
+
+class ChangeFollower:
+    """After each change: nudge the edges it touches, drop those that were removed."""
+
+    def __init__(self, store: FederationStore, uplinks: Uplinks, contacts: ContactBook) -> None:
+        self._store = store
+        self._uplinks = uplinks
+        self._contacts = contacts
+        self._dropping: set[asyncio.Task[None]] = set()
+
+    def __call__(self, changes: tuple[Change, ...]) -> None:
+        first = changes[0].seq
+        state = self._store.state
+        for uuid in self._uplinks.all_connected():
+            if state.entry(uuid) is not None and state.generation(uuid) >= first:
+                self._uplinks.nudge(uuid)
+        for change in changes:
+            match change.event:
+                case Removed(uuid=uuid):
+                    self._contacts.forget(uuid)
+                    self._drop(uuid)
+                case _:
+                    pass
+
+    def _drop(self, uuid: PeerId) -> None:
+        task = asyncio.get_running_loop().create_task(self._uplinks.drop(uuid))
+        self._dropping.add(task)
+        task.add_done_callback(self._dropping.discard)

@@ -14,28 +14,25 @@ import random
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Final
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Final
 
 from federation import bundles, commands
 from federation.documents import Bundle, SignedDocument
 from federation.envelopes import credential
-from federation.events import Change, Removed
 from federation.functions import nameserver_functions
-from federation.keys import PrivateKey, read_key
+from federation.keys import read_key
 from federation.layout import ImageLayout
 from federation.members import Member
-from federation.names import PeerId
 from federation.polling import Director
 from federation.roots import pin_of
-from federation.store import FederationStore
 from federation.tls import reason_of
 from peers import founding
 from peers.application_listener import ApplicationListener
 from peers.catalogues import PeerCatalogue
 from peers.discovery import announced
 from peers.elsewhere import FanOut
-from peers.faces import application_face, federation_face
+from peers.faces import FederationFace, application_face, cancelled, federation_face
 from peers.federation_listener import FederationListener
 from peers.homes import Home, Membership, RunRecord
 from peers.key_functions import KeyFunctions
@@ -43,7 +40,7 @@ from peers.local_parts import OwnStatements, PeerSelf, local_functions, opened_e
 from peers.memory import PlainMemory
 from peers.nameserver_parts import (
     Authority,
-    Counters,
+    ChangeFollower,
     KnownEdges,
     Members,
     NameserverStore,
@@ -92,213 +89,195 @@ async def _nameserver(
 ) -> AsyncIterator[RunRecord]:
     membership = foundation.membership
     async with AsyncExitStack() as stack:
-        store = NameserverStore.open(home.state_db)
-        stack.callback(store.close)
-        if store.restored:
-            events = commands.start_epoch(
-                store.state, now=clock(), draw=random.SystemRandom().random(), beyond=store.newest_epoch
-            )
-            store.append(events, caller=membership.name, now=clock())
-            log.warning("store_restored", extra={"epoch": store.state.epoch})
-        director_key = read_key(home.director_key)
-        director = Director(director_key, store)
-        uplinks = Uplinks()
-        contacts = ContactBook(uplinks)
-        counters = Counters()
-        layout = ImageLayout(home.releases)
-        engine = opened_engine(settings)
-        stack.callback(engine.close)
-        running = RunningQueries()
-        where = _Where()
-        catalogue = PeerCatalogue()
-        directory = StateDirectory(store, membership.name)
-        fan_out = FanOut(
-            name=membership.name,
-            directory=directory,
-            edges=KnownEdges(store, contacts),
-            uplinks=uplinks,
-            vouch=lambda uuid: _vouch(store, uuid, director_key, clock()),
-            clock=clock,
+        parts = _Parts(home, settings, membership, clock)
+        stack.callback(parts.close)
+        face = await stack.enter_async_context(
+            federation_face(parts.listener().application(), home, settings, on_refused=parts.refused)
         )
-        statements = Statements(
-            name=membership.name,
-            is_nameserver=True,
-            catalogue=catalogue,
-            elsewhere=fan_out,
-            running=running,
-            federation_time=clock,
-            directory=directory,
-        )
-        asking = OwnStatements(statements)
-        catalogue.compose(
-            *nameserver_functions(
-                store, director, contacts, make_bundle=lambda member, token: _bundle(home, store, where, member, token)
-            ),
-            RosterFunctions(Members(store)),
-            KeyFunctions(store),
-            *local_functions(
-                PeerSelf(home, membership, settings),
-                engine=engine,
-                memory=PlainMemory(engine),
-                layout=layout,
-                root=lambda: store.state.root,
-                asking=asking,
-                running=running,
-                client=None,
-                agent=None,
-                where=lambda: where.told[0] if where.told else "",
-                catalogue=catalogue,
-            ),
-        )
-        catalogue.follow(engine)
-        listener = FederationListener(
-            store=store,
-            director=director,
-            issuer=Authority(home, membership.federation),
-            uplinks=uplinks,
-            contacts=contacts,
-            statements=statements,
-            addresses=lambda: where.told,
-            clock=clock,
-        )
-        publishing = Publishing(store, layout, clock)
-        listener.add_routes(registry_routes(layout, member_of=listener.member, on_release=publishing.on_release))
-
-        def refused(error: Exception, address: str) -> None:
-            counters.tls_refused += 1
-            log.warning("tls_refused", extra={"address": address, "reason": reason_of(error)})
-
-        port = await stack.enter_async_context(
-            federation_face(listener.application(), home, settings, on_refused=refused)
-        )
-        where.told = dial_addresses(settings, port=port, host_name=socket.gethostname())
-        _tell_homes(home, foundation, where.told)
-        application = ApplicationListener(
-            statements=statements,
-            caller=Caller(membership.name, Role.ADMIN, membership.uuid),
-            health=lambda: _health(membership, store, uplinks, counters),
-        )
-        unix, near = await stack.enter_async_context(application_face(application, home, settings))
+        parts.addresses = dial_addresses(settings, port=face.port, host_name=socket.gethostname())
+        for told in (home, foundation.admin_home):
+            founding.put_addresses(told, membership.federation, parts.addresses)
+        unix, near = await stack.enter_async_context(application_face(parts.application(), home, settings))
         if settings.zeroconf:
-            await stack.enter_async_context(
-                announced(
-                    federation=membership.federation,
-                    name=membership.name,
-                    uuid=membership.uuid,
-                    port=port,
-                    addresses=[address.rpartition(":")[0].strip("[]") for address in where.told],
-                    interface=settings.zeroconf_interface,
-                )
-            )
-        unsubscribe = store.subscribe(_Follower(store, uplinks, contacts))
-        stack.callback(unsubscribe)
+            await stack.enter_async_context(_announced(membership, settings, parts.addresses, face.port))
+        follower = ChangeFollower(parts.store, parts.uplinks, parts.contacts)
+        stack.callback(parts.store.subscribe(follower))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         background = [
-            tasks.create_task(uplinks.pace_nudges()),
-            tasks.create_task(_keep_own_certificate(home, membership, settings, clock)),
+            tasks.create_task(parts.uplinks.pace_nudges()),
+            tasks.create_task(_keep_own_certificate(home, membership, settings, clock, face)),
         ]
-        stack.push_async_callback(_cancelled, background)
-        stack.push_async_callback(uplinks.close)
-        log.info("nameserver_ready", extra={"federation": membership.federation, "port": port})
+        stack.push_async_callback(cancelled, background)
+        stack.push_async_callback(parts.uplinks.close)
+        log.info("nameserver_ready", extra={"federation": membership.federation, "port": face.port})
         yield RunRecord(
             pid=os.getpid(),
             kind="nameserver",
             name=membership.name,
             socket=unix,
             application=near,
-            federation=where.told[0],
+            federation=parts.addresses[0],
             started=clock(),
         )
 
 
-class _Where:
-    """The addresses that peers dial, known once the port is bound."""
+class _Parts:
+    """What a nameserver is made of, put together but not yet listening. ``addresses`` follow from the bound port."""
 
-    told: tuple[str, ...] = ()
-
-
-class _Follower:
-    """After each change: nudge the edges it touches, drop those that were removed or told to be ONLINE."""
-
-    def __init__(self, store: FederationStore, uplinks: Uplinks, contacts: ContactBook) -> None:
-        self._store = store
-        self._uplinks = uplinks
-        self._contacts = contacts
-        self._dropping: set[asyncio.Task[None]] = set()
-
-    def __call__(self, changes: tuple[Change, ...]) -> None:
-        first = changes[0].seq
-        state = self._store.state
-        for uuid in self._uplinks.all_connected():
-            if state.entry(uuid) is not None and state.generation(uuid) >= first:
-                self._uplinks.nudge(uuid)
-        for change in changes:
-            match change.event:
-                case Removed(uuid=uuid):
-                    self._contacts.forget(uuid)
-                    self._drop(uuid)
-                case _:
-                    pass
-
-    def _drop(self, uuid: PeerId) -> None:
-        task = asyncio.get_running_loop().create_task(self._uplinks.drop(uuid))
-        self._dropping.add(task)
-        task.add_done_callback(self._dropping.discard)
-
-
-def _vouch(store: FederationStore, uuid: str, director: PrivateKey, now: float) -> SignedDocument | None:
-    member = store.state.member(uuid)
-    if member is None or member.removed or member.key is None:
-        return None
-    return credential(member, director=director, federation=store.state.federation, now=now)
-
-
-def _bundle(home: Home, store: FederationStore, where: _Where, member: Member, token: str) -> str:
-    assert member.token_expires is not None
-    return bundles.encode(
-        Bundle(
-            federation=store.state.federation,
-            addresses=where.told,
-            ca=home.text(home.ca_crt),
-            root=pin_of(store.state.root_documents[-1]),
-            name=member.name,
-            kind=member.kind,
-            role=member.role,
-            publisher=member.publisher,
-            token=token,
-            expires=int(member.token_expires),
+    def __init__(
+        self, home: Home, settings: NameserverSettings, membership: Membership, clock: Callable[[], float]
+    ) -> None:
+        self._home = home
+        self._membership = membership
+        self._clock = clock
+        self.addresses: tuple[str, ...] = ()
+        self.store = NameserverStore.open(home.state_db)
+        self._begin_epoch()
+        self._director_key = read_key(home.director_key)
+        self._director = Director(self._director_key, self.store)
+        self.uplinks = Uplinks()
+        self.contacts = ContactBook(self.uplinks)
+        self._layout = ImageLayout(home.releases)
+        self._engine = opened_engine(settings)
+        self._tls_refused = 0
+        catalogue = PeerCatalogue()
+        running = RunningQueries()
+        directory = StateDirectory(self.store, membership.name)
+        self._statements = Statements(
+            name=membership.name,
+            is_nameserver=True,
+            catalogue=catalogue,
+            elsewhere=FanOut(
+                name=membership.name,
+                directory=directory,
+                edges=KnownEdges(self.store, self.contacts),
+                uplinks=self.uplinks,
+                vouch=self._vouch,
+                clock=clock,
+            ),
+            running=running,
+            federation_time=clock,
+            directory=directory,
         )
+        catalogue.compose(
+            *nameserver_functions(self.store, self._director, self.contacts, make_bundle=self._bundle),
+            RosterFunctions(Members(self.store)),
+            KeyFunctions(self.store),
+            *local_functions(
+                PeerSelf(home, membership, settings),
+                engine=self._engine,
+                memory=PlainMemory(self._engine),
+                layout=self._layout,
+                root=lambda: self.store.state.root,
+                asking=OwnStatements(self._statements),
+                running=running,
+                client=None,
+                agent=None,
+                where=lambda: self.addresses[0] if self.addresses else "",
+            ),
+        )
+        catalogue.follow(self._engine)
+
+    def close(self) -> None:
+        self._engine.close()
+        self.store.close()
+
+    def listener(self) -> FederationListener:
+        """The federation face, with the repository's routes."""
+        listener = FederationListener(
+            store=self.store,
+            director=self._director,
+            issuer=Authority(self._home, self._membership.federation),
+            uplinks=self.uplinks,
+            contacts=self.contacts,
+            statements=self._statements,
+            addresses=lambda: self.addresses,
+            clock=self._clock,
+        )
+        publishing = Publishing(self.store, self._layout, self._clock)
+        listener.add_routes(registry_routes(self._layout, member_of=listener.member, on_release=publishing.on_release))
+        return listener
+
+    def application(self) -> ApplicationListener:
+        membership = self._membership
+        return ApplicationListener(
+            statements=self._statements,
+            caller=Caller(membership.name, Role.ADMIN, membership.uuid),
+            health=lambda: {
+                "ready": True,
+                "peer": membership.name,
+                "kind": membership.kind,
+                "federation": membership.federation,
+                "edges": self.store.state.edge_count,
+                "uplinks": len(self.uplinks.all_connected()),
+                "tls_refused": self._tls_refused,
+            },
+        )
+
+    def refused(self, error: Exception, address: str) -> None:
+        """Count and log a handshake that ended."""
+        self._tls_refused += 1
+        log.warning("tls_refused", extra={"address": address, "reason": reason_of(error)})
+
+    def _begin_epoch(self) -> None:
+        """A store that is older than what was answered from it begins anew, or edges would refuse it as a replay."""
+        if not self.store.restored:
+            return
+        now = self._clock()
+        draw = random.SystemRandom().random()
+        events = commands.start_epoch(self.store.state, now=now, draw=draw, beyond=self.store.newest_epoch)
+        self.store.append(events, caller=self._membership.name, now=now)
+        log.warning("store_restored", extra={"epoch": self.store.state.epoch})
+
+    def _vouch(self, uuid: str) -> SignedDocument | None:
+        state = self.store.state
+        member = state.member(uuid)
+        if member is None or member.removed or member.key is None:
+            return None
+        return credential(member, director=self._director_key, federation=state.federation, now=self._clock())
+
+    def _bundle(self, member: Member, token: str) -> str:
+        assert member.token_expires is not None
+        state = self.store.state
+        return bundles.encode(
+            Bundle(
+                federation=state.federation,
+                addresses=self.addresses,
+                ca=self._home.text(self._home.ca_crt),
+                root=pin_of(state.root_documents[-1]),
+                name=member.name,
+                kind=member.kind,
+                role=member.role,
+                publisher=member.publisher,
+                token=token,
+                expires=int(member.token_expires),
+            )
+        )
+
+
+def _announced(
+    membership: Membership, settings: NameserverSettings, addresses: tuple[str, ...], port: int
+) -> AbstractAsyncContextManager[None]:
+    return announced(
+        federation=membership.federation,
+        name=membership.name,
+        uuid=membership.uuid,
+        port=port,
+        addresses=[address.rpartition(":")[0].strip("[]") for address in addresses],
+        interface=settings.zeroconf_interface,
     )
 
 
-def _tell_homes(home: Home, foundation: founding.Foundation, addresses: tuple[str, ...]) -> None:
-    for told in (home, foundation.admin_home):
-        founding.put_addresses(told, foundation.membership.federation, addresses)
-
-
-def _health(membership: Membership, store: FederationStore, uplinks: Uplinks, counters: Counters) -> dict[str, Any]:
-    return {
-        "ready": True,
-        "peer": membership.name,
-        "kind": membership.kind,
-        "federation": membership.federation,
-        "edges": store.state.edge_count,
-        "uplinks": len(uplinks.all_connected()),
-        "tls_refused": counters.tls_refused,
-    }
-
-
 async def _keep_own_certificate(
-    home: Home, membership: Membership, settings: NameserverSettings, clock: Callable[[], float]
+    home: Home,
+    membership: Membership,
+    settings: NameserverSettings,
+    clock: Callable[[], float],
+    face: FederationFace,
 ) -> None:
-    """Make the nameserver's own certificate anew each day, for connections of the next start; runs until cancelled."""
+    """Make the nameserver's own certificate anew each day and show it from then on; runs until cancelled."""
     while True:
         await asyncio.sleep(OWN_CERTIFICATE_S)
         names = dial_names(settings, host_name=socket.gethostname())
         founding.issue_own_certificate(home, membership, names=names, now=clock())
-
-
-async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        face.reload_certificate()
