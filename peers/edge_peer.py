@@ -124,6 +124,9 @@ class _Parts:
         self._membership = membership
         self._client = client
         self._store = EdgeStore.open(home.state_db)
+        known_offset_s = self._store.read().clock_offset_s
+        if known_offset_s is not None:
+            client.clock_offset_s = known_offset_s
         self._trust = HomeTrust(home, trusted_root(home))
         self._engine = opened_engine(settings)
         self._draw = random.Random().random  # noqa: S311 — jitter, not a secret

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import io
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -243,7 +244,7 @@ class FederationClient:
                 response = await self._connected().request(
                     method,
                     f"https://{address}{path}",
-                    data=body,
+                    data=io.BytesIO(body) if body is not None else None,
                     headers=headers,
                     server_hostname=SERVER_HOSTNAME,
                     allow_redirects=False,

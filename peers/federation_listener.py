@@ -278,4 +278,4 @@ class FederationListener:
 
 def caller_of(member: Member) -> Caller:
     """The caller that a member is on the nameserver, and wherever the director vouches for it."""
-    return Caller(name=member.name, role=Role[member.role.upper()], uuid=member.uuid)
+    return Caller(name=member.name, role=Role[member.role.upper()], uuid=member.uuid, key=member.key)

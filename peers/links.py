@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
@@ -56,7 +57,7 @@ class HttpLink:
         limits = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S)
         try:
             async with self._session.post(
-                f"{self._url}/v1/query", data=encode_request(request), headers=self._headers, timeout=limits
+                f"{self._url}/v1/query", data=io.BytesIO(encode_request(request)), headers=self._headers, timeout=limits
             ) as response:
                 if response.status != 200:
                     raise await _refusal(response)
