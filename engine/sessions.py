@@ -11,6 +11,7 @@ leaves as one of :mod:`engine.errors`.
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Sequence
 from typing import Any, Final
@@ -33,6 +34,7 @@ from engine.signature import RUNTIME, VARIABLE, Array, shown
 from federation.documents import ReleaseRecord, TensorSpec
 from query.errors import Problem
 
+NO_TELEMETRY: Final = "ORT_DISABLE_TELEMETRY"  # read at import, when the runtime would open its session file and log
 LOG_FATAL_ONLY: Final = 4  # errors are raised as well; on stderr they would stand in between our own log lines
 SAID_MAX: Final = 300  # characters of a foreign message that are kept
 
@@ -44,7 +46,9 @@ _PREFIX: Final = re.compile(r"^(\[ONNXRuntimeError\] : \d+ : \w+ : )?(/\S+:\d+ [
 
 
 @functools.cache
-def _runtime() -> Any:
+def load_runtime() -> Any:
+    """The runtime's module, imported at the first call, set up to keep to itself."""
+    os.environ[NO_TELEMETRY] = "1"
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()
@@ -55,7 +59,7 @@ def _runtime() -> Any:
 @functools.cache
 def _foreign() -> tuple[type[BaseException], ...]:
     """What the runtime may raise: its own classes derive from Exception and have no common root."""
-    _runtime()
+    load_runtime()
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     own = (value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception))
@@ -74,7 +78,7 @@ class Session:
     def __init__(self, model: bytes) -> None:
         """Raises a :class:`ContentProblem`, or :class:`OverMemory`."""
         self.reading = inspection.read(model)
-        runtime = _runtime()
+        runtime = load_runtime()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -101,7 +105,7 @@ class Session:
 
 def run_options() -> Any:
     """Options of one run; setting ``terminate`` on them from any thread ends it between two nodes."""
-    options = _runtime().RunOptions()
+    options = load_runtime().RunOptions()
     options.log_severity_level = LOG_FATAL_ONLY
     return options
 

@@ -10,6 +10,7 @@ file_types(features) names the types; its test vectors hold what the package's o
 import base64
 import hashlib
 import json
+import os
 import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
@@ -85,6 +86,7 @@ def make_folder(target: Path) -> None:
 
 
 def vectors(model: Path) -> list[dict[str, object]]:
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the runtime is imported
     import onnxruntime
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -96,6 +97,15 @@ def test_importing_a_face_loads_nothing_heavy(module: str) -> None:
     program = f"import {module}, json, sys; print(json.dumps([m for m in {heavy!r} if m in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+def test_the_model_runtime_keeps_to_itself(tmp_path: Path) -> None:
+    """Imported as it is, onnxruntime opens a telemetry log in the temporary folder."""
+    program = "from engine.sessions import load_runtime; load_runtime()"
+    subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=os.environ | {"TMPDIR": str(tmp_path)}, check=True, timeout=60
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_named_places_catch_everything() -> None:
