@@ -54,7 +54,7 @@ WHOLE: Final = ("Bag", "Stream")
 """Types that stand for a collection taken whole, not for a value."""
 
 
-class Misplaced(Exception):  # noqa: N818 — carries a problem to where its span is known
+class Misplaced(Exception):
     """A problem and where it arose."""
 
     def __init__(self, problem: Problem, place: Place) -> None:

@@ -50,11 +50,11 @@ PUBLISHERS = tuple(PrivateKey(bytes([65 + n]) * 32) for n in range(3))
 ROGUE = PrivateKey(b"x" * 32)
 
 
-class Crash(Exception):  # noqa: N818
+class Crash(Exception):
     """A machine is gone, in the middle of what it did."""
 
 
-class Violated(AssertionError):  # noqa: N818
+class Violated(AssertionError):
     """Something that must always hold did not."""
 
 
