@@ -1,0 +1,93 @@
+"""Every function says what it is, and every example in its declaration runs in a federation of the tests."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from peers.catalogues import every_declaration
+from peers.client import AsyncConnection
+from query.catalogue import Catalogue
+from query.declarations import Declaration, Effect, Role
+from query.functions import generic_declarations
+from query.parsing import parse
+from query.resolution import resolve
+from query.text_form import to_text
+from tests.wire.living import Living, living, publisher_in
+
+LANGUAGE = {declared.signature for declared in generic_declarations()}
+OWN = [declared for declared in every_declaration() if declared.signature not in LANGUAGE]
+CATALOGUE = Catalogue(every_declaration())
+
+# What must be there before an example, and may have been taken away by the one before.
+SCENE = """
+edge:register("OLD-EDGE");
+peer:register("OLD-CLIENT");
+edge:add_group("MY-EDGE-1", "staging-area-edges");
+edge:add_group("OLD-EDGE", "old-edges");
+edge:set_group_models("staging-area-edges", [{"name": "my-sa-model", "version": "5.3"}]);
+edge:set_mode("MY-EDGE-1", "INTERACTIVE")
+"""
+
+# Examples that show how a call looks and cannot succeed with what they name.
+ENDS_WITH = {
+    'query:cancel("q-000000000000")': "unknown_name",
+    'peer:register("ada", {"role": "operator", "publisher": true})': "peer_name_taken",
+    "keys:set_root(:document)": "unknown_name",
+    'models:load_development("…")': "wrong_arguments",
+}
+
+
+@pytest.mark.parametrize("declared", OWN, ids=lambda declared: declared.signature)
+def test_every_function_says_what_it_is(declared: Declaration) -> None:
+    assert declared.documentation
+    assert declared.examples
+    assert declared.effect is Effect.READS or declared.role >= Role.OPERATOR or declared.name == "query:cancel"
+    for example in declared.examples:
+        (statement,) = parse(example.text).statements
+        assert resolve(statement, CATALOGUE, {"document": ""})
+
+
+@pytest.fixture
+async def federation(tmp_path: Path) -> AsyncIterator[Living]:
+    """Two edges that accept development releases, a publisher, and the models that the examples name."""
+    async with living(tmp_path) as made:
+        for edge in ("MY-EDGE-1", "E1"):
+            await made.add_edge(edge, accept_development=True)
+        home = await publisher_in(made)
+        home.settings_toml.write_text("accept_development = true\n", "utf-8")
+        for model, version in (("my-sa-model", "5.3"), ("my-model", "1.0")):
+            await made.value(f'models:create("{model}")', home="ada")
+            await made.value(f'models:create_release("{model}", "{version}")', home="ada")
+            await made.value(f'models:publish("{model}", "{version}")', home="ada")
+        await made.ask(SCENE)
+        state = '{"models:loaded":[\'my-sa-model@5.3\'],"last_load_errors":[],"edge_mode":\'INTERACTIVE\'}'
+        await made.until('stringify(edge:actual_state("MY-EDGE-1"))', state)
+        yield made
+
+
+@pytest.mark.timeout(120)
+async def test_every_example_runs(federation: Living) -> None:
+    wrong = []
+    async with federation.connection() as admin, federation.connection("ada") as publisher:
+        await publisher.query('models:load("my-model")')
+        for declared in OWN:
+            for example in declared.examples:
+                await admin.query(SCENE)
+                asked = publisher if declared.name.startswith("models:") else admin
+                found = await answered(asked, example.text)
+                if example.text == 'models:unload("my-model")':
+                    await publisher.query('models:load("my-model")')
+                wanted = ENDS_WITH.get(example.text)
+                as_wanted = found.startswith(f"error({wanted})") if wanted else not found.startswith("error(")
+                if not as_wanted or (example.shows is not None and found != example.shows):
+                    wrong.append(f"{example.text}  →  {found}")
+    assert wrong == []
+
+
+async def answered(peer: AsyncConnection, text: str) -> str:
+    """The rows as text, or the first error."""
+    answer = await peer.query(text)
+    if answer.errors:
+        return f"error({answer.errors[0].code}): {answer.errors[0].message}"
+    return "\n".join(to_text(row.value) for row in answer.rows)
