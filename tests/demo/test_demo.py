@@ -13,6 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.demo.sessions import fences
+
+ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "peers.cli", "demo", "--json"]
 RELEASES = ("digits@1.0", "digits@2.0")
 
@@ -76,6 +79,20 @@ def test_the_final_state_of_every_edge(told: list[dict[str, Any]]) -> None:
 def test_the_nameserver_came_back_elsewhere_and_was_found(told: list[dict[str, Any]]) -> None:
     (addresses,) = [step["facts"]["addresses"] for step in told[:-1] if "addresses" in step["facts"]]
     assert addresses[0] != addresses[1]
+
+
+def test_the_readme_shows_what_the_demo_tells(told: list[dict[str, Any]]) -> None:
+    fence = next(fence for fence in fences(ROOT / "README.md") if fence.language == "text")
+    *steps, end = told
+    lines = {f"{step['step']:2}  {step['title']}" for step in steps}
+    for step in steps:
+        lines |= {f"    ok  {check['check']}" for check in step["checks"]}
+        for statement in step["statements"]:
+            lines |= {f"      {line}" for line in statement["pql"].splitlines()}
+            lines |= {f"        {line}" for line in statement["shown"]}
+    *shown, closing = [line for line in fence.text.splitlines() if line != "..."]
+    assert [line for line in shown if line not in lines] == []
+    assert closing.startswith(f"{end['steps']} steps, {end['held']} of {end['checks']} checks held, ")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])

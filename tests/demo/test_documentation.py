@@ -1,5 +1,6 @@
 """The documentation shows what happens: its sessions, statements and programs are run, and its links lead somewhere."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -57,6 +58,14 @@ def test_the_first_session_of_the_readme(tmp_path: Path) -> None:
 
 def test_getting_started(started: Terminal) -> None:
     assert session_of(DOCS / "getting-started.md")
+
+
+def test_an_edge_without_a_model_stays_small(started: Terminal) -> None:
+    """What the edge that got no model has mapped into its memory: no model runtime, no second crypto library."""
+    pid = json.loads((started.folder / "line-2" / "run.json").read_text("utf-8"))["pid"]
+    maps = Path(f"/proc/{pid}/maps").read_text("utf-8")
+    assert "nacl" in maps
+    assert [library for library in ("cryptography", "onnxruntime", "numpy") if f"/{library}/" in maps] == []
 
 
 @pytest.mark.parametrize("page", PROGRAMS)
