@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -49,24 +49,33 @@ def perform(stage: Stage, telling: Telling) -> None:
 
 def found_federation(play: Performance) -> None:
     play.start("nameserver", *NAMESERVER, *FOUNDING)
-    with ThreadPoolExecutor(len(EDGES) + 1) as pool:
-        for joining in [pool.submit(_join, play, "publisher", "--role", "operator", "--publisher")] + [
-            pool.submit(_join, play, name) for name in EDGES
-        ]:
-            joining.result()
+    _register(play, "publisher", "--role", "operator", "--publisher")
+    for edge in EDGES:
+        _register(play, edge)
+    _at_once(lambda name: _join(play, name), ("publisher", *EDGES))
     root, admin = play.stage.home("nameserver-root"), play.stage.home(ADMIN)
     play.command("keys", "endorse", "publisher", "--root-home", str(root), "--home", str(admin))
-    with ThreadPoolExecutor(len(EDGES)) as pool:
-        list(pool.map(lambda name: play.start(name, *EDGE), EDGES))
+    _at_once(lambda edge: play.start(edge, *EDGE), EDGES)
     peers = play.until("//peer: all\nthis_peer()", lambda answer: len(answer) == len(EDGES))
     play.check("three edges joined and answer over TLS", sorted(by_peer(peers).values()), list(SHOWN))
 
 
-def _join(play: Performance, name: str, *role: str) -> None:
-    bundle, home = play.stage.folder / f"{name}.bundle", play.stage.home(name)
-    play.command("register", name, *role, "--home", str(play.stage.home(ADMIN)), "--out", str(bundle))
-    play.command("join", str(bundle), "--home", str(home))
-    bundle.unlink()
+def _register(play: Performance, name: str, *role: str) -> None:
+    play.command("register", name, *role, "--home", str(play.stage.home(ADMIN)), "--out", str(_bundle(play, name)))
+
+
+def _join(play: Performance, name: str) -> None:
+    play.command("join", str(_bundle(play, name)), "--home", str(play.stage.home(name)))
+    _bundle(play, name).unlink()
+
+
+def _bundle(play: Performance, name: str) -> Path:
+    return play.stage.folder / f"{name}.bundle"
+
+
+def _at_once(do: Callable[[str], None], names: Sequence[str]) -> None:
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(do, names))
 
 
 def make_groups(play: Performance) -> None:

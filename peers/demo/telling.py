@@ -120,7 +120,8 @@ class Telling:
         self._say(f"\nthe federation stays in {stage.folder}; talk to it:")
         self._say(f"  peerage query --home {stage.home('nameserver-admin')} 'edge:list()'")
         self._say(f"  peerage query --home {stage.home('line-1')} 'models:loaded()'")
-        self._say(f"stop it with: kill {pids}; rm -r {stage.folder}")
+        self._say(f"stop it with: kill {pids}")
+        self._say(f"then remove it: rm -r {stage.folder}")
 
     @property
     def _now(self) -> StepTold:

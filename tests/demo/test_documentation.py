@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 import peers
+from peers.catalogues import every_declaration
 from peers.cli.arguments import command_parser
+from query.catalogue import Catalogue
 from query.frames import ErrorFrame, RowFrame, SchemaFrame
 from query.text_form import to_text
 from query.values import decode_value
@@ -136,6 +138,22 @@ def test_every_command_has_a_section() -> None:
     wanted = ["nameserver", "edge", "register", "join", "query", "demo", "keys", "certs", "poll"]
     assert set(wanted) <= set(headings)
     assert {"keys show", "keys make", "keys endorse"} <= set(headings)
+
+
+def test_the_names_of_object_stream_sql_that_are_said_to_work() -> None:
+    table = (DOCS / "object-stream.md").read_text("utf-8").partition("## Names that work")[2].partition("## ")[0]
+    names = [name for row in table.splitlines() for name in re.findall(r"`([\w:]+)`", row.partition(" | ")[0])]
+    assert len(names) > 30
+    catalogue = Catalogue(every_declaration())
+    assert [name for name in names if not catalogue.lookup(name)] == []
+
+
+def test_the_refusals_that_the_page_on_trust_names_exist() -> None:
+    table = (DOCS / "trust.md").read_text("utf-8").partition("| refused as ")[2].partition("## ")[0]
+    codes = re.findall(r"`([a-z_]+)`", table)
+    known = set(re.findall(r"^\| `([a-z_]+)` \|", (DOCS / "query-api.md").read_text("utf-8"), re.MULTILINE))
+    assert len(codes) >= 10
+    assert set(codes) <= known
 
 
 def test_the_generated_pages_are_current() -> None:
