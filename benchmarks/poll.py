@@ -80,11 +80,11 @@ def run() -> Iterator[Measurement]:
             _started(stack, "few", few[0], few[1], _nameserver(few[0])),
             _started(stack, "many", many[0], many[1], _nameserver(many[0])),
         )
-        rates, busy = _with_fast_loop(_measured(served))
+        rates, busy = asyncio.run(_measured(served))
     bare, few_rate, many_rate = (round(statistics.median(rates[name]), 1) for name in ("bare", "few", "many"))
     conditions = (
         f"{CONNECTIONS} connections, {ROUNDS} interleaved rounds of {ROUND_S} s, server on one core, "
-        f"load from {'another' if _cores() else 'the same'} ({busy:.0%} busy), {_loop_name()}"
+        f"load from {'another' if _cores() else 'the same'} ({busy:.0%} busy)"
     )
     for name, rate, count in (("few", few_rate, FEW), ("many", many_rate, MANY)):
         yield Measurement(
@@ -211,7 +211,7 @@ class Asking(asyncio.Protocol):
         self._waiting = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses
+        self._transport = cast(asyncio.Transport, transport)
 
     async def first(self, uuid: PeerId) -> None:
         """The first poll, which is answered in full, for the tag that the next ones show."""
@@ -328,23 +328,5 @@ async def _serve_bare(home: Home) -> None:
     await runner.cleanup()
 
 
-def _with_fast_loop(main: Any) -> Any:
-    """Run on the loop that a nameserver takes, too: uvloop where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(main)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main)
-
-
-def _loop_name() -> str:
-    try:
-        import uvloop
-    except ImportError:
-        return "asyncio"
-    return f"uvloop {uvloop.__version__}"
-
-
 if __name__ == "__main__":
-    _with_fast_loop(_serve_bare(Home(Path(sys.argv[1]))))
+    asyncio.run(_serve_bare(Home(Path(sys.argv[1]))))

@@ -28,7 +28,7 @@ from federation.documents import (
     encode,
 )
 from federation.entries import Assignment, Entry, Group
-from federation.intervals import parse_interval
+from federation.intervals import Interval, parse_interval
 from federation.keys import PrivateKey
 from federation.names import PeerId
 from federation.signing import sign
@@ -48,6 +48,18 @@ class PollReply(Struct, frozen=True, gc=False):
     etag: str
     body: bytes | None
     poll_after_s: float
+
+
+class Standing(Struct, frozen=True, gc=False):
+    """What a poll is answered while the log and the window stand: the tag that gets a 304, and how long to wait.
+
+    Good for ``seq``, the last change of the log, and before ``until``, the window's end.
+    """
+
+    seq: int
+    until: float
+    etag: str
+    interval: Interval
 
 
 class Stateful(Protocol):
@@ -157,6 +169,18 @@ class Director:
         if if_none_match == etag:
             return PollReply(304, etag, None, poll_after_s)
         return PollReply(200, etag, self._signed(uuid, etag, window), poll_after_s)
+
+    def standing(self, uuid: PeerId, *, now: float) -> Standing:
+        """What every poll of a registered edge is answered until something changes; for whoever wants to remember."""
+        state = self._store.state
+        entry = _entry(state, uuid)
+        window = window_of(uuid, now)
+        return Standing(
+            seq=state.seq,
+            until=float((window + 1) * WINDOW_S - crc32(uuid.encode()) % WINDOW_S),
+            etag=f'"{state.epoch}.{state.generation(uuid)}.{window}"',
+            interval=parse_interval(state.interval(entry)),
+        )
 
     def desired(self, uuid: PeerId, *, now: float) -> DesiredState:
         """What the next poll would be told, unsigned."""

@@ -39,7 +39,7 @@ from federation.documents import (
 from federation.errors import WrongRole
 from federation.members import Member
 from federation.names import PeerId, digest_of
-from federation.polling import Director
+from federation.polling import Director, Standing
 from federation.reports import read_report
 from federation.store import FederationStore
 from peers.answers import TooBusy, body_of, not_found, stream_frames, told
@@ -56,6 +56,7 @@ JOIN_BYTES_MAX: Final = 64 * 1024
 QUERY_BYTES_MAX: Final = 64 * 1024 * 1024
 JOINS_PER_S: Final = 20.0
 JOINS_BURST: Final = 100
+STANDING_SLACK: Final = 2  # remembered poll answers for each registered edge
 CERTIFICATES_MAX: Final = 200_000  # parsed ones, remembered by serial number
 
 log = logging.getLogger("peerage.federation")
@@ -104,7 +105,9 @@ class FederationListener:
         self._repository: list[web.RouteDef] = []
         self._certificates: dict[str, PeerCertificate] = {}
         self._joins = Throttle(JOINS_PER_S, JOINS_BURST)
-        self._random = random.Random()  # noqa: S311 — jitter, not a secret
+        self._draw = random.Random().random  # noqa: S311 — jitter, not a secret
+        self._standing: dict[str, tuple[float, Standing, str, PeerId]] = {}  # by edge
+        self._poll_anew = told(self._answer_poll)
 
     def add_routes(self, routes: Iterable[web.RouteDef]) -> None:
         """Routes of another part, which admits its callers with :meth:`member`; before :meth:`application`."""
@@ -114,7 +117,7 @@ class FederationListener:
         application = web.Application(client_max_size=QUERY_BYTES_MAX)
         application.add_routes(
             [
-                web.get("/v1/edges/{uuid}/desired", told(self._poll), allow_head=False),
+                web.get("/v1/edges/{uuid}/desired", self._poll, allow_head=False),
                 web.put("/v1/edges/{uuid}/report", told(self._report)),
                 web.get("/v1/root/{version}", told(self._root)),
                 web.get("/v1/whoami", told(self._whoami)),
@@ -156,18 +159,44 @@ class FederationListener:
     # --- edges --------------------------------------------------------------------------------------------------
 
     async def _poll(self, request: web.Request) -> web.StreamResponse:
+        """A poll. What admission and director said last holds while certificate, log and window are the same: both
+        are functions of these alone. So an unchanged poll is a look-up, with any number of edges.
+        """
+        now = self._clock()
+        known = self._standing.get(request.match_info["uuid"])
+        if known is not None and known[1].seq == self._store.state.seq and now < known[0]:
+            serial, standing = known[2], known[1]
+            headers = request.headers
+            transport = request.transport
+            shown = transport.get_extra_info("peercert") if transport is not None else None
+            if shown and shown["serialNumber"] == serial and headers.get("If-None-Match") == standing.etag:
+                after_s = standing.interval.wait_s(self._draw())
+                self._contacts.polled(known[3], now, headers.get("Peerage-Status", ""), after_s)
+                return web.Response(status=304, headers={"ETag": standing.etag, "Poll-After": f"{after_s:.3f}"})
+        return await self._poll_anew(request)
+
+    async def _answer_poll(self, request: web.Request) -> web.StreamResponse:
         member = self._own_edge(request)
         now = self._clock()
         headers = request.headers
-        reply = self._director.answer(member.uuid, headers.get("If-None-Match"), now=now, draw=self._random.random())
-        self._contacts.polled(
-            member.uuid, now=now, status=headers.get("Peerage-Status", ""), poll_after_s=reply.poll_after_s
-        )
+        reply = self._director.answer(member.uuid, headers.get("If-None-Match"), now=now, draw=self._draw())
+        self._contacts.polled(member.uuid, now, headers.get("Peerage-Status", ""), reply.poll_after_s)
         told_headers = {"ETag": reply.etag, "Poll-After": f"{reply.poll_after_s:.3f}"}
         if reply.body is None:
+            self._remember(request, member.uuid, now)
             return web.Response(status=304, headers=told_headers)
         reach("desired.signed")
         return web.Response(body=reply.body, headers=told_headers, content_type="application/json")
+
+    def _remember(self, request: web.Request, uuid: PeerId, now: float) -> None:
+        certificate = self._certificate(request)
+        assert certificate is not None
+        assert request.transport is not None
+        standing = self._director.standing(uuid, now=now)
+        serial = request.transport.get_extra_info("peercert")["serialNumber"]
+        if len(self._standing) > STANDING_SLACK * max(1, self._store.state.edge_count):  # removed edges' too
+            self._standing.clear()
+        self._standing[uuid] = (min(standing.until, certificate.not_after), standing, serial, uuid)
 
     async def _report(self, request: web.Request) -> web.StreamResponse:
         member = self._own_edge(request)

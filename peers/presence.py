@@ -27,7 +27,7 @@ class ContactBook:
         self._uplinks = uplinks
         self._contacts: dict[PeerId, Contact] = {}
 
-    def polled(self, uuid: PeerId, *, now: float, status: str, poll_after_s: float) -> None:
+    def polled(self, uuid: PeerId, now: float, status: str, poll_after_s: float) -> None:
         contact = self._contacts.get(uuid)
         if contact is None:
             self._contacts[uuid] = Contact(now, status[:STATUS_BYTES_MAX], poll_after_s)
