@@ -17,17 +17,16 @@ import msgspec
 
 from federation.documents import RELEASE_TYPE, ReleaseRecord, RootRecord, SignedDocument, decode, encode
 from federation.errors import DevelopmentRefused, MixedParts
-from federation.folders import DESCRIPTION_FILE, BadFolder, ModelFolder, read_folder
 from federation.layout import ImageLayout
-from federation.layout_index import InstalledRelease
 from federation.names import DEFAULT_REPOSITORY, checked_model, checked_version
-from federation.packing import Inspection, pack
+from federation.packing import pack
 from federation.signing import sign
-from federation.verification import VerifiedRelease, verify, verify_record
+from federation.verification import VerifiedRelease, verify_record
 from peers.fetching import fetch, find_records
+from peers.release_folders import ReleaseFolders
 from peers.release_ports import Memory, ReleaseKeys, ReleaseSite, Statements, Trials
 from query.declarations import Call, Effect, Example, Role, function
-from query.errors import PeerProblem, Problem, UnknownName, UserProblem, WrongArguments, unknown
+from query.errors import PeerProblem, Problem, UnknownName, UserProblem, WrongArguments
 
 RECORD_BYTES_MAX: Final = 1024 * 1024
 
@@ -63,6 +62,7 @@ class ReleaseFunctions:
         self._keys = keys
         self._root = root
         self._trials = trials
+        self._folders = ReleaseFolders(site.models_path, identity=keys.identity, root=root, trials=trials)
         self._memory = memory
         self._statements = statements
 
@@ -84,10 +84,10 @@ class ReleaseFunctions:
         tested = _tested(options or {})
         checked_version(version)
         publisher = self._keys.publisher()
-        folder, inspection = await self._read_folder(name)
+        folder, inspection = await self._folders.read(name)
         if tested:
-            draft = await asyncio.to_thread(self._development, folder, inspection, now=call.now.timestamp())
-            problem = (await self._trials.trial(draft[1])).problem()
+            _, draft = await self._folders.development(folder, inspection, now=call.now.timestamp())
+            problem = (await self._trials.trial(draft)).problem()
             if problem is not None:
                 raise problem
         packed = await asyncio.to_thread(
@@ -96,53 +96,9 @@ class ReleaseFunctions:
         release = await asyncio.to_thread(self._layout.install, packed)
         return {"model": release.label, "digest": release.manifest, "size": packed.record.size}
 
-    async def _read_folder(self, name: str) -> tuple[ModelFolder, Inspection]:
-        path = self._site.models_path / checked_model(name)
-        if not path.is_dir():
-            raise unknown("model folder", name, self._folders())
-        folder = await asyncio.to_thread(read_folder, path)
-        if folder.name != name:
-            raise BadFolder(
-                f'{path / DESCRIPTION_FILE}: expected the name "{name}" of its folder, found "{folder.name}"'
-            )
-        weight = folder.weight
-        if weight is None:
-            return folder, Inspection((), (), {})
-        found = await self._trials.describe(weight)
-        return folder, Inspection(found.inputs, found.outputs, found.opset)
-
-    def _folders(self) -> tuple[str, ...]:
-        try:
-            return tuple(path.name for path in self._site.models_path.iterdir() if path.is_dir())
-        except FileNotFoundError:
-            return ()
-
-    def _development(
-        self, folder: ModelFolder, inspection: Inspection, *, now: float, install: bool = False
-    ) -> tuple[InstalledRelease | None, VerifiedRelease]:
-        """The folder as a development release of this home's identity, verified; kept when ``install``."""
-        identity = self._keys.identity
-        packed = pack(
-            folder,
-            version="",
-            publisher=identity,
-            inspection=inspection,
-            now=now,
-            development=True,
-        )
-        release = verify(
-            packed.signed,
-            root=self._root(),
-            manifest=packed.manifest,
-            files=packed.files,
-            development_key=identity.public,
-        )
-        return (self._layout.install(packed) if install else None), release
-
     async def open_folder(self, name: str) -> VerifiedRelease:
         """A folder as a development release that is only tried, never kept or loaded."""
-        folder, inspection = await self._read_folder(name)
-        return (await asyncio.to_thread(self._development, folder, inspection, now=0.0))[1]
+        return await self._folders.opened(name)
 
     async def find_release(self, name: str, version: str | None) -> VerifiedRelease | None:
         """An installed release, or of several versions the one made last; None when there is none."""
@@ -319,10 +275,9 @@ class ReleaseFunctions:
         device's own settings say accept_development.
         """
         self._require_development(name)
-        folder, inspection = await self._read_folder(name)
-        _, release = await asyncio.to_thread(
-            self._development, folder, inspection, now=call.now.timestamp(), install=True
-        )
+        folder, inspection = await self._folders.read(name)
+        packed, release = await self._folders.development(folder, inspection, now=call.now.timestamp())
+        await asyncio.to_thread(self._layout.install, packed)
         await self._memory.load_release(release, origin="development")
         return release.label
 
@@ -357,11 +312,9 @@ class ReleaseFunctions:
             raise NoNameserver(
                 "development work is deployed from a client's or an edge's home, not from the nameserver"
             )
-        folder, inspection = await self._read_folder(name)
-        release, _ = await asyncio.to_thread(
-            self._development, folder, inspection, now=call.now.timestamp(), install=True
-        )
-        assert release is not None
+        folder, inspection = await self._folders.read(name)
+        packed, _ = await self._folders.development(folder, inspection, now=call.now.timestamp())
+        release = await asyncio.to_thread(self._layout.install, packed)
         await self._site.repository.push(release, progress=call.progress)
         signed = await asyncio.to_thread(self._layout.signed, release)
         text = "models:load_development(:record)"
