@@ -47,9 +47,9 @@ clean:
 
 # What each target installs: the demo runs the third-party model, the tests run the demo and read model folders.
 EXTRAS_demo := demo
-EXTRAS_test := test,demo,publish,speed
+EXTRAS_test := test,demo,publish
 EXTRAS_check := check,test,demo,publish
-EXTRAS_bench := bench,test,demo,speed
+EXTRAS_bench := bench,test,demo
 
 $(VENV)/.ready-%-$(STATE): | $(VENV)/.made-$(PLACE)
 	@echo 'installing peerage[$(EXTRAS_$*)] into $(VENV), once (a minute or two)'
