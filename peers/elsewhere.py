@@ -27,7 +27,7 @@ from peers.uplinks import UplinkLost, Uplinks
 from query.errors import DeadlinePassed, Problem
 from query.frames import EndFrame, ErrorFrame, Frame, ProgressFrame, RowFrame, SchemaFrame
 from query.ledger import Outcome, State
-from query.placement import Directory, Here, Peers, Route, place
+from query.placement import NAMESERVER, Directory, Here, Peers, Route, place
 from query.syntax import Statement, shifted
 from query.values import encode_value
 
@@ -191,10 +191,17 @@ class Upward:
             answering.settle_open(State.TIMEOUT)
         except (Unreachable, UntrustedNameserver) as problem:
             await answering.error(problem.record())
-            answering.settle_open(State.UNREACHABLE, "never")
+            answering.settle_open(State.UNREACHABLE, self._silence(errand.route))
         except Problem as problem:
             await answering.error(problem.record())
             answering.settle_open(State.ERROR, problem.code)
+
+    def _silence(self, route: Route) -> str:
+        """What this peer knows of a target that it could not ask: of all but the nameserver, nothing."""
+        if route.target != NAMESERVER:
+            return "the nameserver is unreachable, and only it knows"
+        seen = self._client.last_contact
+        return "not since this peer started" if seen is None else _moment(seen)
 
 
 def _placed(frame: Frame, statement: Statement) -> Frame:

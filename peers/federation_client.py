@@ -98,6 +98,7 @@ class FederationClient:
         self._context = context
         self._clock = clock
         self.clock_offset_s = clock_offset_s
+        self.last_contact: float | None = None  # federation time of the last answer, whatever it said
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -257,6 +258,7 @@ class FederationClient:
                 raise _translated(error, address) from error
             self._prefer(address)
             self._learn_time(response)
+            self.last_contact = self.federation_time()
             try:
                 if response.status >= 300 and response.status != 304:
                     raise await _refusal(response)

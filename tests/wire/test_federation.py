@@ -178,6 +178,21 @@ async def test_targets_timeouts_and_unknown_peers(federation: Living) -> None:
     assert {outcome.state for outcome in late.ledgers[0].outcomes} == {State.TIMEOUT}
 
 
+async def test_silence_says_what_is_known(federation: Living) -> None:
+    await federation.until('edge:contact()["state"]', "answered", home="My-Edge-1")
+    await federation.stop("ns")
+    async with federation.connection("My-Edge-1") as edge:
+        listed = await edge.query("edge:list()")
+        other = await edge.query("//peer: edge_name\n1")
+    (known,), (unknown,) = listed.ledgers[0].outcomes, other.ledgers[0].outcomes
+    assert (known.state, (known.detail or "")[:2]) == (State.UNREACHABLE, "20")  # when it answered last
+    assert (unknown.state, unknown.detail) == (
+        State.UNREACHABLE,
+        "the nameserver is unreachable, and only it knows",
+    )
+    assert await federation.value("models:loaded()", home="My-Edge-1") == []
+
+
 async def test_explain_says_who_would_answer_and_runs_nothing(federation: Living) -> None:
     answer = await federation.ask("//peer: all\nexplain edge:poll()")
     stages = {row.values[0]: row.values[1] for row in answer.checked()}
