@@ -75,6 +75,10 @@ class Federation:
         assert line or fail_at, f"{name} did not start:\n{self.log(name)}"
         return process
 
+    def process(self, name: str) -> subprocess.Popen[str]:
+        """The running process of a home."""
+        return self._running[name]
+
     def killed(self, name: str) -> None:
         """Wait until a peer has died at its fail point."""
         process = self._running.pop(name)
