@@ -95,6 +95,7 @@ async def open_client(home: Home, settings: ClientSettings) -> ClientPeer:
             client=client,
             agent=None,
             where=lambda: client.addresses[0] if client.addresses else "",
+            follow_root=lambda: trust.follow(client),
         )
     )
     catalogue.follow(engine)

@@ -23,6 +23,7 @@ from federation.documents import ReleaseRecord, RootRecord, SignedDocument, deco
 from federation.errors import WrongKey
 from federation.layout import ImageLayout
 from federation.names import Digest
+from federation.roots import advance
 from federation.tls import client_context
 from federation.verification import VerifiedRelease
 from peers.edge_actions import ReleaseMissing, StoredRelease
@@ -51,6 +52,18 @@ class HomeTrust:
         """Keep the next root record, durable before it is trusted."""
         self._home.write_roots((*self._home.roots(), document))
         self._record = record
+
+    async def follow(self, client: FederationClient) -> None:
+        """Take up the root records that came after this one, each by the rules of its predecessor.
+
+        Raises what the nameserver says, and the class of a chain that does not hold.
+        """
+        while True:
+            try:
+                document = await client.root(self._record.version + 1)
+            except UnknownName:
+                return
+            self.extend(document, advance(self._record, document))
 
 
 class LayoutReleases:

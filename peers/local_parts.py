@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -28,7 +28,7 @@ from peers.homes import Home, Membership
 from peers.memory import AgentMemory, PlainMemory
 from peers.model_functions import ReleaseFunctions
 from peers.peer_functions import PeerFunctions
-from peers.release_ports import ReleaseKeys, ReleaseSite
+from peers.release_ports import ReleaseKeys, ReleaseSite, nothing_newer
 from peers.requests import Origin, StatementRequest, encode_request
 from peers.running import RunningQueries
 from peers.settings import CommonSettings
@@ -170,6 +170,7 @@ def local_functions(
     client: FederationClient | None,
     agent: Agent | None,
     where: Callable[[], str],
+    follow_root: Callable[[], Awaitable[None]] = nothing_newer,
 ) -> tuple[object, ...]:
     """The functions at home everywhere. ``client`` is None on the nameserver, ``agent`` on all but an edge."""
     from engine.functions import ModelFunctions
@@ -183,6 +184,7 @@ def local_functions(
             loads_imports=agent is not None,
             source=client,
             repository=PushingRepository(home, layout, client) if client is not None else None,
+            follow_root=follow_root,
         ),
         keys=ReleaseKeys(identity=read_key(home.identity_key), publisher=lambda: _publisher_key(home)),
         root=root,

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from federation.documents import RELEASE_TYPE, ReleaseRecord, RootRecord, SignedDocument, decode, encode
-from federation.errors import DevelopmentRefused, MixedParts
+from federation.errors import DevelopmentRefused, MixedParts, UnknownKey
 from federation.layout import ImageLayout
 from federation.names import DEFAULT_REPOSITORY, checked_model, checked_version
 from federation.packing import pack
@@ -111,7 +111,15 @@ class ReleaseFunctions:
         if not signed:
             return None
         newest = max(signed, key=lambda document: decode(document.payload, ReleaseRecord).created)
-        return await asyncio.to_thread(self._layout.verified, newest, root=self._root())
+        return await self._verified(newest)
+
+    async def _verified(self, signed: SignedDocument) -> VerifiedRelease:
+        """A release from its bytes here. A publisher that was endorsed after this home last looked is no stranger."""
+        try:
+            return await asyncio.to_thread(self._layout.verified, signed, root=self._root())
+        except UnknownKey:
+            await self._site.follow_root()
+        return await asyncio.to_thread(self._layout.verified, signed, root=self._root())
 
     # --- listing ------------------------------------------------------------------------------------------------
 
@@ -213,7 +221,7 @@ class ReleaseFunctions:
         signed = await self._wanted(name, version)
         if self._site.source is not None:
             await fetch(signed, client=self._site.source, layout=self._layout, progress=call.progress)
-        release = await asyncio.to_thread(self._layout.verified, signed, root=self._root())
+        release = await self._verified(signed)
         if self._site.loads_imports:
             await self._memory.load_release(release, origin="manual")
         return {"model": release.label, "digest": release.record.manifest, "loaded": self._site.loads_imports}
@@ -236,6 +244,7 @@ class ReleaseFunctions:
             return self._layout.signed(known)
         if self._site.source is None:
             return self._layout.signed(self._layout.installed(name, version))
+        await self._site.follow_root()
         problem: Problem = UnknownName(f"no release {name}@{version} on the nameserver")
         for signed in await find_records(name, version, client=self._site.source):
             try:
@@ -260,7 +269,7 @@ class ReleaseFunctions:
         """Load a release that is installed on this peer; `name@version`."""
         installed = self._layout.installed(checked_model(name), version)
         signed = await asyncio.to_thread(self._layout.signed, installed)
-        release = await asyncio.to_thread(self._layout.verified, signed, root=self._root())
+        release = await self._verified(signed)
         await self._memory.load_release(release, origin="manual")
         return release.label
 

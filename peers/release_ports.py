@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -74,11 +74,16 @@ class ReleaseKeys:
     publisher: Callable[[], PrivateKey]
 
 
+async def nothing_newer() -> None:
+    """For a peer that learns of root records in another way."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseSite:
     """Where the functions run. ``source`` and ``repository`` are None on the nameserver, which has all itself.
 
-    ``loads_imports``: an import is loaded too, as on an edge.
+    ``loads_imports``: an import is loaded too, as on an edge. ``follow_root`` takes up newer root records; an edge's
+    polls do that, and the nameserver has them.
     """
 
     models_path: Path
@@ -86,3 +91,4 @@ class ReleaseSite:
     loads_imports: bool
     source: Source | None = None
     repository: Repository | None = None
+    follow_root: Callable[[], Awaitable[None]] = nothing_newer

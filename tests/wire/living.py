@@ -137,6 +137,4 @@ async def publisher_in(federation: Living, name: str = "ada", *, role: str = "op
     endorsed = endorse(root, publisher=name, key=read_key(home.publisher_key).public, now=root.created + 1.0)
     signed = sign_root(endorsed, root_key)
     await federation.value("keys:set_root(:document)", params={"document": encode(signed).decode()})
-    # The publisher's own home trusts the new root record as an edge would: by its chain.
-    home.write_roots((*home.roots(), signed))
     return home

@@ -238,6 +238,17 @@ async def test_deploy_assign_downgrade_and_manual_load(federation: Living) -> No
     assert other.errors[0].code == "repository_not_supported"
 
 
+async def test_a_home_follows_the_root_records(federation: Living) -> None:
+    await published(federation, "thermo", "1.0")
+    ada = federation.home("ada")
+    assert len(ada.roots()) == 1  # it joined before its key was endorsed
+    assert (await federation.value('models:info("thermo", "1.0")', home="ada"))["signer"] == "ada"
+    assert len(ada.roots()) == 2
+    imported = await federation.value('models:import("thermo", "1.0")')
+    assert imported["model"] == "thermo@1.0"
+    assert len(federation.admin.roots()) == 2
+
+
 async def test_development_work_is_tried_where_a_device_accepts_it(federation: Living) -> None:
     await publisher_in(federation)
     await federation.value('models:create("draft")', home="ada")
