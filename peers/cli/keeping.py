@@ -185,6 +185,8 @@ def run_endorse(arguments: argparse.Namespace, console: Console) -> int:
             "//peer: nameserver\nkeys:set_root(:document)", params={"document": encode(signed).decode("utf-8")}
         )
     root_home.write_roots((*documents, signed))
+    if home.membership().kind == "client":  # a running peer learns it by itself
+        home.write_roots((*documents, signed))
     if arguments.json:
         console.json({"publisher": publisher.name, "key": publisher.keyid, "root_version": version})
     else:
