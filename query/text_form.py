@@ -1,15 +1,15 @@
 """The text form of values, one for ``peerage query`` and the REPL; it parses back to the same value.
 
 A string alone stands in ``"…"``; strings inside vectors and records in ``'…'``; a record's keys in ``"…"``; no blanks
-after ``,`` and ``:``. A tensor is a call of ``tensor``, a number outside the decimal ones is ``NaN``, ``Infinity`` or
-``-Infinity``.
+after ``,`` and ``:``. A tensor is a call of ``tensor``, each of its numbers the shortest text that its type reads back
+as the same number; a number outside the decimal ones is ``NaN``, ``Infinity`` or ``-Infinity``.
 """
 
 from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from query import limits
 from query.errors import SyntaxProblem
@@ -68,8 +68,28 @@ def _write_tensor(value: Any, out: list[str], depth: int) -> None:
         out.append(f"reshape(tensor({name},[]),[{shape}])")
         return
     out.append(f"tensor({name},")
-    _write(value.tolist(), out, depth + 1)
+    _write(_shortest(value).tolist() if name in _NARROW else value.tolist(), out, depth + 1)
     out.append(")")
+
+
+_NARROW: Final = ("'float16'", "'float32'")
+_BLOCK: Final = 4096  # elements of which the digits are in memory at once
+
+
+def _shortest(value: Any) -> Any:
+    """A tensor of floats of 16 or 32 bits as floats of 64 whose digits are the fewest that give the same tensor."""
+    import numpy as np
+
+    with np.errstate(all="ignore"):
+        found = value.astype("float64", order="C")
+        flat = found.reshape(-1)
+        narrow = value.reshape(-1)
+        for start in range(0, value.size, _BLOCK):
+            block = narrow[start : start + _BLOCK]
+            short = block.astype("U32").astype("float64")
+            same = short.astype(value.dtype) == block  # rounded twice, a text on the border could end beside it
+            flat[start : start + _BLOCK][same] = short[same]
+    return found
 
 
 def _real(value: float) -> str:

@@ -126,6 +126,13 @@ def test_any_json_is_a_value_or_a_problem(encoded: Any) -> None:
         (datetime(2026, 1, 31, 13, tzinfo=timezone(timedelta(hours=1))), "|2026-01-31T12:00:00Z|"),
         ({'k"': {}}, '{"k\\"":{}}'),
         (np.array([[1.5, 2]], dtype="float32"), "tensor('float32',[[1.5,2.0]])"),
+        (
+            np.array([37.4, 0.1, 1e20, 1e-45, 16777216, np.inf, np.nan], dtype="float32"),
+            "tensor('float32',[37.4,0.1,1e+20,1e-45,16777216.0,Infinity,NaN])",
+        ),
+        (np.asfortranarray(np.array([[37.4, 1], [2.2, 3]], dtype="f4")), "tensor('float32',[[37.4,1.0],[2.2,3.0]])"),
+        (np.array(0.1, dtype="float16"), "tensor('float16',0.1)"),
+        (np.array(0.1, dtype="float64"), "tensor('float64',0.1)"),
         (np.zeros((2, 0), dtype="int64"), "reshape(tensor('int64',[]),[2,0])"),
     ],
 )
