@@ -4,8 +4,8 @@ asyncio swallows a handshake that fails inside ``create_server(ssl=…)``. Here 
 is known, and each is given to the loop's public ``connect_accepted_socket``, which raises what went wrong, on asyncio
 and uvloop alike. What a request then goes through is the same as behind :class:`aiohttp.web.TCPSite`.
 
-Rules: handshakes are bounded in number and in time; a connection over the bound is dropped at once. When the process
-has no descriptor left, accepting pauses and goes on.
+Rules: handshakes are bounded in number and in time, and so are connections without a certificate, which anybody can
+open; one over the bound is dropped at once. When the process has no descriptor left, accepting pauses and goes on.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from aiohttp import web
 
 HANDSHAKE_TIMEOUT_S: Final = 10.0  # also for a client that connects and says nothing
 HANDSHAKES_MAX: Final = 1024  # at once; each costs a socket and some 300 KiB until it is done
+STRANGERS_MAX: Final = 256  # connections without a certificate at once
+STRANGER_S_MAX: Final = 60.0
 BACKLOG: Final = 1024
 SCARCE_PAUSE_S: Final = 1.0
 _SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -36,7 +38,17 @@ of the peer."""
 class TlsSite(web.BaseSite):
     """In place of :class:`aiohttp.web.TCPSite`, for a runner that is set up; port 0 takes a free one."""
 
-    __slots__ = ("_accepting", "_handshakes", "_handshakes_max", "_host", "_listening", "_on_refused", "_port")
+    __slots__ = (
+        "_accepting",
+        "_handshakes",
+        "_handshakes_max",
+        "_host",
+        "_listening",
+        "_on_refused",
+        "_port",
+        "_strangers",
+        "_strangers_max",
+    )
 
     def __init__(
         self,
@@ -47,13 +59,16 @@ class TlsSite(web.BaseSite):
         port: int,
         on_refused: OnRefused,
         handshakes_max: int = HANDSHAKES_MAX,
+        strangers_max: int = STRANGERS_MAX,
     ) -> None:
         super().__init__(runner, ssl_context=context, backlog=BACKLOG)
         self._host = host
         self._port = port
         self._on_refused = on_refused
         self._handshakes_max = handshakes_max
+        self._strangers_max = strangers_max
         self._handshakes: set[asyncio.Task[None]] = set()
+        self._strangers: dict[asyncio.Transport, asyncio.TimerHandle] = {}
         self._listening: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
 
@@ -79,6 +94,8 @@ class TlsSite(web.BaseSite):
     async def stop(self) -> None:
         """No new connections; handshakes under way are dropped."""
         await super().stop()
+        for timer in self._strangers.values():
+            timer.cancel()
         tasks = [task for task in (self._accepting, *self._handshakes) if task is not None]
         for task in tasks:
             task.cancel()
@@ -110,12 +127,26 @@ class TlsSite(web.BaseSite):
     async def _handshake(self, accepted: socket.socket, address: str) -> None:
         server = self._runner.server
         assert server is not None
+        loop = asyncio.get_running_loop()
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
+            transport, _ = await loop.connect_accepted_socket(
                 server, accepted, ssl=self._ssl_context, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S
             )
         except (ssl.SSLError, ConnectionError, TimeoutError) as error:
             self._on_refused(error, address)
+            return
+        if not transport.get_extra_info("peercert"):
+            self._bound_stranger(transport, address)
+
+    def _bound_stranger(self, transport: asyncio.Transport, address: str) -> None:
+        """Who shows no certificate can join or be told that it is refused: for that it has a while, and few at once."""
+        for known in [known for known in self._strangers if known.is_closing()]:
+            self._strangers.pop(known).cancel()
+        if len(self._strangers) >= self._strangers_max:
+            transport.abort()
+            self._on_refused(ConnectionRefusedError("TOO_MANY_STRANGERS"), address)
+            return
+        self._strangers[transport] = asyncio.get_running_loop().call_later(STRANGER_S_MAX, transport.abort)
 
 
 def _address(peer: Any) -> str:

@@ -25,8 +25,8 @@ from federation.certificates import issue, make_authority
 from federation.errors import CertificateExpired, NoCertificate
 from federation.keys import PrivateKey, write_key
 from federation.names import PeerId
-from federation.tls import NAMESERVER_HOSTNAME, client_context, reason_of, server_context
-from peers.tls_site import HANDSHAKES_MAX, TlsSite
+from federation.tls import BROKEN_OFF, NAMESERVER_HOSTNAME, client_context, reason_of, server_context
+from peers.tls_site import HANDSHAKES_MAX, STRANGERS_MAX, TlsSite
 from tests.trust.material import AUTHORITY, DAY, EDGE, FEDERATION, NAMESERVER, STRANGER, Roster, key, member
 
 NOW = time.time()  # OpenSSL's own clock decides at the client
@@ -243,12 +243,21 @@ async def serving(
     refusals: Refusals,
     *,
     handshakes_max: int = HANDSHAKES_MAX,
+    strangers_max: int = STRANGERS_MAX,
 ) -> AsyncIterator[TlsSite]:
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(application)
     await runner.setup()
-    site = TlsSite(runner, server(), host="127.0.0.1", port=0, on_refused=refusals, handshakes_max=handshakes_max)
+    site = TlsSite(
+        runner,
+        server(),
+        host="127.0.0.1",
+        port=0,
+        on_refused=refusals,
+        handshakes_max=handshakes_max,
+        strangers_max=strangers_max,
+    )
     await site.start()
     try:
         yield site
@@ -321,7 +330,8 @@ async def test_a_client_that_distrusts_the_server_is_told_of() -> None:
             await ask(site, client_context(FOREIGN_CA))
         address, reason = await refusals.first()
         assert address.startswith("127.0.0.1:")
-        assert reason == "CONNECTION_LOST"
+        assert reason == BROKEN_OFF
+        assert "may belong to another federation" in reason
         refusals.some.clear()
         with pytest.raises(ssl.SSLCertVerificationError):
             await asyncio.to_thread(dial, site.port, client_context(FOREIGN_CA))
@@ -340,7 +350,7 @@ async def test_who_does_not_speak_tls_is_told_of(said: bytes) -> None:
         writer.write_eof()
         address, reason = await refusals.first()
         assert address == "{}:{}".format(*writer.get_extra_info("sockname"))
-        assert reason in {"HTTP_REQUEST", "CONNECTION_LOST", "UNEXPECTED_EOF_WHILE_READING"}
+        assert reason in {"HTTP_REQUEST", BROKEN_OFF, "UNEXPECTED_EOF_WHILE_READING"}
         with contextlib.suppress(ConnectionError):
             await reader.read()
         writer.close()
@@ -405,21 +415,22 @@ async def test_handshakes_under_way_are_bounded() -> None:
                 await writer.wait_closed()
 
 
-def test_a_site_does_the_same_on_uvloop() -> None:
-    uvloop = pytest.importorskip("uvloop")
+async def test_connections_without_a_certificate_are_bounded() -> None:
+    refusals = Refusals()
+    async with serving(whoami, refusals, strangers_max=2) as site:
+        stranger = client_context(CA)
+        held = [await connected(site, stranger) for _ in range(2)]
+        _, dropped = await connected(site, stranger)
+        address, reason = await refusals.first()
+        assert reason == "TOO_MANY_STRANGERS"
+        assert address == "{}:{}".format(*dropped.get_extra_info("sockname"))
+        assert (await ask(site, edges()))["uuid"] == EDGE  # who shows one is not held up
+        for writer in (*(writer for _, writer in held), dropped):
+            writer.transport.abort()
 
-    async def scenario() -> None:
-        refusals = Refusals()
-        async with serving(whoami, refusals) as site:
-            sizes = [(await ask(site, edges(), bytes(size)))["size"] for size in range(20)]
-            assert sizes == list(range(20))
-            with pytest.raises(aiohttp.ClientError):
-                await ask(site, edges(FOREIGN))
-            address, reason = await refusals.first()
-            assert address.startswith("127.0.0.1:")
-            assert reason == "CERTIFICATE_VERIFY_FAILED"
 
-    uvloop.run(scenario())
+async def connected(site: TlsSite, context: ssl.SSLContext) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", site.port, ssl=context, server_hostname=NAMESERVER_HOSTNAME)
 
 
 async def test_a_taken_port_is_an_error() -> None:
