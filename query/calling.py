@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from query.catalogue import UserFunction
 from query.declarations import Declaration, Effect
-from query.errors import Forbidden, UserProblem, WrongArguments
+from query.errors import Forbidden, InternalProblem, WrongArguments
 from query.limits import over
 from query.placement import away_from_home
 from query.resolution import resolve_body
@@ -183,7 +183,7 @@ def as_bag(value: Any, *, null_is_empty: bool = False) -> list[Any]:
 
 def _as_rows(declared: Declaration, result: Any) -> Iterable[Any]:
     if isinstance(result, str | dict) or not isinstance(result, Iterable):
-        raise UserProblem(f"{declared.name} returned {type(result).__name__}, expected an iterable of rows")
+        raise InternalProblem(f"{declared.name} returned {type(result).__name__}, expected an iterable of rows")
     return result
 
 

@@ -9,6 +9,8 @@ reads it from the wire. The tree, by who must act:
     │   ├── LimitExceeded      a named limit was passed
     │   ├── UnknownName        a function, variable, edge, group, model or version that does not exist
     │   ├── WrongArguments     arity or type
+    │   ├── BadStatement       parts that do not fit together: a name twice, having without a group
+    │   ├── NotDeletable       a function that delete function cannot delete: built-in, or of a model
     │   └── Forbidden          the caller's role is too low
     ├── PeerProblem        another peer, or this one's configuration: wrong home, not joined, refused
     ├── WorldProblem       network, disk, memory, time: may pass when tried again
@@ -117,6 +119,14 @@ class UnknownName(UserProblem):
 
 class WrongArguments(UserProblem):
     code = "wrong_arguments"
+
+
+class BadStatement(UserProblem):
+    code = "bad_statement"
+
+
+class NotDeletable(UserProblem):
+    code = "not_deletable"
 
 
 class Forbidden(UserProblem):

@@ -12,7 +12,7 @@ from typing import Any, Final
 from query.catalogue import Catalogue
 from query.constants import NAMED
 from query.declarations import Declaration
-from query.errors import Problem, UserProblem, WrongArguments, unknown
+from query.errors import BadStatement, Problem, WrongArguments, unknown
 from query.plan import (
     Choose,
     Constant,
@@ -133,7 +133,7 @@ class Resolver:
 
     def _variable(self, node: Variable, scope: Scope) -> Step:
         if self.variables is None:
-            problem: Problem = UserProblem(
+            problem: Problem = BadStatement(
                 f"a function's body cannot read the session variable :{node.name}", hint="make it a parameter"
             )
             raise wrong(problem, node)

@@ -196,7 +196,7 @@ def at_nameserver(call: Call, catalogue: Catalogue) -> bool:
 
 def away_from_home(declared: Declaration, *, span: Span | None = None) -> Problem:
     """The error of a function that has no implementation where it was run."""
-    from query.errors import PeerProblem, WrongHome
+    from query.errors import WrongHome
 
     if declared.home is Home.NAMESERVER:
         return WrongHome(
@@ -204,7 +204,7 @@ def away_from_home(declared: Declaration, *, span: Span | None = None) -> Proble
             span=span,
             hint='add "//peer: nameserver" above the statement',
         )
-    return PeerProblem(f"{declared.name} has no implementation on this peer", span=span)
+    return WrongHome(f"{declared.name} has no implementation on this peer", span=span)
 
 
 def place(route: Route, directory: Directory) -> Placement:

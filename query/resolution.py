@@ -15,7 +15,7 @@ from typing import Any, Final
 from query import limits
 from query.catalogue import Catalogue, UserFunction, user_function
 from query.declarations import Declaration, Effect, Role
-from query.errors import UserProblem, unknown
+from query.errors import BadStatement, NotDeletable, unknown
 from query.expressions import Misplaced, Resolver, Scope, local, wrong
 from query.limits import over
 from query.plan import (
@@ -112,7 +112,7 @@ def _body(statement: CreateFunction, catalogue: Catalogue) -> BodyPlan:
     for parameter in statement.parameters:
         folded = parameter.name.casefold()
         if folded in scope.names:
-            raise wrong(UserProblem(f'parameter "{parameter.name}" stands twice'), parameter)
+            raise wrong(BadStatement(f'parameter "{parameter.name}" stands twice'), parameter)
         scope.names[folded] = local(resolver.new_slot(), parameter.type, parameter.place)
     value = resolver.step(statement.body, scope)
     return BodyPlan(value, resolver.slots, tuple(resolver.functions.values()))
@@ -135,8 +135,8 @@ def _check_deletion(body: DeleteFunction, catalogue: Catalogue) -> None:
         names = [declared.name for declared in catalogue.owned("user")]
         raise wrong(unknown("function", body.name, names), body)
     if owner != "user":
-        what = "a built-in function" if owner == "built-in" else f"a function of the model {owner}"
-        raise wrong(UserProblem(f'"{body.name}" is {what} and cannot be deleted'), body)
+        what = "a built-in function" if owner == "built-in" else f"a function of {owner}"
+        raise wrong(NotDeletable(f'"{body.name}" is {what} and cannot be deleted'), body)
 
 
 def _all_functions(resolver: Resolver) -> tuple[Declaration, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from query import limits
-from query.errors import SyntaxProblem, UnknownName, UserProblem, WrongArguments
+from query.errors import BadStatement, SyntaxProblem, UnknownName, WrongArguments
 from query.limits import over
 from query.plan import Bind, Generate, Keep, Local, Query, Stage, Step
 from query.syntax import Binary, Expression, From, Item, Name, Node, Select, children, walk
@@ -38,7 +38,7 @@ def resolve_select(resolver: Resolver, node: Select, outer: Scope) -> Query:
     limit = None if node.limit is None else _one(resolver, node.limit, outer, "limit")
     grouped = bool(node.group or inner.aggregates)
     if node.having is not None and not grouped:
-        raise _wrong(UserProblem("having needs a group by or an aggregate"), node.having)
+        raise _wrong(BadStatement("having needs a group by or an aggregate"), node.having)
     if grouped:
         _check_grouped(node, inner, slots, scope)
     several = len(items) > 1
@@ -208,7 +208,7 @@ def _check_grouped(node: Select, scope: Scope, slots: list[int], names: Scope) -
             return
         if isinstance(expression, Name) and expression.name.casefold() in rows:
             raise _wrong(
-                UserProblem(
+                BadStatement(
                     f'"{expression.name}" is neither grouped nor aggregated',
                     hint=f"add group by {expression.name}, or wrap it: min({expression.name})",
                 ),

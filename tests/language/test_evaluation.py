@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 from query import limits
-from query.catalogue import NameTaken
+from query.catalogue import NameTaken, user_function
 from query.declarations import Role
 from query.errors import (
+    BadStatement,
     Forbidden,
     LimitExceeded,
+    NotDeletable,
     Problem,
     Span,
     UnknownName,
@@ -30,6 +32,7 @@ from query.limits import EvaluationLimits
 from query.operators import BadArithmetic
 from query.parsing import parse_statement
 from query.resolution import resolve
+from query.syntax import CreateFunction
 from query.text_form import to_text
 from query.values import NotAValue
 from tests.language.asking import NOW, Peer
@@ -297,10 +300,10 @@ async def test_functions_see_the_functions_of_now() -> None:
             NameTaken,
             '"sqrt" is a built-in function and cannot be replaced',
         ),
-        ("create function f(Real x, Real X) -> Real as x", UserProblem, 'parameter "X" stands twice'),
+        ("create function f(Real x, Real X) -> Real as x", BadStatement, 'parameter "X" stands twice'),
         ("create function f(Real x) -> Real as y", UnknownName, 'no variable "y"'),
         ("create function f(Real x) -> Real as g(x)", UnknownName, 'no function "g"'),
-        ("create function f(Real x) -> Real as :v", UserProblem, "cannot read the session variable :v"),
+        ("create function f(Real x) -> Real as :v", BadStatement, "cannot read the session variable :v"),
         ("create function f() -> Integer as 'a'; f()", WrongArguments, "f: expected a result of Integer"),
         (
             "create function f() -> Integer as range(1,2); f()",
@@ -308,11 +311,20 @@ async def test_functions_see_the_functions_of_now() -> None:
             "f: expected one Integer, found 2 values",
         ),
         ("delete function f", UnknownName, 'no function "f"'),
-        ("delete function sqrt", UserProblem, '"sqrt" is a built-in function and cannot be deleted'),
+        ("delete function sqrt", NotDeletable, '"sqrt" is a built-in function and cannot be deleted'),
     ],
 )
 async def test_functions_that_cannot_be(text: str, kind: type[Problem], message: str) -> None:
     assert message in (await problem(text, kind)).message
+
+
+async def test_a_models_function_cannot_be_deleted() -> None:
+    peer = Peer()
+    body = parse_statement("create function doubled(Real x) -> Real as 2 * x").body
+    assert isinstance(body, CreateFunction)
+    peer.current = peer.current.with_functions("model scaling", [user_function(body)])
+    caught = await problem("delete function doubled", NotDeletable, peer=peer)
+    assert caught.message == '"doubled" is a function of model scaling and cannot be deleted'
 
 
 async def test_a_function_that_fails_is_not_made() -> None:
@@ -419,8 +431,8 @@ async def test_the_deepest_text_is_evaluated() -> None:
         ("cast(1 as Bag of Real)", WrongArguments, "is no type of a value", Span(1, 1, 1, 23)),
         ("select x from Real x", UnknownName, 'variable "x" has no source', Span(1, 20, 1, 21)),
         ("select x from x in [1], X in [2]", UserProblem, 'variable "X" stands twice in from', Span(1, 25, 1, 33)),
-        ("select x, count(x) from x in [1]", UserProblem, '"x" is neither grouped nor aggregated', Span(1, 8, 1, 9)),
-        ("select x from x in [1] having x > 1", UserProblem, "having needs a group by", Span(1, 31, 1, 36)),
+        ("select x, count(x) from x in [1]", BadStatement, '"x" is neither grouped nor aggregated', Span(1, 8, 1, 9)),
+        ("select x from x in [1] having x > 1", BadStatement, "having needs a group by", Span(1, 31, 1, 36)),
         (
             "select x from x in [1,'a'] order by x",
             WrongArguments,
