@@ -31,9 +31,9 @@ class Waiting(Struct, frozen=True):
 
 
 class Explanation(Struct, frozen=True):
-    """One model on one edge."""
+    """One model on one edge; ``model`` is None for an edge that has none and that no group names one for."""
 
-    model: str
+    model: str | None
     decision: Decision | None
     loaded: LoadedEntry | None
     waiting: Waiting | None
@@ -81,7 +81,8 @@ def explain(
     contact: Contact,
     now: float,
 ) -> Iterator[Explanation]:
-    """For a registered edge: every model that is desired or loaded there, by name, or the one that is asked for.
+    """For a registered edge: every model that is desired or loaded there, by name, or the one that is asked for. Where
+    there is none, one explanation that says what the edge itself waits for.
 
     Raises :class:`~query.errors.UnknownName` for a model that no release, assignment or edge's memory has.
     """
@@ -96,10 +97,19 @@ def explain(
         if model not in decided and model not in loaded and model not in published:
             raise unknown("model", model, {*names, *published})
         names = [model]
+    if not names:
+        yield Explanation(None, None, None, _idle(entry, actual, contact, now=now))
     for name in names:
         decision, running = decided.get(name), loaded.get(name)
         waiting = _waiting(state, entry, name, decision, running, actual=actual, contact=contact, now=now)
         yield Explanation(name, decision, running, waiting)
+
+
+def _idle(entry: Entry, actual: ActualState | None, contact: Contact, *, now: float) -> Waiting:
+    """What an edge without any model waits for."""
+    who = shown(entry.member.name)
+    absent = _absence(entry.member, who, actual, contact, now=now)
+    return absent or Waiting("not_assigned", f"no group of {who} names a model", hint="edge:set_group_models assigns")
 
 
 def _waiting(

@@ -203,7 +203,8 @@ class EdgeFunctions:
         example=(Example('edge:explain("MY-EDGE-1")'), Example('edge:explain("MY-EDGE-1", "my-sa-model")')),
     )
     def explain(self, call: Call, edge: str, model: str | None = None) -> list[dict[str, Any]]:
-        """Why an edge has a version of a model, or does not have it yet; one row a model.
+        """Why an edge has a version of a model, or does not have it yet; one row a model, or one row whose ``model`` is
+        null for an edge without any.
 
         ``winner`` is the assignment that decides and ``losers`` those it overtook, the latest first, each with its
         group, version, number in the log, time and author. ``waits_for`` is null when all is as it should be.

@@ -69,6 +69,24 @@ def test_all_models_of_the_edge_or_the_one_that_is_asked_for(small: Small) -> No
         explained(small, model="k")
 
 
+def test_an_edge_without_any_model_is_told_what_it_waits_for(small: Small) -> None:
+    small.edge("E2", joined=False)
+    (record,) = explained(small, "E2", None)
+    assert (record["model"], record["desired"], record["loaded"]) == (None, None, None)
+    assert record["waits_for"]["message"] == "E2 has not joined yet"
+    assert record["waits_for"]["hint"] == "give the edge its bundle"
+    (record,) = explained(small, "E1", None)
+    assert record["waits_for"]["reason"] == "no_report"
+    small.report("E1")
+    (record,) = explained(small, "E1", None)
+    assert record["waits_for"] == {
+        "reason": "not_assigned",
+        "message": "no group of E1 names a model",
+        "since": None,
+        "hint": "edge:set_group_models assigns",
+    }
+
+
 def test_what_runs_as_it_should_waits_for_nothing(small: Small) -> None:
     small.assign("lab", "m@2.0")
     small.report("E1", "m@2.0")
