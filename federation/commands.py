@@ -246,7 +246,7 @@ def set_mode(state: FederationState, edge: str, mode: str) -> tuple[Event, ...]:
     member = state.find_edge(edge)
     wanted = mode.upper()
     if wanted not in get_args(Mode):
-        raise unknown("mode", mode, get_args(Mode))
+        raise WrongArguments(f'expected the mode INTERACTIVE or ONLINE, found "{mode[:80]}"')
     if wanted == "AUTONOMOUS":
         raise NotAllowed(
             f'"{member.name}" cannot be made AUTONOMOUS from here: an autonomous edge does not listen, so the mode is'

@@ -191,7 +191,9 @@ def test_an_edge_is_a_viewer_of_itself(small: Small) -> None:
 def test_autonomous_is_refused_with_the_reason(small: Small) -> None:
     with raises(commands.NotAllowed, '"My-Edge" cannot be made AUTONOMOUS from here: an autonomous edge'):
         commands.set_mode(small.state, "MY-EDGE", "autonomous")
-    with raises(UnknownName, 'no mode "OFFLINE" — did you mean "ONLINE"?'):
+    with raises(WrongArguments, 'expected the mode INTERACTIVE or ONLINE, found "fast"'):
+        commands.set_mode(small.state, "MY-EDGE", "fast")
+    with raises(WrongArguments, 'expected the mode INTERACTIVE or ONLINE, found "OFFLINE"'):
         commands.set_mode(small.state, "MY-EDGE", "OFFLINE")
 
 
