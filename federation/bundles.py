@@ -159,7 +159,11 @@ def check_join(request: JoinRequest, owner: Member | None, *, now: float) -> boo
     if owner.key is not None:
         if owner.key == request.key and owner.publisher_key == request.publisher_key:
             return False
-        raise TokenReused(f'the bundle of "{owner.name}" was used before', hint="remove and register it for a new one")
+        function = "edge:remove" if owner.kind == "edge" else "peer:remove"
+        raise TokenReused(
+            f'the bundle of "{owner.name}" was used before',
+            hint=f'{function}("{owner.name}") and then "peerage register {owner.name}" make a new one',
+        )
     if owner.token_expires is not None and now >= owner.token_expires:
         raise TokenExpired(
             f'the bundle of "{owner.name}" expired {now - owner.token_expires:.0f} s ago',

@@ -22,7 +22,7 @@ from federation.bundles import (
     new_token,
     token_hash,
 )
-from federation.documents import Bundle, JoinRequest
+from federation.documents import Bundle, JoinRequest, Kind
 from federation.errors import (
     BadBundle,
     BadProof,
@@ -185,6 +185,13 @@ def test_each_refusal_to_join_has_its_class(
     with pytest.raises(expected, match=message) as caught:
         check_join(asked, owner, now=NOW)
     assert TOKEN not in str(caught.value) + str(caught.value.hint)
+
+
+@pytest.mark.parametrize(("kind", "function"), [("edge", "edge:remove"), ("client", "peer:remove")])
+def test_a_used_bundle_names_the_calls_that_make_a_new_one(kind: Kind, function: str) -> None:
+    with pytest.raises(TokenReused) as caught:
+        check_join(request(), invited(key=STRANGER.public, kind=kind), now=NOW)
+    assert caught.value.hint == f'{function}("Edge-1") and then "peerage register Edge-1" make a new one'
 
 
 def test_a_lost_answer_can_be_asked_for_again_by_the_same_key() -> None:
