@@ -23,6 +23,10 @@ from typing import Final
 
 NAMESERVER_HOSTNAME: Final = "nameserver.peerage.internal"
 NO_CHECK_TIME: Final = 0x200000  # OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which the ssl module has no name for
+BROKEN_OFF: Final = (
+    "CONNECTION_LOST: the peer broke off during the handshake;"
+    " it may belong to another federation, or not trust this one"
+)
 
 Pem = str | Path
 """A PEM text, or the path of a file that holds one."""
@@ -57,7 +61,7 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         return error.reason or str(error)
     if isinstance(error, ConnectionResetError | BrokenPipeError):
-        return "CONNECTION_LOST"
+        return BROKEN_OFF
     return "TIMED_OUT" if isinstance(error, TimeoutError | ConnectionAbortedError) else str(error)
 
 
