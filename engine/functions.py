@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -190,7 +191,7 @@ def _in_memory(model: LoadedModel) -> dict[str, Any]:
     return {
         "loaded": True,
         "origin": model.origin,
-        "since": model.since,
+        "since": datetime.fromtimestamp(model.since, UTC),
         "memory_bytes": model.memory_bytes,
         "labels": len(model.contents.labels),
         "functions": [one.name for one in model.contents.functions],

@@ -126,7 +126,7 @@ async def test_a_loaded_model_is_tested_shown_and_run(tmp_path: Path) -> None:
         "opset": {"ai.onnx": 17},
         "loaded": True,
         "origin": "manual",
-        "since": 1_800_000_000,
+        "since": datetime.fromtimestamp(1_800_000_000, UTC),
         "labels": 2,
     }
     assert info["digest"].startswith("sha256:")
