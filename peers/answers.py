@@ -30,6 +30,7 @@ from query.frames import Frame, encode_frame
 
 BODY_DEADLINE_S: Final = 15.0
 RETRY_AFTER_S: Final = 5
+HEAD_AFTER_S: Final = 0.25  # that an answer's first frame may hold back its head
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -112,14 +113,27 @@ async def body_of(request: web.Request, *, bytes_max: int, deadline_s: float = B
 async def stream_frames(request: web.Request, frames: AsyncIterator[Frame], *, query: str) -> web.StreamResponse:
     """Frames as JSON lines, each written as soon as it is there. A reader that leaves ends the iterator.
 
-    What the iterator raises before its first frame is raised here, and nothing was sent.
+    What the iterator raises before its first frame is raised here, and nothing was sent; but a reader whom that frame
+    keeps waiting gets the head of the answer, with the id to cancel it by.
     """
-    first = await anext(frames)
     response = web.StreamResponse(headers={"Peerage-Query": query, "Cache-Control": "no-store"})
     response.content_type = "application/x-ndjson"
-    await response.prepare(request)
-    await response.write(encode_frame(first) + b"\n")
+    first = asyncio.create_task(_next(frames))
+    try:
+        await asyncio.wait([first], timeout=HEAD_AFTER_S)
+        if first.done():
+            first.result()
+        await response.prepare(request)
+        await response.write(encode_frame(await first) + b"\n")
+    finally:
+        if not first.done():
+            first.cancel()
+            await asyncio.wait([first])
     async for frame in frames:
         await response.write(encode_frame(frame) + b"\n")
     await response.write_eof()
     return response
+
+
+async def _next(frames: AsyncIterator[Frame]) -> Frame:
+    return await anext(frames)

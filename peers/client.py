@@ -17,17 +17,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for_futures
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from query.errors import Problem, UserProblem, WorldProblem
 from query.frames import EndFrame, ErrorFrame, Frame, RowFrame, SchemaFrame
 from query.ledger import Ledger
 from query.values import decode_value
+
+CANCEL_S_MAX: Final = 5.0  # that an interrupted call waits for what it cancelled
 
 _T = TypeVar("_T")
 
@@ -102,6 +107,10 @@ class Link(Protocol):
         self, text: str, *, params: Mapping[str, Any], peer: str | None, timeout_s: float | None
     ) -> AsyncIterator[Frame]: ...
 
+    async def cancel(self) -> None:
+        """Stop what runs over this link, wherever it runs; its frames go on to their ledgers."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -139,6 +148,11 @@ class AsyncConnection:
         if self._link is None:
             raise UserProblem("the connection is not open", hint="use it as a context manager")
         return self._link.frames(text, params=params or {}, peer=peer, timeout_s=timeout_s)
+
+    async def cancel(self) -> None:
+        """Stop what runs over this connection, on every peer; its frames go on, to ledgers that say ``cancelled``."""
+        if self._link is not None:
+            await self._link.cancel()
 
     async def query(
         self,
@@ -207,6 +221,10 @@ class Connection:
         finally:
             self._wait(_close(frames))
 
+    def cancel(self) -> None:
+        """Ask for :meth:`AsyncConnection.cancel` and return at once. For other threads and signal handlers."""
+        asyncio.run_coroutine_threadsafe(self._connection.cancel(), self._loop)
+
     def query(self, text: str, **options: Any) -> Answer:
         return self._wait(self._connection.query(text, **options))
 
@@ -216,19 +234,33 @@ class Connection:
     def value(self, text: str, **options: Any) -> Any:
         return self._wait(self._connection.value(text, **options))
 
-    def _wait(self, coroutine: Awaitable[_T]) -> _T:
-        future = asyncio.run_coroutine_threadsafe(_awaiting(coroutine), self._loop)
+    def _wait(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        """Its result. An interruption cancels it, and is raised once it has ended: what it held is free then."""
+        ended: Future[_T] = Future()
+        tasks: list[asyncio.Task[_T]] = []
+
+        def begin() -> None:
+            tasks.append(self._loop.create_task(coroutine))
+            tasks[0].add_done_callback(partial(_hand_over, ended))
+
+        def cancel() -> None:
+            for task in tasks:
+                task.cancel()
+
+        self._loop.call_soon_threadsafe(begin)
         try:
-            return future.result()
+            return ended.result()
         except KeyboardInterrupt:
-            future.cancel()
+            self._loop.call_soon_threadsafe(cancel)
+            wait_for_futures([ended], timeout=CANCEL_S_MAX)
             raise
 
     def _stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.close()
+        self._thread.join(CANCEL_S_MAX)
+        if not self._thread.is_alive():  # else it computes, and ends with the process
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
 
 
 def connect(
@@ -268,8 +300,14 @@ def connect_async(
     return AsyncConnection(opening)
 
 
-async def _awaiting(awaitable: Awaitable[_T]) -> _T:
-    return await awaitable
+def _hand_over(ended: Future[_T], task: asyncio.Task[_T]) -> None:
+    """How a task of the connection's thread ended, to who waits in another."""
+    if task.cancelled():
+        ended.set_exception(asyncio.CancelledError())
+    elif (error := task.exception()) is not None:
+        ended.set_exception(error)
+    else:
+        ended.set_result(task.result())
 
 
 async def _next(frames: AsyncIterator[Frame]) -> Frame | None:

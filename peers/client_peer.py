@@ -6,8 +6,8 @@ Functions at home everywhere run here, with this home's folders and keys; the re
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing, suppress
 from typing import Any
 
 from federation.certificate_reading import check_issued
@@ -30,6 +30,7 @@ from peers.running import RunningQueries
 from peers.settings import ClientSettings
 from peers.statements import Statements
 from query.declarations import Caller, Role
+from query.errors import UnknownName
 from query.frames import Frame
 from query.session import Session
 from query.values import encode_value
@@ -40,14 +41,23 @@ __all__ = ["ClientPeer", "open_client"]
 class ClientPeer:
     """A :class:`peers.client.Link` that is a peer itself. Session variables last as long as it does."""
 
-    def __init__(self, *, statements: Statements, caller: Caller, stack: AsyncExitStack) -> None:
+    def __init__(
+        self, *, statements: Statements, running: RunningQueries, caller: Caller, stack: AsyncExitStack
+    ) -> None:
         self._statements = statements
+        self._running = running
+        self._own: set[str] = set()  # ids of what runs for this link
         self._caller = caller
         self._stack = stack
         self._session = Session()
 
     async def close(self) -> None:
         await self._stack.aclose()
+
+    async def cancel(self) -> None:
+        for query in tuple(self._own):
+            with suppress(UnknownName):  # it ended meanwhile
+                self._running.cancel(query, caller=self._caller)
 
     async def frames(
         self, text: str, *, params: Mapping[str, Any], peer: str | None, timeout_s: float | None
@@ -58,24 +68,26 @@ class ClientPeer:
             targets=peer,
             timeout=timeout_s,
         )
+        query = self._statements.new_query()
         running = self._statements.run(
-            encode_request(request),
-            origin=Origin(self._caller, own=True),
-            query=self._statements.new_query(),
-            session=self._session,
+            encode_request(request), origin=Origin(self._caller, own=True), query=query, session=self._session
         )
-        async with aclosing(running) as frames:
-            async for frame in frames:
-                yield frame
+        self._own.add(query)
+        try:
+            async with aclosing(running) as frames:
+                async for frame in frames:
+                    yield frame
+        finally:
+            self._own.discard(query)
 
 
-async def open_client(home: Home, settings: ClientSettings) -> ClientPeer:
+async def open_client(home: Home, settings: ClientSettings, *, clock: Callable[[], float] = time.time) -> ClientPeer:
     """The client peer of a home. Dials nothing before a statement needs it."""
     membership = home.membership()
     check_issued(home.text(home.identity_crt), home.text(home.ca_crt))
     stack = AsyncExitStack()
     key = read_key(home.identity_key)
-    client = opened_client(home, settings.nameserver, clock=time.time)
+    client = opened_client(home, settings.nameserver, clock=clock)
     stack.push_async_callback(client.close)
     trust = HomeTrust(home, trusted_root(home))
     engine = opened_engine(settings)
@@ -99,4 +111,6 @@ async def open_client(home: Home, settings: ClientSettings) -> ClientPeer:
         )
     )
     catalogue.follow(engine)
-    return ClientPeer(statements=statements, caller=Caller(membership.name, Role.ADMIN, membership.uuid), stack=stack)
+    return ClientPeer(
+        statements=statements, running=running, caller=Caller(membership.name, Role.ADMIN, membership.uuid), stack=stack
+    )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 import msgspec
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 5.0
 ERROR_BYTES_MAX = 64 * 1024
+QUERY_HEADER: Final = "Peerage-Query"
+CANCEL: Final = "query:cancel(:query)"
 
 
 class NotRunning(WorldProblem):
@@ -41,12 +44,51 @@ class HttpLink:
         self._where = str(socket or url)
         connector = aiohttp.UnixConnector(str(socket)) if socket else aiohttp.TCPConnector()
         self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
+        self._running: dict[object, str | None] = {}  # what runs there for this link: its id, once the head told it
+        self._cancelled: set[object] = set()
 
     async def close(self) -> None:
         await self._session.close()
 
+    async def cancel(self) -> None:
+        for request, query in tuple(self._running.items()):
+            self._cancelled.add(request)
+            if query is not None:
+                await self._cancel(query)
+
+    async def _cancel(self, query: str) -> None:
+        with suppress(Problem):  # it ended meanwhile, or the peer did
+            async for _ in self._frames(CANCEL, params={"query": query}, timeout_s=CONNECT_TIMEOUT_S):
+                pass
+
     async def frames(
         self, text: str, *, params: Mapping[str, Any], peer: str | None, timeout_s: float | None
+    ) -> AsyncGenerator[Frame, None]:
+        request = object()
+        self._running[request] = None
+
+        async def started(query: str) -> None:
+            self._running[request] = query
+            if request in self._cancelled:
+                await self._cancel(query)
+
+        try:
+            frames = self._frames(text, params=params, peer=peer, timeout_s=timeout_s, started=started)
+            async with aclosing(frames):
+                async for frame in frames:
+                    yield frame
+        finally:
+            del self._running[request]
+            self._cancelled.discard(request)
+
+    async def _frames(
+        self,
+        text: str,
+        *,
+        params: Mapping[str, Any],
+        peer: str | None = None,
+        timeout_s: float | None,
+        started: Callable[[str], Awaitable[None]] | None = None,
     ) -> AsyncGenerator[Frame, None]:
         request = StatementRequest(
             text=text,
@@ -61,6 +103,8 @@ class HttpLink:
             ) as response:
                 if response.status != 200:
                     raise await _refusal(response)
+                if started is not None and QUERY_HEADER in response.headers:
+                    await started(response.headers[QUERY_HEADER])
                 async for frame in frames_of(response):
                     yield frame
         except (aiohttp.ClientConnectorError, FileNotFoundError) as error:

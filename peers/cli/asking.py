@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from peers.cli.arguments import Commands, add_command, add_home, home_of
 from peers.cli.console import DONE, FAILED, PARTIAL, Console, UsageProblem
@@ -18,9 +20,13 @@ from query.durations import parse_duration
 from query.frames import EndFrame, ErrorFrame, Frame, ProgressFrame, RowFrame, encode_frame
 from query.ledger import COMPLETE, Ledger
 
+if TYPE_CHECKING:
+    from peers.client import Connection
+
 TEXT_BYTES_MAX: Final = 1024 * 1024
 TIMEOUT_S_MAX: Final = 24 * 3600.0
 PEERS_TOLD_MAX: Final = 10
+LEDGER_S_MAX: Final = 2.0  # that an interrupted answer may take to its ledger
 
 
 def add_commands(commands: Commands) -> None:
@@ -58,6 +64,8 @@ echo '1 + 1' | peerage query --home e1 -""",
 
 def run_query(arguments: argparse.Namespace, console: Console) -> int:
     text = _text(arguments)
+    if not text.strip():
+        raise UsageProblem("expected statements, found an empty text")
     return ask(
         console,
         arguments=arguments,
@@ -74,11 +82,37 @@ def ask(
     from peers.client import connect
 
     view = JsonView(console) if arguments.json else TextView(console, text)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop cancels what runs, on every peer
-    with connect(home_of(arguments, console).path) as connection:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with connect(home_of(arguments, console).path) as connection, stopped_by_signals(connection) as stopped:
         for frame in connection.frames(text, peer=peer, timeout_s=timeout_s):
             view.show(frame)
+    if stopped():
+        raise KeyboardInterrupt
     return view.status
+
+
+@contextmanager
+def stopped_by_signals(connection: Connection) -> Iterator[Callable[[], bool]]:
+    """The first SIGINT or SIGTERM cancels what runs, on every peer, so that the answer ends with its ledger.
+
+    The second, or an answer that does not end in time, interrupts. Gives whether there was one.
+    """
+    numbers: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        numbers.append(number)
+        for other in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+            signal.signal(other, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, LEDGER_S_MAX)
+        connection.cancel()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(numbers)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run_poll(arguments: argparse.Namespace, console: Console) -> int:

@@ -94,6 +94,8 @@ class TestHelp:
         ["query", "1", "-f", "x"],
         ["query", "-f", "/no/such/file"],
         ["query", "--timeout", "soon", "1"],
+        ["query", ""],
+        ["query", " \n"],
         ["register"],
         ["register", "E1", "--role", "king"],
         ["join"],
