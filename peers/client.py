@@ -27,6 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
+from peers.error_classes import load_error_class
 from query.errors import Problem, UserProblem, WorldProblem
 from query.frames import EndFrame, ErrorFrame, Frame, RowFrame, SchemaFrame
 from query.ledger import Ledger
@@ -35,6 +36,8 @@ from query.values import decode_value
 CANCEL_S_MAX: Final = 5.0  # that an interrupted call waits for what it cancelled
 
 _T = TypeVar("_T")
+
+Problem.load_unknown_with(load_error_class)  # what reads errors in this program reads them as what was raised
 
 
 class PartialAnswer(WorldProblem):

@@ -23,7 +23,7 @@ next step. ``span`` counts in the statement as it was written. Errors carry data
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Self
 
 import msgspec
@@ -56,6 +56,7 @@ class Problem(Exception):
 
     code: ClassVar[str] = "problem"
     _by_code: ClassVar[dict[str, type[Problem]]] = {}
+    _load: ClassVar[Callable[[str], None] | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -85,8 +86,15 @@ class Problem(Exception):
         return ErrorRecord(self.code, self.message, self.span, self.hint, self.peer or peer)
 
     @staticmethod
+    def load_unknown_with(load: Callable[[str], None]) -> None:
+        """Have ``load(code)`` import the module that defines a code, when an error of an unknown code is read."""
+        Problem._load = staticmethod(load)
+
+    @staticmethod
     def from_record(record: ErrorRecord) -> Problem:
         """The error of the class that made the record; :class:`ForeignProblem` for a code from a newer peer."""
+        if Problem._load is not None and record.code not in Problem._by_code:
+            Problem._load(record.code)
         made_by = Problem._by_code.get(record.code)
         problem = Problem.__new__(made_by or ForeignProblem)
         Problem.__init__(problem, record.message, span=record.span, hint=record.hint, peer=record.peer)

@@ -7,6 +7,8 @@ import re
 import shutil
 import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from federation import bundles
 from federation.documents import Bundle
 from federation.keys import read_key
 from peers.homes import Home
-from tests.shell.running import Federation, federation
+from tests.shell.running import Federation, environment, federation
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -110,6 +112,26 @@ class TestAsking:
         assert ended.status == 1
         assert "error(forbidden)" in ended.err
         assert "--home" in ended.err
+
+    def test_a_program_gets_errors_of_the_class_that_was_raised(self, shared: Federation) -> None:
+        program = (
+            "import peers\n"
+            "from query.errors import Problem\n"
+            "with peers.connect('ns') as federation:\n"
+            "    try:\n"
+            '        federation.value(\'edge:set_poll_interval("E1", "9")\')\n'
+            "    except Problem as problem:\n"
+            "        print(type(problem).__module__, type(problem).__name__, problem.code)\n"
+        )
+        ran = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=shared.folder,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert ran.stdout == "federation.intervals BadInterval bad_interval\n"
 
     def test_polling(self, shared: Federation) -> None:
         ended = shared.peerage("poll", "--home", "E1", "--json")
