@@ -20,7 +20,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, inspect
+from msgspec.inspect import type_info
 
 from federation.documents import Kind
 from federation.intervals import DEFAULT_INTERVAL, parse_interval
@@ -254,14 +255,30 @@ def _converted(setting: Setting, value: Any, *, where: str, strict: bool) -> Any
             value = next((choice for choice in setting.choices if choice.casefold() == value.casefold()), value)
     try:
         return msgspec.convert(value, setting.type, strict=strict)
-    except msgspec.ValidationError as error:
-        expected = f"one of {', '.join(setting.choices)}" if setting.choices else _sentence(str(error))
+    except msgspec.ValidationError:
+        expected = f"one of {', '.join(setting.choices)}" if setting.choices else _words(type_info(setting.type))
         raise BadSetting(f"{where}: expected {expected}, found {value!r}") from None
 
 
-def _sentence(reason: str) -> str:
-    """What msgspec says, without its capital and its path."""
-    return reason.partition(" - at ")[0].removeprefix("Expected ").replace("`", "").partition(", got")[0]
+def _words(kind: inspect.Type) -> str:
+    """What a setting's type takes, for people."""
+    match kind:
+        case inspect.IntType(ge=int(least), le=int(most)):
+            return f"a whole number from {least} to {most}"
+        case inspect.IntType(ge=int(least)):
+            return f"a whole number of at least {least}"
+        case inspect.FloatType(gt=float(bound) | int(bound)):
+            return f"a number above {bound:g}"
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.VarTupleType(item_type=item):
+            return f"a list, each element {_words(item)}"
+        case inspect.UnionType(types=kinds):
+            return _words(kinds[0])
+        case inspect.Metadata(type=inner):
+            return _words(inner)
+        case _:
+            return "text"
 
 
 def _check(settings: Settings) -> None:

@@ -66,11 +66,26 @@ class TestPrecedence:
             {"file": "federation_prt = 1"},
             'no setting "federation_prt" in peerage.toml — did you mean "federation_port"?',
         ),
-        ({"file": "[federation_port]\nx = 1"}, "federation_port in peerage.toml: expected int, found {'x': 1}"),
+        (
+            {"file": "[federation_port]\nx = 1"},
+            "federation_port in peerage.toml: expected a whole number from 0 to 65535, found {'x': 1}",
+        ),
         ({"file": "mode = 'ONLINE'"}, 'setting "mode" in peerage.toml is of edge, not of nameserver'),
-        ({"file": "federation_port = '1'"}, "federation_port in peerage.toml: expected int, found '1'"),
-        ({"file": "federation_port = 70000"}, "federation_port in peerage.toml: expected int <= 65535, found 70000"),
-        ({"file": "zeroconf = 1"}, "zeroconf in peerage.toml: expected bool, found 1"),
+        (
+            {"file": "federation_port = '1'"},
+            "federation_port in peerage.toml: expected a whole number from 0 to 65535, found '1'",
+        ),
+        (
+            {"file": "federation_port = 70000"},
+            "federation_port in peerage.toml: expected a whole number from 0 to 65535, found 70000",
+        ),
+        (
+            {"file": "memory_bytes_max = 0"},
+            "memory_bytes_max in peerage.toml: expected a whole number of at least 1, found 0",
+        ),
+        ({"file": "names = 'a'"}, "names in peerage.toml: expected a list, each element text, found 'a'"),
+        ({"file": "models = 1"}, "models in peerage.toml: expected text, found 1"),
+        ({"file": "zeroconf = 1"}, "zeroconf in peerage.toml: expected true or false, found 1"),
         (
             {"file": "log_level = 'loud'"},
             "log_level in peerage.toml: expected one of debug, info, warning, error, found 'loud'",
@@ -82,10 +97,13 @@ class TestPrecedence:
         ),
         (
             {"environment": {"PEERAGE_FEDERATION_PORT": "x"}},
-            "PEERAGE_FEDERATION_PORT in the environment: expected int, found 'x'",
+            "PEERAGE_FEDERATION_PORT in the environment: expected a whole number from 0 to 65535, found 'x'",
         ),
-        ({"flags": {"application_port": "-1"}}, "--application-port: expected int >= 0, found '-1'"),
-        ({"flags": {"load_timeout_s": "0"}}, "--load-timeout-s: expected float > 0.0, found '0'"),
+        (
+            {"flags": {"application_port": "-1"}},
+            "--application-port: expected a whole number from 0 to 65535, found '-1'",
+        ),
+        ({"flags": {"load_timeout_s": "0"}}, "--load-timeout-s: expected a number above 0, found '0'"),
         (
             {"flags": {"federation": "all"}},
             '"all" is reserved and cannot name a federation',
