@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -9,10 +10,16 @@ import msgspec
 
 from federation.documents import SignedDocument
 from query.declarations import Caller
-from query.errors import LimitExceeded, UserProblem
+from query.errors import LimitExceeded, UserProblem, nearest
 
 TIMEOUT_S_MAX: Final = 24 * 3600.0
 PARAMETERS_MAX: Final = 256
+MEMBERS: Final[Mapping[str, tuple[str, tuple[type, ...]]]] = {
+    "text": ("text", (str,)),
+    "params": ("an object", (dict,)),
+    "targets": ("text or a list of names", (str, list, type(None))),
+    "timeout": ("a number of seconds", (int, float, type(None))),
+}
 
 
 class StatementRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -45,8 +52,8 @@ def decode_request(body: bytes) -> StatementRequest:
     """Raises :class:`UserProblem` that says what a request looks like."""
     try:
         request = msgspec.json.decode(body, type=StatementRequest)
-    except msgspec.MsgspecError as error:
-        raise UserProblem(f"expected a request {{text, params, targets, timeout}}: {error}") from error
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise UserProblem(f"{_fault(body)}: expected a request {{text, params, targets, timeout}}") from error
     if request.timeout is not None and not 0 < request.timeout <= TIMEOUT_S_MAX:
         raise UserProblem(
             f"expected a timeout of more than 0 and at most {TIMEOUT_S_MAX:g} s, found {request.timeout:g}"
@@ -54,6 +61,32 @@ def decode_request(body: bytes) -> StatementRequest:
     if len(request.params) > PARAMETERS_MAX:
         raise LimitExceeded(f"{len(request.params)} parameters, expected at most {PARAMETERS_MAX}")
     return request
+
+
+def _fault(body: bytes) -> str:
+    """What keeps a body from being a request."""
+    try:
+        read = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return "the body is not JSON"
+    if not isinstance(read, dict):
+        return f"the body is {_kind(read)}"
+    for name, value in read.items():
+        if name not in MEMBERS:
+            close = nearest(name, MEMBERS)
+            tail = f' — did you mean "{close}"?' if close else ""
+            return f'a request has no "{name[:80]}"{tail}'
+        wanted, kinds = MEMBERS[name]
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            return f'"{name}" is {_kind(value)}, not {wanted}'
+    if "text" not in read:
+        return 'the request has no "text"'
+    return '"targets" holds something else than text'
+
+
+def _kind(value: object) -> str:
+    words = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return words.get(type(value), "a number")
 
 
 def encode_request(request: StatementRequest) -> bytes:
