@@ -96,21 +96,24 @@ async def _edge(
         parts = _Parts(home, settings, membership, client)
         stack.callback(parts.close)
         await parts.agent.restore()
-        unix, near = await stack.enter_async_context(application_face(parts.application(), home, settings))
+        near = await stack.enter_async_context(application_face(parts.application(), home, settings))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         background = [
             tasks.create_task(parts.agent.run()),
             tasks.create_task(parts.modes.hold_uplink(parts.uplink())),
             tasks.create_task(_keep_discovering(client, membership, settings, parts.agent)),
         ]
+        # The end, last first: queries tell their ledgers, nobody comes any more, and then the uplink ends.
         stack.push_async_callback(cancelled, background)
+        stack.push_async_callback(near.stop_accepting)
+        stack.push_async_callback(parts.running.stop)
         log.info("edge_ready", extra={"edge": membership.name, "mode": parts.agent.mode})
         yield RunRecord(
             pid=os.getpid(),
             kind="edge",
             name=membership.name,
-            socket=unix,
-            application=near,
+            socket=near.socket,
+            application=near.near,
             federation=None,
             started=clock(),
         )
@@ -132,9 +135,9 @@ class _Parts:
         self._draw = random.Random().random  # noqa: S311 — jitter, not a secret
         self.modes = _Modes()
         layout = ImageLayout(home.releases)
-        running = RunningQueries()
+        self.running = RunningQueries()
         catalogue = PeerCatalogue()
-        self._statements = statements_of(membership, key=key, client=client, catalogue=catalogue, running=running)
+        self._statements = statements_of(membership, key=key, client=client, catalogue=catalogue, running=self.running)
         self.agent = Agent(
             Identity(membership.federation, membership.uuid, membership.name),
             store=self._store,
@@ -158,7 +161,7 @@ class _Parts:
                 layout=layout,
                 root=lambda: self._trust.root,
                 asking=OwnStatements(self._statements),
-                running=running,
+                running=self.running,
                 client=client,
                 agent=self.agent,
                 where=lambda: client.addresses[0] if client.addresses else "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -18,21 +18,31 @@ from peers.homes import Home
 from peers.settings import ListenerSettings, NameserverSettings, port_taken
 from peers.tls_site import TlsSite
 
-SHUTDOWN_S: Final = 2.0  # for answers under way when the peer stops
+SHUTDOWN_S: Final = 1.0  # for the answers under way on one listener when the peer stops
 KEEPALIVE_S: Final = 330.0  # longer than a client keeps an idle connection, so that the client closes first
 
 log = logging.getLogger("peerage.http")
 
 
+@dataclass(frozen=True, slots=True)
+class ApplicationFace:
+    """The Unix socket's path, and ``host:port`` as bound; ``stop_accepting`` closes both to new connections, once."""
+
+    socket: str
+    near: str
+    stop_accepting: Callable[[], Awaitable[None]]
+
+
 @asynccontextmanager
 async def application_face(
     listener: ApplicationListener, home: Home, settings: ListenerSettings
-) -> AsyncIterator[tuple[str, str]]:
-    """Serve the Unix socket and the port while the block runs: gives the socket's path and ``host:port`` as bound."""
+) -> AsyncIterator[ApplicationFace]:
+    """Serve the Unix socket and the port while the block runs."""
     async with AsyncExitStack() as stack:
         path = str(home.prepare_socket())
         local = await _runner(stack, listener.application(token=None))
-        await web.UnixSite(local, path).start()
+        unix = web.UnixSite(local, path)
+        await unix.start()
         home.socket.chmod(0o600)
         near = await _runner(stack, listener.application(token=home.token()))
         site = web.TCPSite(near, settings.application_host, settings.application_port)
@@ -41,15 +51,24 @@ async def application_face(
         except OSError as error:
             raise _taken(error, "application_port", settings.application_host, settings.application_port) from error
         host, port = near.addresses[0][:2]
-        yield path, _joined(host, port)
+
+        async def stop_accepting() -> None:
+            await unix.stop()
+            await site.stop()
+
+        yield ApplicationFace(path, _joined(host, port), stop_accepting)
 
 
 @dataclass(frozen=True, slots=True)
 class FederationFace:
-    """The port as bound; ``reload_certificate`` shows the home's certificate as it is now to whoever connects next."""
+    """The port as bound; ``reload_certificate`` shows the home's certificate as it is now to whoever connects next.
+
+    ``stop_accepting`` closes it to new connections, once.
+    """
 
     port: int
     reload_certificate: Callable[[], None]
+    stop_accepting: Callable[[], Awaitable[None]]
 
 
 @asynccontextmanager
@@ -71,7 +90,11 @@ async def federation_face(
             await site.start()
         except OSError as error:
             raise _taken(error, "federation_port", settings.federation_host, settings.federation_port) from error
-        yield FederationFace(site.port, lambda: context.load_cert_chain(home.identity_crt, home.identity_key))
+        yield FederationFace(
+            port=site.port,
+            reload_certificate=lambda: context.load_cert_chain(home.identity_crt, home.identity_key),
+            stop_accepting=site.stop,
+        )
 
 
 async def _runner(stack: AsyncExitStack, application: web.Application) -> web.AppRunner:

@@ -47,7 +47,7 @@ from peers.failpoints import reach
 from peers.presence import ContactBook
 from peers.requests import Origin
 from peers.throttle import Throttle
-from peers.uplinks import Uplinks
+from peers.uplinks import FAREWELL_S, Uplinks
 from query.declarations import Caller, Role
 from query.errors import Problem, UnknownName, UserProblem
 from query.frames import Frame
@@ -221,7 +221,8 @@ class FederationListener:
         member = self.member(request)
         if member.kind != "edge":
             raise WrongRole(f'"{member.name}" is a {member.kind}; only an edge holds an uplink')
-        socket = web.WebSocketResponse(heartbeat=20.0, max_msg_size=QUERY_BYTES_MAX, compress=False)
+        self._uplinks.require_open()
+        socket = web.WebSocketResponse(timeout=FAREWELL_S, heartbeat=20.0, max_msg_size=QUERY_BYTES_MAX, compress=False)
         await socket.prepare(request)
         log.info("uplink_open", extra={"edge": member.name})
         self._contacts.seen(member.uuid, now=self._clock())
@@ -236,7 +237,8 @@ class FederationListener:
 
     async def _whoami(self, request: web.Request) -> web.StreamResponse:
         member = self.member(request)
-        return web.json_response({"name": member.name, "kind": member.kind, "role": member.role, "uuid": member.uuid})
+        told = {"name": member.name, "kind": member.kind, "role": member.role, "uuid": member.uuid}
+        return web.json_response(told | {"time": self._clock()})
 
     async def _query(self, request: web.Request) -> web.StreamResponse:
         member = self.member(request)

@@ -97,7 +97,7 @@ async def _nameserver(
         parts.addresses = dial_addresses(settings, port=face.port, host_name=socket.gethostname())
         for told in (home, foundation.admin_home):
             founding.put_addresses(told, membership.federation, parts.addresses)
-        unix, near = await stack.enter_async_context(application_face(parts.application(), home, settings))
+        near = await stack.enter_async_context(application_face(parts.application(), home, settings))
         if settings.zeroconf:
             await stack.enter_async_context(_announced(membership, settings, parts.addresses, face.port))
         follower = ChangeFollower(parts.store, parts.uplinks, parts.contacts)
@@ -108,14 +108,18 @@ async def _nameserver(
             tasks.create_task(_keep_own_certificate(home, membership, settings, clock, face)),
         ]
         stack.push_async_callback(cancelled, background)
+        # The end, last first: queries tell their ledgers, nobody comes any more, and then edges are let go.
         stack.push_async_callback(parts.uplinks.close)
+        stack.push_async_callback(near.stop_accepting)
+        stack.push_async_callback(face.stop_accepting)
+        stack.push_async_callback(parts.running.stop)
         log.info("nameserver_ready", extra={"federation": membership.federation, "port": face.port})
         yield RunRecord(
             pid=os.getpid(),
             kind="nameserver",
             name=membership.name,
-            socket=unix,
-            application=near,
+            socket=near.socket,
+            application=near.near,
             federation=parts.addresses[0],
             started=clock(),
         )
@@ -141,7 +145,7 @@ class _Parts:
         self._engine = opened_engine(settings)
         self._tls_refused = 0
         catalogue = PeerCatalogue()
-        running = RunningQueries()
+        self.running = RunningQueries()
         directory = StateDirectory(self.store, membership.name)
         self._statements = Statements(
             name=membership.name,
@@ -155,7 +159,7 @@ class _Parts:
                 vouch=self._vouch,
                 clock=clock,
             ),
-            running=running,
+            running=self.running,
             federation_time=clock,
             directory=directory,
         )
@@ -170,7 +174,7 @@ class _Parts:
                 layout=self._layout,
                 root=lambda: self.store.state.root,
                 asking=OwnStatements(self._statements),
-                running=running,
+                running=self.running,
                 client=None,
                 agent=None,
                 where=lambda: self.addresses[0] if self.addresses else "",

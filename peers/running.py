@@ -1,15 +1,24 @@
-"""The statements that run on this peer right now, so that they can be listed and cancelled by id."""
+"""The statements that run on this peer right now, so that they can be listed, cancelled by id, and stopped with it."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from dataclasses import dataclass
+from typing import Final
 
 from query.declarations import Caller, Role
-from query.errors import Forbidden, unknown
+from query.errors import Forbidden, WorldProblem, unknown
 
-TEXT_SHOWN = 200
+TEXT_SHOWN: Final = 200
+SETTLE_S_MAX: Final = 0.5  # for the ledgers of what a stopping peer cancels
+
+
+class Stopping(WorldProblem):
+    """A peer that is being stopped begins nothing new."""
+
+    code = "stopping"
 
 
 @dataclass(slots=True)
@@ -31,17 +40,24 @@ class RunningQueries:
 
     def __init__(self) -> None:
         self._running: dict[str, RunningQuery] = {}
+        self._stopping = False
+        self._idle = asyncio.Event()
 
     def new_id(self) -> str:
         return f"q-{secrets.token_hex(6)}"
 
     def begin(self, query: str, *, caller: Caller, text: str, now: float) -> RunningQuery:
+        """Raises :class:`Stopping`."""
+        if self._stopping:
+            raise Stopping("this peer is stopping", hint="ask again once it is back")
         entry = RunningQuery(query, caller, text[:TEXT_SHOWN], now, None)
         self._running[query] = entry
         return entry
 
     def end(self, query: str) -> None:
         self._running.pop(query, None)
+        if not self._running:
+            self._idle.set()
 
     def all(self) -> tuple[RunningQuery, ...]:
         return tuple(self._running.values())
@@ -53,7 +69,24 @@ class RunningQueries:
             raise unknown("running query", query, self._running)
         if caller.role < Role.OPERATOR and caller.name != entry.caller.name:
             raise Forbidden(f'query "{query}" is of "{entry.caller.name}"; cancelling it needs the role operator')
-        entry.cancelled = True
-        if entry.task is not None:
-            entry.task.cancel()
+        _cancel(entry)
         return True
+
+    async def stop(self, *, within_s: float = SETTLE_S_MAX) -> None:
+        """Begin nothing more, cancel everything, and return when each has told its ledger, or after ``within_s``."""
+        self._stopping = True
+        self._idle.clear()
+        if not self._running:
+            return
+        for entry in self.all():
+            _cancel(entry)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._idle.wait()
+
+
+def _cancel(entry: RunningQuery) -> None:
+    entry.cancelled = True
+    if entry.task is not None:
+        # After the task's own first step, which the loop has in line already: it then tells how it ended.
+        asyncio.get_running_loop().call_soon(entry.task.cancel)

@@ -2,6 +2,9 @@
 
 Owns the open WebSockets, one an edge (a newer one replaces an older), and the statements under way on each.
 
+    close codes: 1001 the nameserver is stopping · 1007 garbage · 1008 more frames than credit
+                 4001 replaced by a newer uplink · 4003 the edge was removed
+
 Rules: asking is a context: leaving it cancels on the edge whatever has not ended. A lost uplink ends every statement
 under way on it with :class:`UplinkLost`. Nudges leave at a bounded rate.
 """
@@ -19,6 +22,7 @@ import msgspec
 from aiohttp import WSMsgType, web
 
 from federation.names import PeerId
+from peers.running import Stopping
 from peers.uplink_messages import (
     CREDIT_FRAMES,
     ENCODER,
@@ -35,6 +39,7 @@ from query.frames import EndFrame, Frame, decode_frame
 NUDGES_PER_S: Final = 5000
 CREDIT_STEP: Final = CREDIT_FRAMES // 2
 SEND_TIMEOUT_S: Final = 10.0
+FAREWELL_S: Final = 0.5  # for an edge to answer that its uplink ends
 
 log = logging.getLogger("peerage.uplink")
 
@@ -58,36 +63,56 @@ class Uplink:
         self._socket = socket
         self._ids = itertools.count(1)
         self._asked: dict[int, asyncio.Queue[Frame | None]] = {}
+        self._receiving: asyncio.Task[None] | None = None
+        self._parting: tuple[int, bytes] | None = None  # code and reason
+        self._ended = asyncio.Event()
 
-    async def close(self) -> None:
-        await self._socket.close(code=4001, message=b"replaced by a newer uplink")
+    async def close(self, code: int, reason: bytes) -> None:
+        """End it, telling the edge why; returns when it has ended."""
+        self._parting = (code, reason)
+        if self._receiving is not None:
+            self._receiving.cancel()
+            await self._ended.wait()
 
     async def receive(self) -> None:
-        """Hand arriving frames to their statements until the socket ends."""
+        """Hand arriving frames to their statements until the socket ends, or is closed from here."""
+        self._receiving = asyncio.create_task(self._receive())
+        if self._parting is not None:
+            self._receiving.cancel()
         try:
-            async for message in self._socket:
-                if message.type is not WSMsgType.TEXT:
-                    continue
-                try:
-                    arrived = UPWARD.decode(message.data)
-                    frame = decode_frame(bytes(arrived.frame))
-                except msgspec.MsgspecError as error:
-                    log.warning("uplink_garbage", extra={"reason": str(error)})
-                    await self._socket.close(code=1007)
-                    return
-                queue = self._asked.get(arrived.id)
-                if queue is not None:
-                    try:
-                        queue.put_nowait(frame)
-                    except asyncio.QueueFull:  # more frames than it had credit for
-                        log.warning("uplink_overrun", extra={"statement": arrived.id})
-                        await self._socket.close(code=1008)
-                        return
+            await asyncio.wait([self._receiving])
+            if self._parting is None:
+                await self._receiving
+            else:  # here, where nothing else reads: the edge's own farewell is waited for
+                code, reason = self._parting
+                await self._socket.close(code=code, message=reason)
         finally:
+            self._receiving.cancel()
+            self._ended.set()
             for queue in self._asked.values():
                 if queue.full():
                     queue.get_nowait()
                 queue.put_nowait(None)
+
+    async def _receive(self) -> None:
+        async for message in self._socket:
+            if message.type is not WSMsgType.TEXT:
+                continue
+            try:
+                arrived = UPWARD.decode(message.data)
+                frame = decode_frame(bytes(arrived.frame))
+            except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+                log.warning("uplink_garbage", extra={"reason": str(error)})
+                await self._socket.close(code=1007)
+                return
+            queue = self._asked.get(arrived.id)
+            if queue is not None:
+                try:
+                    queue.put_nowait(frame)
+                except asyncio.QueueFull:  # more frames than it had credit for
+                    log.warning("uplink_overrun", extra={"statement": arrived.id})
+                    await self._socket.close(code=1008)
+                    return
 
     async def send(self, message: msgspec.Struct) -> None:
         """Raises :class:`UplinkLost` when the edge does not take it in time."""
@@ -141,6 +166,12 @@ class Uplinks:
         self._open: dict[PeerId, Uplink] = {}
         self._to_nudge: asyncio.Queue[PeerId] = asyncio.Queue()
         self._queued: set[PeerId] = set()
+        self._stopping = False
+
+    def require_open(self) -> None:
+        """Raises :class:`~peers.running.Stopping` once :meth:`close` was called."""
+        if self._stopping:
+            raise Stopping("this nameserver is stopping")
 
     def connected(self, uuid: PeerId) -> bool:
         return uuid in self._open
@@ -156,9 +187,9 @@ class Uplinks:
         uplink = Uplink(socket)
         older = self._open.get(uuid)
         self._open[uuid] = uplink
-        if older is not None:
-            await older.close()
         try:
+            if older is not None:
+                await older.close(4001, b"replaced by a newer uplink")
             await uplink.receive()
         finally:
             if self._open.get(uuid) is uplink:
@@ -168,11 +199,13 @@ class Uplinks:
         """End the uplink of an edge that was removed or left INTERACTIVE."""
         uplink = self._open.get(uuid)
         if uplink is not None:
-            await uplink.close()
+            await uplink.close(4003, b"no longer wanted")
 
     async def close(self) -> None:
-        for uplink in tuple(self._open.values()):
-            await uplink.close()
+        """End them all, and take no more."""
+        self._stopping = True
+        closing = (uplink.close(1001, b"the nameserver is stopping") for uplink in self._open.values())
+        await asyncio.gather(*closing)
 
     def nudge(self, uuid: PeerId) -> None:
         """Ask for a poll soon; several before it leaves are one."""

@@ -62,6 +62,18 @@ class Federation:
         )
         return Ended(ran.returncode, ran.stdout, ran.stderr)
 
+    def begin(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        """Run a command beside the test, which waits for its end; what it says goes to one pipe."""
+        return subprocess.Popen(
+            [*PEERAGE, *(str(argument) for argument in arguments)],
+            cwd=self.folder,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
     def start(self, name: str, *arguments: str) -> dict[str, Any]:
         """Start a process that stays; what it printed once it was ready."""
         with (self.folder / f"{name}.log").open("a") as log:

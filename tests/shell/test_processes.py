@@ -239,6 +239,9 @@ class TestPublisher:
         assert "is not a root key of federation-" in ended.err
 
 
+ENDLESS = "count(select a from a in range(1, 30000), b in range(1, 30000) where a = b)"
+
+
 class TestStopping:
     @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
     def test_both_stop_in_time_and_tidy_up(self, tmp_path: Path, by: signal.Signals) -> None:
@@ -249,6 +252,27 @@ class TestStopping:
             for name in ("ns", "E1"):
                 assert made.stop(name, by=by) == 0, made.log(name)
                 assert not (tmp_path / name / "run.json").exists()
+                assert "Traceback" not in made.log(name)
+
+    @pytest.mark.parametrize(("first", "second"), [("ns", "E1"), ("E1", "ns")])
+    def test_both_stop_in_time_while_a_query_runs_and_it_tells_its_ledger(
+        self, tmp_path: Path, first: str, second: str
+    ) -> None:
+        with federation(tmp_path) as made:
+            assert made.member("E1").status == 0
+            made.start("E1", "edge")
+            while made.peerage("query", "--home", "ns", 'edge:listening("E1")').out != "true\n":
+                pass  # each asks a real process, so that this waits for the edge and not for luck
+            asking = made.begin("query", "--home", "ns-admin", "--peer", "E1", ENDLESS)
+            while made.peerage("query", "--home", first, "count(query:list())").out != "2\n":
+                pass
+            assert made.stop(first) == 0, made.log(first)
+            told = asking.communicate(timeout=30)[0]
+            assert "E1: cancelled" in told or "error(cancelled)" in told, told
+            assert "Traceback" not in told
+            assert made.stop(second) == 0, made.log(second)
+            for name in (first, second):
+                assert "stop_forced" not in made.log(name)
                 assert "Traceback" not in made.log(name)
 
     def test_after_a_kill_the_home_is_free_and_knows_everybody(self, tmp_path: Path) -> None:
