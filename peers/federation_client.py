@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import io
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -64,6 +65,12 @@ class BadAnswer(WorldProblem):
     code = "bad_answer"
 
 
+class Told(msgspec.Struct, frozen=True):
+    """Of ``/v1/whoami``: federation time."""
+
+    time: float
+
+
 class ErrorBody(msgspec.Struct, frozen=True):
     """Body of every refusal and failure on the federation face."""
 
@@ -100,6 +107,7 @@ class FederationClient:
         self.clock_offset_s = clock_offset_s
         self.last_contact: float | None = None  # federation time of the last answer, whatever it said
         self._session: aiohttp.ClientSession | None = None
+        self._former: aiohttp.ClientSession | None = None  # with the certificate before, for what is under way on it
 
     async def __aenter__(self) -> Self:
         self._session = self._open()
@@ -115,16 +123,20 @@ class FederationClient:
         return aiohttp.ClientSession(connector=connector, trust_env=False, auto_decompress=False)
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        for session in (self._session, self._former):
+            if session is not None:
+                await session.close()
+        self._session = self._former = None
 
     async def use_context(self, context: ssl.SSLContext) -> None:
-        """Connect with another certificate from now on (after a renewal)."""
+        """Connect with another certificate from now on (after a renewal).
+
+        What is under way ends as it began: an uplink is not cut, nor the queries on it.
+        """
+        if self._former is not None:
+            await self._former.close()
+        self._former, self._session = self._session, None
         self._context = context
-        if self._session is not None:
-            await self._session.close()
-            self._session = self._open()
 
     def use_addresses(self, addresses: Sequence[str]) -> None:
         """Put newly discovered addresses in front of the known ones."""
@@ -137,6 +149,13 @@ class FederationClient:
     def federation_time(self) -> float:
         """This peer's clock, corrected by what the nameserver told."""
         return self._clock() + self.clock_offset_s
+
+    async def hear_the_time(self) -> None:
+        """Before the first word of a peer whose clock may be wrong, ask what time it is. Raises as every call does."""
+        if self.last_contact is None:
+            async with self.request("GET", "/v1/whoami") as response:
+                told = _decoded(await _read(response, ERROR_BYTES_MAX), Told, "who this peer is")
+            self.clock_offset_s = told.time - self._clock()
 
     # --- the calls ----------------------------------------------------------------------------------------------
 
@@ -348,7 +367,7 @@ async def _refusal(response: aiohttp.ClientResponse) -> Problem:
         async with asyncio.timeout(READ_TIMEOUT_S):
             raw = await _read(response, ERROR_BYTES_MAX)
         return Problem.from_record(msgspec.json.decode(raw, type=ErrorBody).error)
-    except (msgspec.MsgspecError, BadAnswer):
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, BadAnswer):
         return BadAnswer(f"status {response.status} from {response.url.host}:{response.url.port}{response.url.path}")
 
 
@@ -370,7 +389,9 @@ def _translated(error: BaseException, address: str) -> Problem:
             )
     if isinstance(error, TimeoutError):
         return Unreachable(f"no answer from {address} in time")
-    reasons = [cause.strerror for cause in _causes(error) if isinstance(cause, OSError) and cause.strerror]
+    failed = [cause for cause in _causes(error) if isinstance(cause, OSError) and cause.strerror]
+    # asyncio's own words are only "Connect call failed": the number says why
+    reasons = [os.strerror(cause.errno) if (cause.errno or 0) > 0 else cause.strerror for cause in failed]
     return Unreachable(f"cannot reach {address}: {reasons[-1] if reasons else error}")
 
 
