@@ -8,7 +8,8 @@ Owns the request's shape, its session, its deadline and its cancellation. Where 
 is a port: the nameserver fans out over its uplinks, every other peer asks the nameserver.
 
 Rules: a request runs in one task of its own, so that a cancelled query still ends with a ledger; a statement that was
-carried here runs here or not at all; a script stops after a statement that no target answered.
+carried here runs here or not at all; a script stops after a statement that no target answered; a ``set`` sets the
+variable of the session that was asked, wherever its expression runs.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import msgspec
 
 from federation.names import fold, shown
 from peers.answering import Answering
+from peers.kept_values import KeptValue, expression_of, is_bag
 from peers.requests import Origin, StatementRequest, decode_request
 from peers.running import RunningQueries, RunningQuery
 from query.declarations import Call, Caller, Home, Role
@@ -36,17 +38,18 @@ from query.errors import (
     Forbidden,
     InternalProblem,
     Problem,
-    UserProblem,
+    WrongArguments,
     WrongHome,
 )
 from query.evaluation import CurrentCatalogue, evaluate
-from query.frames import Column, Frame
+from query.frames import Column, EndFrame, Frame
 from query.ledger import Outcome, State
 from query.parsing import parse
 from query.placement import NAMESERVER, Directory, Here, Reason, Route, route
 from query.resolution import resolve
 from query.session import Session
-from query.syntax import Explain, Statement
+from query.syntax import Explain, SetVariable, Statement
+from query.types import OBJECT
 from query.values import decode_value, encode_value
 
 FRAMES_AHEAD_MAX: Final = 64
@@ -244,7 +247,10 @@ class Statements:
             else:
                 if errand.deadline is None:
                     errand = replace(errand, deadline=time.monotonic() + REMOTE_TIMEOUT_S)
-                await self._elsewhere.ask(errand, answering, here=here)
+                if isinstance(errand.statement.body, SetVariable):
+                    await self._assign(errand, errand.statement.body, answering, session, entry, here)
+                else:
+                    await self._elsewhere.ask(errand, answering, here=here)
         except asyncio.CancelledError:
             if not entry.cancelled:
                 raise
@@ -255,6 +261,30 @@ class Statements:
         entry.rows += answering.rows
         await answering.end()
         return answering.answered
+
+    async def _assign(
+        self,
+        errand: Errand,
+        assignment: SetVariable,
+        answering: Answering,
+        session: Session,
+        entry: RunningQuery,
+        here: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Ask the expression of a ``set`` elsewhere and keep its value here. The answer has a ledger and no rows."""
+        asked = replace(errand, statement=expression_of(errand.statement, assignment))
+        kept = KeptValue(answering)
+        targets = self._elsewhere.targets(errand.route)
+        asking = Answering(kept, statement=errand.index, targets=targets, query=entry.id, tagged=False)
+        await self._elsewhere.ask(asked, asking, here=here)
+        await asking.end()
+        # The nameserver carries the request as it came, and an edge answers a set with one row, the whole value.
+        many = not self._is_nameserver and is_bag(asked.statement, self._catalogue.current, session.variables)
+        problem = kept.keep(assignment.name, session, many=many)
+        if problem is not None:
+            span = errand.statement.source.span(assignment.place)
+            await answering.error(problem.at(span).record(peer=shown(self._name)))
+        await answering.relay(EndFrame(errand.index, kept.ledger, 0, 0.0))
 
     def _route(self, statement: Statement, default: str | tuple[str, ...] | None) -> Route:
         """Where a statement goes; an ``explain`` of one that goes elsewhere, to who knows all peers."""
@@ -282,7 +312,7 @@ class Statements:
             session.variables.update(variables)
             statements = parse(request.text).statements
             if not 0 <= index < len(statements):
-                raise UserProblem(f"no statement {index} in a script of {len(statements)}")
+                raise WrongArguments(f"no statement {index} in a script of {len(statements)}")
             call = Call(caller, datetime.fromtimestamp(self._now(), UTC), self._name, sender=sender)
             await self._evaluate(statements[index], answering, call, session, deadline)
         except Problem as problem:
@@ -309,12 +339,16 @@ class Statements:
             async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.monotonic())):
                 plan = resolve(statement, self._catalogue.current, session.variables)
                 self._permit(plan, call)
-                await answering.schema(tuple(Column(name, str(kind)) for name, kind in plan.columns))
+                carried = statement.body if call.sender is not None and type(statement.body) is SetVariable else None
+                columns = plan.columns if carried is None else ((f":{carried.name}", OBJECT),)
+                await answering.schema(tuple(Column(name, str(kind)) for name, kind in columns))
                 async with contextlib.aclosing(
                     evaluate(plan, replace(call, progress=progress), session=session, catalogue=self._catalogue)
                 ) as rows:
                     async for row in rows:
                         await answering.row(tuple(encode_value(value) for value in row), peer=self._name)
+                if carried is not None:  # who carried it here keeps the value
+                    await answering.row((encode_value(session.variables[carried.name]),), peer=self._name)
             answering.settle(answering.answered_by(self._name))
         except TimeoutError:
             await answering.error(DeadlinePassed("the statement's time is up").record(peer=me))

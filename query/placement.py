@@ -1,9 +1,9 @@
 """Where a statement runs: its route from text and declarations, and its targets from what the peer knows of others.
 
 Rules, in this order: a ``//peer:`` directive; the nameserver when a function that the statement calls is at home there;
-the session's default; the peer that was asked. A function unknown here (another peer's) has no say. ``explain``,
-``set``, ``create function`` and ``delete function`` without a directive stay where they were asked: they are about
-the session and the functions of that peer.
+the session's default; the peer that was asked. A function unknown here (another peer's) has no say. ``explain`` itself
+goes nowhere: who runs it decides where the statement that it explains would. The expression of a ``set`` has one peer,
+since its value is one session's; a target that may mean several is refused.
 
 A target specification: ``NAME``, ``nameserver``, a comma list of these, ``all``, ``group NAME``. ``all`` is every edge.
 """
@@ -162,8 +162,31 @@ def _checked(kind: str, name: str, span: Span | None) -> str:
 def route(statement: Statement, catalogue: Catalogue, *, default: str | Sequence[str] | None = None) -> Route:
     """Where a statement goes. ``default`` is the session's default peer: a target specification or names.
 
-    Raises for a directive that cannot be honoured, before anything runs.
+    Raises for a directive that cannot be honoured, before anything runs; and :class:`WrongArguments` for a ``set``
+    whose target may be several peers.
     """
+    going = _route(statement, catalogue, default)
+    if type(statement.body) is SetVariable and not _is_one(going.target):
+        place = statement.directives.peer_place if going.reason is Reason.DIRECTIVE else statement.body.place
+        raise WrongArguments(
+            f'set takes the value of one peer, and "{going.target}" may mean several',
+            span=statement.source.span(place),
+            hint='name one peer above it: "//peer: NAME"',
+        )
+    return going
+
+
+def _is_one(target: Target) -> bool:
+    match target:
+        case Here():
+            return True
+        case Peers(names):
+            return len(names) == 1
+        case _:
+            return False
+
+
+def _route(statement: Statement, catalogue: Catalogue, default: str | Sequence[str] | None) -> Route:
     directives = statement.directives
     if directives.wait is not None:
         raise NotSupported(
@@ -174,14 +197,14 @@ def route(statement: Statement, catalogue: Catalogue, *, default: str | Sequence
         return Route(parse_target(directives.peer, span=span), Reason.DIRECTIVE)
     match statement.body:
         case Explain():
-            return Route(Here(), Reason.HERE)
+            return Route.here()
         case Evaluate(value) | SetVariable(_, value):
             for call in calls(value):
                 if at_nameserver(call, catalogue):
                     return Route(NAMESERVER, Reason.HOME, call.name)
         case _:
             pass
-    if default and isinstance(statement.body, Evaluate):
+    if default:
         text = default if isinstance(default, str) else ",".join(default)
         return Route(parse_target(text), Reason.DEFAULT)
     return Route(Here(), Reason.HERE)

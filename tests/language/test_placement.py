@@ -12,7 +12,7 @@ from query.catalogue import Catalogue
 from query.declarations import bind, declarations
 from query.errors import LimitExceeded, Problem, Span, SyntaxProblem, UnknownName, WrongArguments, unknown
 from query.functions import generic_declarations
-from query.parsing import parse_statement
+from query.parsing import parse, parse_statement
 from query.placement import Everywhere, Group, Here, Peers, Reason, Route, parse_target, place, route
 from tests.language.asking import Elsewhere, Samples
 
@@ -66,8 +66,12 @@ def going(text: str, default: Any = None) -> Route:
         ("//peer: E1\nfar:groups('E')", "e2", Peers(("E1",)), Reason.DIRECTIVE),
         ("unknown:function()", "e2", Peers(("e2",)), Reason.DEFAULT),
         ("unknown:function()", None, Here(), Reason.HERE),
-        ("set :v = 1", "e2", Here(), Reason.HERE),
-        ("create function f() -> Integer as 1", "e2", Here(), Reason.HERE),
+        ("set :v = 1", None, Here(), Reason.HERE),
+        ("set :v = 1", "e2", Peers(("e2",)), Reason.DEFAULT),
+        ("//peer: E1\nset :v = 1", "all", Peers(("E1",)), Reason.DIRECTIVE),
+        ("create function f() -> Integer as 1", None, Here(), Reason.HERE),
+        ("create function f() -> Integer as 1", "e2", Peers(("e2",)), Reason.DEFAULT),
+        ("delete function f", "group staging", Group("staging"), Reason.DEFAULT),
         ("//peer: e2\ncreate function f() -> Integer as 1", None, Peers(("e2",)), Reason.DIRECTIVE),
         ("explain far:groups('E')", "e2", Here(), Reason.HERE),
     ],
@@ -76,6 +80,22 @@ def test_what_decides(text: str, default: Any, target: Any, reason: Reason) -> N
     found = going(text, default)
     assert (found.target, found.reason) == (target, reason)
     assert found.is_here == isinstance(target, Here)
+
+
+@pytest.mark.parametrize(
+    ("text", "default", "words", "span"),
+    [
+        ("//peer: all\nset :v = 1", None, '"all" may mean several', Span(1, 1, 1, 12)),
+        ("//peer: e1, e2\nset :v = 1", "e1", '"e1, e2" may mean several', Span(1, 1, 1, 15)),
+        ("set :v = 1", "group staging", '"group staging" may mean several', Span(1, 1, 1, 11)),
+        ("1; set :v = 1", ("e1", "e2"), '"e1, e2" may mean several', Span(1, 4, 1, 14)),
+    ],
+)
+def test_a_variable_takes_the_value_of_one_peer(text: str, default: Any, words: str, span: Span) -> None:
+    with pytest.raises(WrongArguments) as caught:
+        route(parse(text).statements[-1], CATALOGUE, default=default)
+    assert caught.value.message == f"set takes the value of one peer, and {words}"
+    assert caught.value.span == span
 
 
 @pytest.mark.parametrize(
