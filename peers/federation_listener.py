@@ -7,7 +7,7 @@
     GET  /v1/root/{version}        a root record
     GET  /v1/uplink                WebSocket: statements and nudges for an INTERACTIVE edge
     POST /v1/query                 a statement, frames as JSON lines
-    GET  /v1/whoami                who the caller is admitted as
+    GET  /v1/whoami                who the caller is admitted as, and federation time
     /v2/                           the model repository
 
 Decides nothing: admission, the poll's answer and every change are pure functions elsewhere. Rules: each request is
@@ -45,8 +45,10 @@ from federation.store import FederationStore
 from peers.answers import TooBusy, body_of, not_found, stream_frames, told
 from peers.failpoints import reach
 from peers.presence import ContactBook
+from peers.refusals import Refusals
 from peers.requests import Origin
 from peers.throttle import Throttle
+from peers.tls_site import shown_address
 from peers.uplinks import FAREWELL_S, Uplinks
 from query.declarations import Caller, Role
 from query.errors import Problem, UnknownName, UserProblem
@@ -91,6 +93,7 @@ class FederationListener:
         uplinks: Uplinks,
         contacts: ContactBook,
         statements: StatementRunner,
+        refusals: Refusals,
         addresses: Callable[[], tuple[str, ...]],
         clock: Callable[[], float],
     ) -> None:
@@ -100,6 +103,7 @@ class FederationListener:
         self._uplinks = uplinks
         self._contacts = contacts
         self._statements = statements
+        self._refusals = refusals
         self._addresses = addresses
         self._clock = clock
         self._repository: list[web.RouteDef] = []
@@ -134,8 +138,19 @@ class FederationListener:
     # --- who calls ----------------------------------------------------------------------------------------------
 
     def member(self, request: web.Request, purpose: Purpose = Purpose.ORDINARY) -> Member:
-        """The member that the request's certificate proves, admitted now. Raises a refusal with its class."""
-        return admit(self._certificate(request), self._store.state, now=self._clock(), purpose=purpose)
+        """The member that the request's certificate proves, admitted now. Raises a refusal with its class, noted."""
+        now = self._clock()
+        certificate: PeerCertificate | None = None
+        try:
+            certificate = self._certificate(request)
+            return admit(certificate, self._store.state, now=now, purpose=purpose)
+        except Problem as problem:
+            uuid = certificate.uuid if certificate is not None else None
+            known = self._store.state.member(uuid) if uuid is not None else None
+            name = known.name if known is not None else None
+            address = address_of(request)
+            self._refusals.note(problem, name=name, uuid=uuid, address=address, path=request.path, now=now)
+            raise
 
     def _certificate(self, request: web.Request) -> PeerCertificate | None:
         transport = request.transport
@@ -237,8 +252,8 @@ class FederationListener:
 
     async def _whoami(self, request: web.Request) -> web.StreamResponse:
         member = self.member(request)
-        told = {"name": member.name, "kind": member.kind, "role": member.role, "uuid": member.uuid}
-        return web.json_response(told | {"time": self._clock()})
+        who = {"name": member.name, "kind": member.kind, "role": member.role, "uuid": member.uuid}
+        return web.json_response({**who, "time": self._clock()})
 
     async def _query(self, request: web.Request) -> web.StreamResponse:
         member = self.member(request)
@@ -305,6 +320,12 @@ class FederationListener:
     async def _unknown(self, request: web.Request) -> web.StreamResponse:
         self.member(request)
         return not_found(request)
+
+
+def address_of(request: web.Request) -> str:
+    """``host:port`` of who calls, empty once it is gone."""
+    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+    return shown_address(peer) if peer else ""
 
 
 def caller_of(member: Member) -> Caller:

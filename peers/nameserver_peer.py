@@ -49,6 +49,7 @@ from peers.nameserver_parts import (
 )
 from peers.peer_functions import RosterFunctions
 from peers.presence import ContactBook
+from peers.refusals import Refusals
 from peers.registry_routes import registry_routes
 from peers.running import RunningQueries
 from peers.settings import NameserverSettings, dial_addresses, dial_names
@@ -144,6 +145,7 @@ class _Parts:
         self._layout = ImageLayout(home.releases)
         self._engine = opened_engine(settings)
         self._tls_refused = 0
+        self._refusals = Refusals()
         catalogue = PeerCatalogue()
         self.running = RunningQueries()
         directory = StateDirectory(self.store, membership.name)
@@ -195,6 +197,7 @@ class _Parts:
             uplinks=self.uplinks,
             contacts=self.contacts,
             statements=self._statements,
+            refusals=self._refusals,
             addresses=lambda: self.addresses,
             clock=self._clock,
         )
@@ -215,6 +218,7 @@ class _Parts:
                 "edges": self.store.state.edge_count,
                 "uplinks": len(self.uplinks.all_connected()),
                 "tls_refused": self._tls_refused,
+                "refused": self._refusals.count,
             },
         )
 

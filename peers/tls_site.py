@@ -115,7 +115,7 @@ class TlsSite(web.BaseSite):
                 elif error.errno != errno.ECONNABORTED:
                     raise
                 continue
-            address = _address(peer)
+            address = shown_address(peer)
             if len(self._handshakes) >= self._handshakes_max:
                 accepted.close()
                 self._on_refused(ConnectionRefusedError("TOO_MANY_HANDSHAKES"), address)
@@ -149,7 +149,7 @@ class TlsSite(web.BaseSite):
         self._strangers[transport] = asyncio.get_running_loop().call_later(STRANGER_S_MAX, transport.abort)
 
 
-def _address(peer: Any) -> str:
+def shown_address(peer: Any) -> str:
     """``host:port`` of a socket address of either family."""
     host, port = peer[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
