@@ -135,13 +135,21 @@ def option_row(action: argparse.Action) -> str:
 
 
 def settings() -> str:
-    from peers.settings import CommonSettings, EdgeSettings, ListenerSettings, NameserverSettings, declared
+    from peers.settings import (
+        ClientSettings,
+        CommonSettings,
+        EdgeSettings,
+        ListenerSettings,
+        NameserverSettings,
+        declared,
+    )
 
     kinds = {
         "Every peer": (CommonSettings, None),
         "Nameserver and edge": (ListenerSettings, CommonSettings),
         "Nameserver": (NameserverSettings, ListenerSettings),
         "Edge": (EdgeSettings, ListenerSettings),
+        "Client": (ClientSettings, CommonSettings),
     }
     parts = []
     for title, (kind, base) in kinds.items():

@@ -6,16 +6,17 @@ Functions at home everywhere run here, with this home's folders and keys; the re
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
 from typing import Any
 
 from federation.certificate_reading import check_issued
 from federation.keys import read_key
 from federation.layout import ImageLayout
+from peers.addresses import Look
 from peers.catalogues import PeerCatalogue
 from peers.edge_parts import HomeTrust, trusted_root
-from peers.homes import Home
+from peers.homes import Home, Membership
 from peers.local_parts import (
     OwnStatements,
     PeerSelf,
@@ -87,7 +88,7 @@ async def open_client(home: Home, settings: ClientSettings, *, clock: Callable[[
     check_issued(home.text(home.identity_crt), home.text(home.ca_crt))
     stack = AsyncExitStack()
     key = read_key(home.identity_key)
-    client = opened_client(home, settings.nameserver, clock=clock)
+    client = opened_client(home, settings.nameserver, clock=clock, look=_look(membership, settings))
     stack.push_async_callback(client.close)
     trust = HomeTrust(home, trusted_root(home))
     engine = opened_engine(settings)
@@ -114,3 +115,16 @@ async def open_client(home: Home, settings: ClientSettings, *, clock: Callable[[
     return ClientPeer(
         statements=statements, running=running, caller=Caller(membership.name, Role.ADMIN, membership.uuid), stack=stack
     )
+
+
+def _look(membership: Membership, settings: ClientSettings) -> Look | None:
+    """Looking for the nameserver on the local network; None where it is named, or zeroconf is not wanted."""
+    if settings.nameserver or not settings.zeroconf:
+        return None
+
+    async def look() -> Sequence[str]:
+        from peers.discovery import find_nameservers
+
+        return await find_nameservers(membership.federation, interface=settings.zeroconf_interface)
+
+    return look

@@ -33,6 +33,7 @@ from federation.documents import (
     encode,
 )
 from federation.names import PeerId
+from peers.addresses import HINT, Addresses, Look, Remember
 from query.errors import ErrorRecord, PeerProblem, Problem, WorldProblem
 from query.frames import Frame, decode_frame
 
@@ -100,8 +101,11 @@ class FederationClient:
         *,
         clock: Callable[[], float] = time.time,
         clock_offset_s: float = 0.0,
+        look: Look | None = None,
+        remember: Remember | None = None,
     ) -> None:
-        self._addresses = list(dict.fromkeys(addresses))
+        """``look``, ``remember``: see :mod:`peers.addresses`."""
+        self._addresses = Addresses(addresses, look=look, remember=remember)
         self._context = context
         self._clock = clock
         self.clock_offset_s = clock_offset_s
@@ -140,11 +144,11 @@ class FederationClient:
 
     def use_addresses(self, addresses: Sequence[str]) -> None:
         """Put newly discovered addresses in front of the known ones."""
-        self._addresses = list(dict.fromkeys((*addresses, *self._addresses)))
+        self._addresses.put_first(addresses)
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        return tuple(self._addresses)
+        return self._addresses.known
 
     def federation_time(self) -> float:
         """This peer's clock, corrected by what the nameserver told."""
@@ -214,8 +218,8 @@ class FederationClient:
     @asynccontextmanager
     async def uplink(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         """The WebSocket that carries queries and nudges. Raises as every other call does."""
-        problem: Problem = Unreachable("no nameserver address is known")
-        for address in tuple(self._addresses):
+        problem: Problem = Unreachable("no nameserver address is known", hint=HINT)
+        for address in self._addresses.known:
             try:
                 socket = await self._connected().ws_connect(
                     f"wss://{address}/v1/uplink",
@@ -234,7 +238,7 @@ class FederationClient:
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 problem = _translated(error, address)
                 continue
-            self._prefer(address)
+            self._addresses.worked(address)
             async with socket:
                 yield socket
             return
@@ -258,8 +262,8 @@ class FederationClient:
             connect=CONNECT_TIMEOUT_S,
             sock_read=None if endless else READ_TIMEOUT_S,
         )
-        problem: Problem = Unreachable("no nameserver address is known")
-        for address in tuple(self._addresses):
+        problem: Problem = Unreachable("no nameserver address is known", hint=HINT)
+        async for address in self._addresses.to_try():
             try:
                 response = await self._connected().request(
                     method,
@@ -275,7 +279,7 @@ class FederationClient:
                 continue
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 raise _translated(error, address) from error
-            self._prefer(address)
+            self._addresses.worked(address)
             self._learn_time(response)
             self.last_contact = self.federation_time()
             try:
@@ -299,11 +303,6 @@ class FederationClient:
         if self._session is None:
             self._session = self._open()
         return self._session
-
-    def _prefer(self, address: str) -> None:
-        if self._addresses[0] != address:
-            self._addresses.remove(address)
-            self._addresses.insert(0, address)
 
     def _learn_time(self, response: aiohttp.ClientResponse) -> None:
         told = response.headers.get("Date")
@@ -388,11 +387,11 @@ def _translated(error: BaseException, address: str) -> Problem:
                 hint="another federation's nameserver listens there, or this home's certificate is of another one",
             )
     if isinstance(error, TimeoutError):
-        return Unreachable(f"no answer from {address} in time")
+        return Unreachable(f"no answer from {address} in time", hint=HINT)
     failed = [cause for cause in _causes(error) if isinstance(cause, OSError) and cause.strerror]
     # asyncio's own words are only "Connect call failed": the number says why
-    reasons = [os.strerror(cause.errno) if (cause.errno or 0) > 0 else cause.strerror for cause in failed]
-    return Unreachable(f"cannot reach {address}: {reasons[-1] if reasons else error}")
+    reasons = [os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause.strerror for cause in failed]
+    return Unreachable(f"cannot reach {address}: {reasons[-1] if reasons else error}", hint=HINT)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -11,14 +12,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from federation.bundles import ADDRESSES_MAX
 from federation.documents import RootRecord, SignedDocument
 from federation.envelopes import ENVELOPE_LIFETIME_S_MAX, seal
 from federation.keys import PrivateKey, read_key
 from federation.layout import ImageLayout
 from federation.layout_index import InstalledRelease
 from federation.names import shown
+from peers.addresses import Look
 from peers.agent import Agent
-from peers.catalogues import PeerCatalogue
+from peers.catalogues import PeerCatalogue, check_functions
 from peers.client import Answer
 from peers.edge_functions import OwnEdgeFunctions
 from peers.edge_parts import home_context
@@ -34,11 +39,13 @@ from peers.running import RunningQueries
 from peers.settings import CommonSettings
 from peers.statements import Statements
 from query.declarations import Call, Progress
-from query.errors import PeerProblem, UserProblem
+from query.errors import PeerProblem, Problem, UserProblem
 from query.values import encode_value
 
 if TYPE_CHECKING:
     from engine.engine import Engine
+
+log = logging.getLogger("peerage.federation")
 
 
 class NotAPublisher(PeerProblem):
@@ -137,7 +144,8 @@ def opened_engine(settings: CommonSettings) -> Engine:
         EngineSettings(
             memory_budget_bytes=settings.memory_bytes_max or defaults.memory_budget_bytes,
             trial_wall_s=settings.load_timeout_s,
-        )
+        ),
+        check_functions=check_functions,
     )
 
 
@@ -218,14 +226,31 @@ def _publisher_key(home: Home) -> PrivateKey:
     return read_key(home.publisher_key)
 
 
-def opened_client(home: Home, nameserver: str | None, *, clock: Callable[[], float]) -> FederationClient:
-    """The client of a home that joined; dials nothing before it is asked something."""
+def opened_client(
+    home: Home, nameserver: str | None, *, clock: Callable[[], float], look: Look | None = None
+) -> FederationClient:
+    """The client of a home that joined; dials nothing before it is asked something.
+
+    An address that worked is kept in the home. ``look``: see :mod:`peers.addresses`.
+    """
     membership = home.membership()
+
+    def remember(address: str) -> None:
+        try:
+            kept = home.membership()
+            if address not in kept.addresses:
+                addresses = (address, *kept.addresses)[:ADDRESSES_MAX]
+                home.write_membership(msgspec.structs.replace(kept, addresses=addresses))
+        except Problem as problem:  # it works without, until the next start
+            log.warning("address_not_kept", extra={"address": address, "reason": problem.message})
+
     return FederationClient(
         (nameserver,) if nameserver else membership.addresses,
         home_context(home),
         clock=clock,
         clock_offset_s=membership.clock_offset_s,
+        look=look,
+        remember=remember,
     )
 
 

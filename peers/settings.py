@@ -70,19 +70,19 @@ class CommonSettings(Struct, frozen=True, kw_only=True):
         Bytes, Meta(description="memory that all loaded models together, or one in its trial, may take")
     ] = 2 << 30
     load_timeout_s: Annotated[Positive, Meta(description="seconds that the trial of a release may take")] = 60.0
+    zeroconf: Annotated[bool, Meta(description="announce or find the nameserver on the local network")] = True
+    zeroconf_interface: Annotated[
+        str | None, Meta(description="address of the only interface to use for zeroconf; default: all")
+    ] = None
 
 
 class ListenerSettings(CommonSettings, frozen=True, kw_only=True):
-    """What a peer that stays has: an application face and discovery."""
+    """What a peer that stays has: an application face."""
 
     application_host: Annotated[str, Meta(description="address of the application face")] = "127.0.0.1"
     application_port: Annotated[Port, Meta(description="port of the application face; 0: any free one")] = (
         APPLICATION_PORT
     )
-    zeroconf: Annotated[bool, Meta(description="announce or find the nameserver on the local network")] = True
-    zeroconf_interface: Annotated[
-        str | None, Meta(description="address of the only interface to use for zeroconf; default: all")
-    ] = None
 
 
 class NameserverSettings(ListenerSettings, frozen=True, kw_only=True):
@@ -112,7 +112,9 @@ class EdgeSettings(ListenerSettings, frozen=True, kw_only=True):
 
 
 class ClientSettings(CommonSettings, frozen=True, kw_only=True):
-    nameserver: Annotated[str | None, Meta(description="host:port of the nameserver; default: as joined")] = None
+    nameserver: Annotated[
+        str | None, Meta(description="host:port of the nameserver; default: as joined, and by zeroconf")
+    ] = None
 
 
 Settings: TypeAlias = NameserverSettings | EdgeSettings | ClientSettings
@@ -267,7 +269,7 @@ def _words(kind: inspect.Type) -> str:
             return f"a whole number from {least} to {most}"
         case inspect.IntType(ge=int(least)):
             return f"a whole number of at least {least}"
-        case inspect.FloatType(gt=float(bound) | int(bound)):
+        case inspect.FloatType(gt=bound) if bound is not None:
             return f"a number above {bound:g}"
         case inspect.BoolType():
             return "true or false"

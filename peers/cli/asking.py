@@ -36,7 +36,8 @@ def add_commands(commands: Commands) -> None:
         run=run_query,
         summary="run statements of the query language",
         description="A statement goes where its //peer: directive says, else to the home of its functions, else to\n"
-        "--peer, else to the peer that runs in the home. A client's home is itself a short-lived peer.",
+        "--peer, else to the peer that runs in the home. A client's home is itself a short-lived peer, set by\n"
+        "its peerage.toml and the environment: PEERAGE_NAMESERVER=HOST:PORT says where the nameserver is.",
         examples="""\
 peerage query --home ns-admin 'edge:list()'
 peerage query --home ns-admin '//peer: all

@@ -139,7 +139,7 @@ class Stage:
 
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PEERAGE_")}
-    return kept | {"PYTHONUNBUFFERED": "1"}
+    return kept | {"PYTHONUNBUFFERED": "1", "PEERAGE_ZEROCONF_INTERFACE": "127.0.0.1"}
 
 
 def _first_line(process: subprocess.Popen[bytes], *, within_s: float) -> bytes:

@@ -21,9 +21,9 @@ PEERAGE = (sys.executable, "-m", "peers.cli")
 
 
 def environment() -> dict[str, str]:
-    """This process's, without settings of its own, and with the tree to be imported."""
+    """This process's, without settings of its own, with the tree to be imported, looking for peers here alone."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PEERAGE_")}
-    return {**kept, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return {**kept, "PYTHONPATH": str(Path(__file__).parents[2]), "PEERAGE_ZEROCONF_INTERFACE": LOOPBACK}
 
 
 @dataclass(frozen=True)
