@@ -25,7 +25,8 @@ HEAVY = {
     "onnxruntime": set[str](),
     "onnx": set[str](),
     "zeroconf": set[str](),
-    "oras": set[str](),
+    "oras": {"peers.oci_registry"},
+    "requests": {"peers.oci_registry"},
     "cryptography": {"federation.certificates"},
     "sqlite_utils": {"federation.projections", "federation.store"},
     "lark": {"query.build_tables", "query.lexing", "query.parsing"},
@@ -55,13 +56,7 @@ def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionD
 
 
 def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Without classes inside: a class below an import that waits is not the function's doing."""
-    inner = [node for node in ast.walk(function) if isinstance(node, ast.ClassDef)]
-    return span_of(function) - sum(map(span_of, inner))
-
-
-def span_of(node: ast.stmt) -> int:
-    return (node.end_lineno or node.lineno) - node.lineno + 1
+    return (function.end_lineno or function.lineno) - function.lineno + 1
 
 
 def imported_at_once(body: list[ast.stmt]) -> Iterator[str]:
