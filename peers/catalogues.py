@@ -26,6 +26,7 @@ DECLARING: Final = (
     ("peers.peer_functions", "PeerFunctions"),
     ("peers.edge_functions", "OwnEdgeFunctions"),
     ("peers.model_functions", "ReleaseFunctions"),
+    ("peers.development_functions", "DevelopmentFunctions"),
     ("engine.functions", "ModelFunctions"),
     ("query.functions", "FUNCTIONS"),
 )

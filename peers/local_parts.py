@@ -25,6 +25,7 @@ from peers.addresses import Look
 from peers.agent import Agent
 from peers.catalogues import PeerCatalogue, check_functions
 from peers.client import Answer
+from peers.development_functions import DevelopmentFunctions
 from peers.edge_functions import OwnEdgeFunctions
 from peers.edge_parts import home_context
 from peers.elsewhere import Identity, Upward
@@ -33,7 +34,8 @@ from peers.homes import Home, Membership
 from peers.memory import AgentMemory, PlainMemory
 from peers.model_functions import ReleaseFunctions
 from peers.peer_functions import PeerFunctions
-from peers.release_ports import ReleaseKeys, ReleaseSite, nothing_newer
+from peers.release_folders import ReleaseFolders
+from peers.release_ports import ReleaseSite, nothing_newer
 from peers.requests import Origin, StatementRequest, encode_request
 from peers.running import RunningQueries
 from peers.settings import CommonSettings
@@ -115,7 +117,7 @@ class PushingRepository:
 
 
 class StatementsElsewhere:
-    """Statements at other peers for :class:`peers.model_functions.ReleaseFunctions`: one value or problem a target."""
+    """Statements at other peers for the functions about releases: one value or problem a target."""
 
     def __init__(self, asking: OwnStatements) -> None:
         self._asking = asking
@@ -184,21 +186,28 @@ def local_functions(
     from engine.functions import ModelFunctions
 
     home = me.home
+    identity = read_key(home.identity_key)
+    site = ReleaseSite(
+        accept_development=me.settings.accept_development,
+        loads_imports=agent is not None,
+        source=client,
+        repository=PushingRepository(home, layout, client) if client is not None else None,
+        follow_root=follow_root,
+    )
+    folders = ReleaseFolders(me.models, identity=identity, root=root, trials=engine)
+    elsewhere = StatementsElsewhere(asking)
     releases = ReleaseFunctions(
         layout,
-        site=ReleaseSite(
-            models_path=me.models,
-            accept_development=me.settings.accept_development,
-            loads_imports=agent is not None,
-            source=client,
-            repository=PushingRepository(home, layout, client) if client is not None else None,
-            follow_root=follow_root,
-        ),
-        keys=ReleaseKeys(identity=read_key(home.identity_key), publisher=lambda: _publisher_key(home)),
+        site=site,
+        publisher=lambda: _publisher_key(home),
+        folders=folders,
         root=root,
         trials=engine,
         memory=memory,
-        statements=StatementsElsewhere(asking),
+        statements=elsewhere,
+    )
+    development = DevelopmentFunctions(
+        layout, site=site, identity=identity, folders=folders, root=root, memory=memory, statements=elsewhere
     )
     return (
         PeerFunctions(
@@ -211,9 +220,8 @@ def local_functions(
         ),
         OwnEdgeFunctions(agent),
         releases,
-        ModelFunctions(
-            engine, models_path=me.models, open_folder=releases.open_folder, find_release=releases.find_release
-        ),
+        development,
+        ModelFunctions(engine, models_path=me.models, open_folder=folders.opened, find_release=releases.find_release),
     )
 
 

@@ -3,32 +3,28 @@
 At home everywhere: each runs with the folders, the repository and the keys of the peer that runs it. A client's home
 makes and publishes releases; an edge loads them; the nameserver's repository is the federation's.
 
-Rules: nothing is loaded but what ``verify`` admitted; a folder only as a development release, and only where this
-device's own settings accept such; a version is made and published once.
+Rules: nothing is loaded but what ``verify`` admitted; a version is made and published once. Trying a folder without
+making a release of it is the business of :mod:`peers.development_functions`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import msgspec
-
-from federation.documents import RELEASE_TYPE, ReleaseRecord, RootRecord, SignedDocument, decode, encode
-from federation.errors import DevelopmentRefused, MixedParts, UnknownKey
+from federation.documents import ReleaseRecord, RootRecord, SignedDocument, decode
+from federation.errors import MixedParts, UnknownKey
+from federation.keys import PrivateKey
 from federation.layout import ImageLayout
 from federation.names import DEFAULT_REPOSITORY, checked_model, checked_version
 from federation.packing import pack
-from federation.signing import sign
 from federation.verification import VerifiedRelease, verify_record
 from peers.fetching import fetch, find_records
 from peers.release_folders import ReleaseFolders
-from peers.release_ports import Memory, ReleaseKeys, ReleaseSite, Statements, Trials
+from peers.release_ports import Memory, ReleaseSite, Statements, Trials
 from query.declarations import Call, Effect, Example, Role, function
 from query.errors import PeerProblem, Problem, UnknownName, UserProblem, WrongArguments
-
-RECORD_BYTES_MAX: Final = 1024 * 1024
 
 
 class OtherRepository(UserProblem):
@@ -44,14 +40,15 @@ class NoNameserver(PeerProblem):
 
 
 class ReleaseFunctions:
-    """Releases of this peer, and the federation's repository."""
+    """Releases of this peer, and the federation's repository. ``publisher`` reads the key that signs, or raises."""
 
     def __init__(
         self,
         layout: ImageLayout,
         *,
         site: ReleaseSite,
-        keys: ReleaseKeys,
+        publisher: Callable[[], PrivateKey],
+        folders: ReleaseFolders,
         root: Callable[[], RootRecord],
         trials: Trials,
         memory: Memory,
@@ -59,10 +56,10 @@ class ReleaseFunctions:
     ) -> None:
         self._layout = layout
         self._site = site
-        self._keys = keys
+        self._publisher = publisher
+        self._folders = folders
         self._root = root
         self._trials = trials
-        self._folders = ReleaseFolders(site.models_path, identity=keys.identity, root=root, trials=trials)
         self._memory = memory
         self._statements = statements
 
@@ -83,7 +80,7 @@ class ReleaseFunctions:
         """
         tested = _tested(options or {})
         checked_version(version)
-        publisher = self._keys.publisher()
+        publisher = self._publisher()
         folder, inspection = await self._folders.read(name)
         if tested:
             _, draft = await self._folders.development(folder, inspection, now=call.now.timestamp())
@@ -95,10 +92,6 @@ class ReleaseFunctions:
         )
         release = await asyncio.to_thread(self._layout.install, packed)
         return {"model": release.label, "digest": release.manifest, "size": packed.record.size}
-
-    async def open_folder(self, name: str) -> VerifiedRelease:
-        """A folder as a development release that is only tried, never kept or loaded."""
-        return await self._folders.opened(name)
 
     async def find_release(self, name: str, version: str | None) -> VerifiedRelease | None:
         """An installed release, or of several versions the one made last; None when there is none."""
@@ -274,23 +267,6 @@ class ReleaseFunctions:
         return release.label
 
     @function(
-        "models:load(String name) -> String",
-        role=Role.OPERATOR,
-        effect=Effect.CHANGES,
-        example=Example('models:load("my-model")'),
-    )
-    async def load_folder(self, call: Call, name: str) -> str:
-        """Load a model's folder on this peer as a development release, `name@dev+…`, for a try. Only where the
-        device's own settings say accept_development.
-        """
-        self._require_development(name)
-        folder, inspection = await self._folders.read(name)
-        packed, release = await self._folders.development(folder, inspection, now=call.now.timestamp())
-        await asyncio.to_thread(self._layout.install, packed)
-        await self._memory.load_release(release, origin="development")
-        return release.label
-
-    @function(
         "models:unload(String name) -> Boolean",
         role=Role.OPERATOR,
         effect=Effect.CHANGES,
@@ -300,77 +276,6 @@ class ReleaseFunctions:
         """Take a model out of this peer's memory; true."""
         await self._memory.unload(name)
         return True
-
-    # --- development releases elsewhere -------------------------------------------------------------------------
-
-    @function(
-        "models:deploy(Object edges, String name) -> Record",
-        role=Role.OPERATOR,
-        effect=Effect.CHANGES,
-        example=Example('models:deploy("E1", "my-model")'),
-    )
-    async def deploy(self, call: Call, edges: str | Sequence[str], name: str) -> dict[str, Any]:
-        """Send a model's folder to one edge or several for a try, as a development release signed by this home's
-        identity. Edges take it where their own settings accept development releases, and report it as such. The
-        result says for each edge which release it loaded, or why it did not.
-        """
-        targets = [edges] if isinstance(edges, str) else list(edges)
-        if not targets or not all(isinstance(target, str) for target in targets):
-            raise WrongArguments("models:deploy expects the name of an edge or a vector of names")
-        if self._site.repository is None:
-            raise NoNameserver(
-                "development work is deployed from a client's or an edge's home, not from the nameserver"
-            )
-        folder, inspection = await self._folders.read(name)
-        packed, _ = await self._folders.development(folder, inspection, now=call.now.timestamp())
-        release = await asyncio.to_thread(self._layout.install, packed)
-        await self._site.repository.push(release, progress=call.progress)
-        signed = await asyncio.to_thread(self._layout.signed, release)
-        text = "models:load_development(:record)"
-        answers = await self._statements.run(targets, text, {"record": encode(signed).decode("ascii")}, call=call)
-        return {peer: _outcome(answer) for peer, answer in answers.items()}
-
-    @function(
-        "models:load_development(String record) -> String",
-        role=Role.OPERATOR,
-        effect=Effect.CHANGES,
-        example=Example('models:load_development("…")'),
-    )
-    async def load_development(self, call: Call, record: str) -> str:
-        """The edge's half of models:deploy: fetch and load the development release of a signed record, when the caller
-        itself signed it and this device's own settings say accept_development.
-        """
-        if len(record) > RECORD_BYTES_MAX:
-            raise WrongArguments(f"a record of {len(record)} characters, expected at most {RECORD_BYTES_MAX}")
-        try:
-            signed = decode(record.encode(), SignedDocument)
-            told = decode(signed.payload, ReleaseRecord)
-        except (msgspec.MsgspecError, UnicodeEncodeError) as error:
-            raise WrongArguments(f"models:load_development expects a signed release record: {error}") from error
-        self._require_development(told.label)
-        if call.caller.key is None:
-            raise DevelopmentRefused(f'the key of "{call.caller.name}" is not known here, so its work is not accepted')
-        accepted = verify_record(signed, self._root(), development_key=call.caller.key)
-        if not accepted.development:
-            raise WrongArguments(f"{accepted.label} is a release: models:import loads it")
-        if self._site.source is None:
-            raise NoNameserver(f"{accepted.label} cannot be fetched: this peer has no nameserver")
-        # This device signs beside the caller: after a restart its own key alone still admits what it has accepted.
-        own = sign(signed.payload, RELEASE_TYPE, self._keys.identity)
-        kept = msgspec.structs.replace(signed, signatures=(*signed.signatures, *own.signatures))
-        await fetch(kept, client=self._site.source, layout=self._layout, progress=call.progress)
-        release = await asyncio.to_thread(
-            self._layout.verified, kept, root=self._root(), development_key=self._keys.identity.public
-        )
-        await self._memory.load_release(release, origin="development")
-        return release.label
-
-    def _require_development(self, what: str) -> None:
-        if not self._site.accept_development:
-            raise DevelopmentRefused(
-                f"{what} would be a development release, which this peer does not accept",
-                hint="set accept_development = true in this device's own peerage.toml, or make a release",
-            )
 
     async def _of_nameserver(self, text: str, params: Mapping[str, Any], call: Call) -> Any:
         answers = await self._statements.run(("nameserver",), text, params, call=call)
@@ -393,8 +298,3 @@ def _tested(options: Mapping[str, Any]) -> bool:
     if set(options) - {"test"} or not isinstance(tested, bool):
         raise WrongArguments('models:create_release knows one option, {"test": true} or {"test": false}')
     return tested
-
-
-def _outcome(answer: Any) -> Any:
-    """What an edge said, as a value: the release it loaded, or the error's code and message."""
-    return {"error": answer.code, "message": answer.message} if isinstance(answer, Problem) else answer

@@ -1,14 +1,12 @@
-"""What the functions about releases need of the peer they run on: ports, keys and settings."""
+"""What the functions about releases need of the peer they run on: ports and settings."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from federation.documents import TensorSpec
-from federation.keys import PrivateKey
 from federation.layout_index import InstalledRelease
 from federation.verification import VerifiedRelease
 from peers.fetching import Source
@@ -66,14 +64,6 @@ class Repository(Protocol):
     def addresses(self) -> tuple[str, ...]: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReleaseKeys:
-    """``identity`` signs development releases. ``publisher`` reads the key that signs releases, or raises."""
-
-    identity: PrivateKey
-    publisher: Callable[[], PrivateKey]
-
-
 async def nothing_newer() -> None:
     """For a peer that learns of root records in another way."""
 
@@ -86,7 +76,6 @@ class ReleaseSite:
     polls do that, and the nameserver has them.
     """
 
-    models_path: Path
     accept_development: bool
     loads_imports: bool
     source: Source | None = None

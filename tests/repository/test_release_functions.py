@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,9 +18,11 @@ from federation.keys import PrivateKey
 from federation.layout import ImageLayout
 from federation.layout_index import VersionTaken
 from federation.verification import VerifiedRelease
+from peers.development_functions import DevelopmentFunctions
 from peers.model_functions import NoNameserver, OtherRepository, ReleaseFunctions
 from peers.oci_push import NameserverRepository
-from peers.release_ports import ReleaseKeys, ReleaseSite
+from peers.release_folders import ReleaseFolders
+from peers.release_ports import ReleaseSite
 from query.declarations import Call, Caller, Role
 from query.errors import Problem, UnknownName, WrongArguments
 from tests.repository.site import (
@@ -91,7 +93,7 @@ def caller(key: PrivateKey | None = None) -> Caller:
 class Statements:
     """Peers by name; a statement is one of the two that these functions send."""
 
-    peers: dict[str, ReleaseFunctions] = field(default_factory=dict)
+    peers: dict[str, tuple[ReleaseFunctions, DevelopmentFunctions]] = field(default_factory=dict)
     caller: Caller = field(default_factory=caller)
 
     async def run(
@@ -99,12 +101,15 @@ class Statements:
     ) -> Mapping[str, Any]:
         return {target: await self._one(self.peers[target], text, params) for target in targets}
 
-    async def _one(self, peer: ReleaseFunctions, text: str, params: Mapping[str, Any]) -> Any:
+    async def _one(
+        self, peer: tuple[ReleaseFunctions, DevelopmentFunctions], text: str, params: Mapping[str, Any]
+    ) -> Any:
+        releases, development = peer
         try:
             if text == "models:installed()":
-                return peer.installed(call(self.caller))
+                return releases.installed(call(self.caller))
             assert text == "models:load_development(:record)"
-            return await peer.load_development(call(self.caller), params["record"])
+            return await development.load_development(call(self.caller), params["record"])
         except Problem as problem:
             return problem
 
@@ -114,8 +119,45 @@ def call(who: Caller | None = None) -> Call:
 
 
 @dataclass
+class Parts:
+    """What the functions of one peer are composed of."""
+
+    layout: ImageLayout
+    site: ReleaseSite
+    identity: PrivateKey
+    publisher: Callable[[], PrivateKey]
+    models: Path
+    trials: Trials
+    memory: Memory
+
+    def functions(self, statements: Statements) -> tuple[ReleaseFunctions, DevelopmentFunctions]:
+        folders = ReleaseFolders(self.models, identity=self.identity, root=root_record, trials=self.trials)
+        releases = ReleaseFunctions(
+            self.layout,
+            site=self.site,
+            publisher=self.publisher,
+            folders=folders,
+            root=root_record,
+            trials=self.trials,
+            memory=self.memory,
+            statements=statements,
+        )
+        development = DevelopmentFunctions(
+            self.layout,
+            site=self.site,
+            identity=self.identity,
+            folders=folders,
+            root=root_record,
+            memory=self.memory,
+            statements=statements,
+        )
+        return releases, development
+
+
+@dataclass
 class Peer:
     functions: ReleaseFunctions
+    development: DevelopmentFunctions
     layout: ImageLayout
     models: Path
     trials: Trials
@@ -145,23 +187,15 @@ class World:
                 raise BadKeyFile("no key file publisher.key")
             return PUBLISHER
 
-        functions = ReleaseFunctions(
-            layout,
-            site=ReleaseSite(
-                models_path=home / "models",
-                accept_development=accepts,
-                loads_imports=edge,
-                source=client,
-                repository=NameserverRepository(layout, addresses=lambda: [self.address], identity=party.identity),
-            ),
-            keys=ReleaseKeys(identity=identity, publisher=publisher),
-            root=root_record,
-            trials=trials,
-            memory=memory,
-            statements=self.statements,
+        site = ReleaseSite(
+            accept_development=accepts,
+            loads_imports=edge,
+            source=client,
+            repository=NameserverRepository(layout, addresses=lambda: [self.address], identity=party.identity),
         )
-        self.statements.peers[name] = functions
-        return Peer(functions, layout, home / "models", trials, memory)
+        parts = Parts(layout, site, identity, publisher, home / "models", trials, memory)
+        functions, development = self.statements.peers[name] = parts.functions(self.statements)
+        return Peer(functions, development, layout, home / "models", trials, memory)
 
 
 @pytest.fixture
@@ -171,15 +205,9 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
         world = World(tmp_path, federation, stack, Statements(), central)
         world.address = await stack.enter_async_context(registry(federation, central))
-        world.statements.peers["nameserver"] = ReleaseFunctions(
-            central,
-            site=ReleaseSite(models_path=tmp_path / "none", accept_development=False, loads_imports=False),
-            keys=ReleaseKeys(identity=STRANGER, publisher=lambda: STRANGER),
-            root=root_record,
-            trials=Trials(),
-            memory=Memory(),
-            statements=world.statements,
-        )
+        site = ReleaseSite(accept_development=False, loads_imports=False)
+        parts = Parts(central, site, STRANGER, lambda: STRANGER, tmp_path / "none", Trials(), Memory())
+        world.statements.peers["nameserver"] = parts.functions(world.statements)
         yield world
 
 
@@ -310,11 +338,11 @@ async def test_there_is_one_repository(world: World, home: Peer) -> None:
 
 async def test_a_folder_is_loaded_only_where_development_is_accepted(world: World, home: Peer) -> None:
     with pytest.raises(DevelopmentRefused) as refused:
-        await home.functions.load_folder(call(), "doubler")
+        await home.development.load_folder(call(), "doubler")
     assert "accept_development = true" in (refused.value.hint or "")
     bench = await world.peer("bench", OPERATOR, world.federation.operator, accepts=True)
     write_model(bench.models / "doubler")
-    label = await bench.functions.load_folder(call(), "doubler")
+    label = await bench.development.load_folder(call(), "doubler")
     assert label.startswith("doubler@dev+")
     assert bench.memory.loaded == [(label, "development")]
     assert bench.functions.installed(call()) == []
@@ -326,7 +354,7 @@ async def test_deploying_tells_for_each_edge_what_it_did(world: World) -> None:
     willing = await world.peer("willing", VIEWER, world.federation.viewer, edge=True, accepts=True)
     unwilling = await world.peer("unwilling", STRANGER, world.federation.viewer, edge=True)
     world.statements.caller = caller(OPERATOR)
-    outcome = await maker.functions.deploy(call(), ["willing", "unwilling"], "doubler")
+    outcome = await maker.development.deploy(call(), ["willing", "unwilling"], "doubler")
     label = willing.memory.loaded[0][0]
     assert willing.memory.loaded == [(label, "development")]
     assert outcome["willing"] == label
@@ -347,7 +375,7 @@ async def test_development_work_of_somebody_else_is_not_accepted(world: World) -
     edge = await world.peer("edge", VIEWER, world.federation.viewer, edge=True, accepts=True)
     for key, error in ((STRANGER, "unknown_key"), (None, "development_refused")):
         world.statements.caller = caller(key)
-        outcome = await maker.functions.deploy(call(), "edge", "doubler")
+        outcome = await maker.development.deploy(call(), "edge", "doubler")
         assert outcome["edge"]["error"] == error
     assert edge.memory.loaded == []
     assert list(edge.layout.blobs.digests()) == []
@@ -362,8 +390,8 @@ async def test_what_load_development_refuses(world: World, home: Peer) -> None:
         (encode(release.signed).decode(), WrongArguments, "models:import loads it"),
     ):
         with pytest.raises(error, match=message):
-            await edge.functions.load_development(call(caller(OPERATOR)), record)
+            await edge.development.load_development(call(caller(OPERATOR)), record)
     with pytest.raises(WrongArguments, match="name of an edge or a vector of names"):
-        await edge.functions.deploy(call(), [], "doubler")
+        await edge.development.deploy(call(), [], "doubler")
     with pytest.raises(NoNameserver):
-        await world.statements.peers["nameserver"].deploy(call(), "edge", "doubler")
+        await world.statements.peers["nameserver"][1].deploy(call(), "edge", "doubler")
