@@ -183,8 +183,8 @@ class NonceMemory:
     never forgets early.
 
     ``since``: the federation time from which on this memory is whole; what was issued before, it cannot tell apart
-    and refuses. ``entries``: what an earlier memory gave as :attr:`entries`, which makes it whole again; then leave
-    ``since`` at 0.
+    and refuses; it is set anew when the idea of federation time is corrected. ``entries``: what an earlier memory gave
+    as :attr:`entries`, which makes it whole again; then leave ``since`` at 0.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class NonceMemory:
         heapq.heapify(self._queue)
         self._used = {(caller, nonce) for _, caller, nonce in self._queue}
         self._counts = Counter(caller for _, caller, _ in self._queue)
-        self._since = since
+        self.since = since
         self._nonces_max = nonces_max
         self._nonces_per_caller_max = nonces_per_caller_max
 
@@ -218,7 +218,7 @@ class NonceMemory:
             self._counts[gone] -= 1
             if not self._counts[gone]:
                 del self._counts[gone]
-        if issued < self._since:
+        if issued < self.since:
             raise EnvelopeExpired(
                 "the statement was signed before this peer started", hint="send it again, with a new envelope"
             )

@@ -7,6 +7,7 @@ is refused with its class: it is never silently lowered.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
@@ -42,7 +43,8 @@ class CarriedStatements:
         self._root = root
         self._statements = statements
         self._now = federation_time
-        self._nonces = NonceMemory(since=federation_time())
+        self._nonces = NonceMemory()
+        self._began = time.monotonic()
 
     async def carried(self, message: StatementMessage) -> AsyncGenerator[Frame, None]:
         """The frames of the statement; a refusal is an answer too."""
@@ -71,6 +73,8 @@ class CarriedStatements:
     def _caller(self, message: StatementMessage) -> Caller:
         if message.envelope is None or message.credential is None:
             return CARRIER
+        # What this peer takes for federation time may have been corrected since it began.
+        self._nonces.since = self._now() - (time.monotonic() - self._began)
         caller = check(
             message.envelope,
             message.credential,

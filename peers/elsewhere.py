@@ -176,14 +176,13 @@ class Upward:
             timeout=max(0.001, errand.time_left_s),
         )
         body = encode_request(request)
-        envelope = self._identity.seal(body, lifetime_s=errand.time_left_s + 60.0)
         try:
-            async with (
-                asyncio.timeout(errand.time_left_s + 5.0),
-                self._client.query(body, envelope=envelope) as frames,
-            ):
-                async for frame in frames:
-                    await answering.relay(_placed(frame, errand.statement))
+            async with asyncio.timeout(errand.time_left_s + 5.0):
+                await self._client.hear_the_time()  # an envelope with a wrong time is refused
+                envelope = self._identity.seal(body, lifetime_s=errand.time_left_s + 60.0)
+                async with self._client.query(body, envelope=envelope) as frames:
+                    async for frame in frames:
+                        await answering.relay(_placed(frame, errand.statement))
             if not answering.relayed:
                 raise BadAnswer("the nameserver's answer ended before its ledger")
         except TimeoutError:
