@@ -298,4 +298,7 @@ def decode(raw: bytes, kind: type[_T]) -> _T:
     """Raises ``msgspec.MsgspecError`` on anything else; callers translate with the name of what they read."""
     if len(raw) > DOCUMENT_BYTES_MAX:
         raise msgspec.DecodeError(f"{len(raw)} bytes, expected at most {DOCUMENT_BYTES_MAX}")
-    return msgspec.json.decode(raw, type=kind)
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (RecursionError, UnicodeDecodeError) as error:
+        raise msgspec.DecodeError(f"nested too deep, or not UTF-8: {error}") from error

@@ -102,7 +102,7 @@ class UplinkClient:
                             self._on_nudge()
                         case _:
                             pass
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
                 log.warning("uplink_garbage", extra={"reason": str(error)})
                 await socket.close(code=1007)
             finally:

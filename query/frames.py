@@ -76,4 +76,7 @@ def encode_frame(frame: Frame) -> bytes:
 
 def decode_frame(line: bytes | str) -> Frame:
     """Raises ``msgspec.DecodeError`` on anything that is not a frame."""
-    return _DECODER.decode(line)
+    try:
+        return _DECODER.decode(line)
+    except (RecursionError, UnicodeDecodeError) as error:
+        raise msgspec.DecodeError(f"nested too deep, or not UTF-8: {error}") from error
