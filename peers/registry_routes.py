@@ -45,7 +45,7 @@ from federation.manifests import (
 )
 from federation.members import Member
 from federation.names import BadName, Digest, checked_digest, checked_model, checked_version, digest_of
-from peers.answers import RETRY_AFTER_S, Answer, TooBusy, body_of, status_of
+from peers.answers import BODY_DEADLINE_S, RETRY_AFTER_S, Answer, TooBusy, body_of, status_of
 from peers.registry_uploads import RegistryLimits, UnknownUpload, UploadOutOfOrder, Uploads
 from query.errors import (
     DeadlinePassed,
@@ -248,7 +248,8 @@ class _Registry:
         media_type = request.content_type
         if media_type not in (MANIFEST_TYPE, INDEX_TYPE):
             raise BadManifest(f"expected a manifest of type {MANIFEST_TYPE} or {INDEX_TYPE}, found {media_type[:100]}")
-        raw = await body_of(request, bytes_max=MANIFEST_BYTES_MAX, deadline_s=self._limits.request_s)
+        deadline_s = min(self._limits.request_s, BODY_DEADLINE_S)
+        raw = await body_of(request, bytes_max=MANIFEST_BYTES_MAX, deadline_s=deadline_s)
         digest = digest_of(raw)
         if reference.startswith("sha256:"):
             tag = None
