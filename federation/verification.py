@@ -259,7 +259,7 @@ def _check_manifest(raw: bytes, record: ReleaseRecord) -> None:
     """The manifest's ModelPack layers are the record's files, or :class:`MixedParts`."""
     try:
         manifest = msgspec.json.decode(raw, type=_Manifest)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise MixedParts(f"the manifest of {record.label} is not an OCI manifest: {error}") from error
     if manifest.media_type != MANIFEST_TYPE:
         raise MixedParts(f"expected a manifest of type {MANIFEST_TYPE}, found {manifest.media_type[:100]!r}")

@@ -239,7 +239,14 @@ class ReleaseFunctions:
             return self._layout.signed(self._layout.installed(name, version))
         await self._site.follow_root()
         problem: Problem = UnknownName(f"no release {name}@{version} on the nameserver")
-        for signed in await find_records(name, version, client=self._site.source):
+        try:
+            records = await find_records(name, version, client=self._site.source)
+        except UnknownName as error:
+            raise UnknownName(
+                f'no version "{version}" of model "{name}" on the nameserver',
+                hint="//peer: nameserver models:installed() lists what is there",
+            ) from error
+        for signed in records:
             try:
                 record = verify_record(signed, self._root())
             except Problem as refused:
