@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from federation.documents import RootRecord, SignedDocument, decode, encode
@@ -35,9 +37,10 @@ class Running:
 
 @dataclass
 class Living:
-    """Start with :func:`living`. Names of edges are their homes' folders."""
+    """Start with :func:`living`. Names of edges are their homes' folders; each peer may have a clock of its own."""
 
     folder: Path
+    clocks: dict[str, Callable[[], float]] = field(default_factory=dict)
     peers: dict[str, Running] = field(default_factory=dict)
 
     def home(self, name: str) -> Home:
@@ -48,19 +51,13 @@ class Living:
         return self.home("ns-admin")
 
     async def start_nameserver(self, **settings: Any) -> RunRecord:
-        chosen = NameserverSettings(
-            federation_host="127.0.0.1",
-            federation_port=0,
-            application_port=0,
-            zeroconf=False,
-            poll_interval="1s",
-            **settings,
-        )
+        usual = {"federation_host": "127.0.0.1", "federation_port": 0, "application_port": 0, "poll_interval": "1s"}
+        chosen = NameserverSettings(zeroconf=False, **{**usual, **settings})
         return await self._start("ns", run_nameserver, chosen)
 
     async def add_edge(self, name: str, **settings: Any) -> RunRecord:
         bundle = await self.value(f'edge:register("{name}")')
-        await join(self.home(name), bundle)
+        await join(self.home(name), bundle, clock=self.clocks.get(name, time.time))
         return await self.start_edge(name, **settings)
 
     async def start_edge(self, name: str, **settings: Any) -> RunRecord:
@@ -69,8 +66,9 @@ class Living:
 
     async def _start(self, name: str, run: Any, settings: Any) -> RunRecord:
         stop: asyncio.Event = asyncio.Event()
+        clock = self.clocks.get(name, time.time)
         ready: asyncio.Future[RunRecord] = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(run(self.home(name), settings, stop=stop, ready=ready.set_result))
+        task = asyncio.create_task(run(self.home(name), settings, stop=stop, ready=ready.set_result, clock=clock))
         await asyncio.wait([ready, task], return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
             ready.cancel()
@@ -109,9 +107,11 @@ class Living:
 
 
 @asynccontextmanager
-async def living(folder: Path, *edges: str) -> AsyncIterator[Living]:
+async def living(
+    folder: Path, *edges: str, clocks: Mapping[str, Callable[[], float]] = MappingProxyType({})
+) -> AsyncIterator[Living]:
     async with AsyncExitStack() as stack:
-        federation = Living(folder)
+        federation = Living(folder, dict(clocks))
 
         async def stop_all() -> None:
             for name in tuple(federation.peers):
