@@ -108,7 +108,7 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
         except requests.exceptions.Timeout as error:
             raise PushFailed(f"no answer from {self._address} in time") from error
         except (requests.exceptions.RequestException, OSError) as error:
-            raise PushFailed(f"cannot reach {self._address}: {error}") from error
+            raise PushFailed(f"cannot reach {self._address}: {_reason(error)}") from error
         return response
 
     def _expect(self, response: requests.Response, status: int) -> None:
@@ -162,10 +162,20 @@ class _OciAnswer(msgspec.Struct):
     error: ErrorRecord | None = None
 
 
+def _reason(error: BaseException) -> str:
+    """What the system said, below the wrappers that HTTP libraries put around it."""
+    cause: BaseException | None = error
+    said = str(error)
+    while cause is not None:
+        said = (isinstance(cause, OSError) and cause.strerror) or said
+        cause = cause.__cause__ or cause.__context__
+    return said
+
+
 def _problem(response: requests.Response) -> Problem:
     try:
         told = msgspec.json.decode(response.content, type=_OciAnswer)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         told = _OciAnswer()
     if told.error is not None:
         return Problem.from_record(told.error)
