@@ -76,6 +76,7 @@ class Saved(Struct, frozen=True, omit_defaults=True, kw_only=True):
     verdicts: dict[Digest, Verdict] = {}
     errors: dict[str, LoadError] = {}
     previous: dict[str, Digest] = {}
+    lost: dict[str, LoadedEntry] = {}
     fetched: frozenset[Digest] = frozenset()
     alarms: tuple[str, ...] = ()
     reported: Digest | None = None
@@ -85,8 +86,9 @@ class Actual(Struct, frozen=True, kw_only=True):
     """An edge as it is. A value: every change makes a new one, and no mapping in it is ever written to.
 
     ``restoring``: what was loaded when the edge stopped and is not in memory again. ``installed``: releases whose
-    files are all on disk, record digest → label. ``fetched``: those that the edge itself brought here, noted before it
-    begins to, so that a kill in between leaves nothing that nobody prunes.
+    files are all on disk, record digest → label. ``lost``: manual loads that could not be restored, until each is
+    unloaded, replaced, or restored at a later boot. ``fetched``: those that the edge itself brought here, noted before
+    it begins to, so that a kill in between leaves nothing that nobody prunes.
     """
 
     runtime: str
@@ -97,6 +99,7 @@ class Actual(Struct, frozen=True, kw_only=True):
     verdicts: dict[Digest, Verdict] = {}
     errors: dict[str, LoadError] = {}
     previous: dict[str, Digest] = {}
+    lost: dict[str, LoadedEntry] = {}
     installed: dict[Digest, str] = {}
     fetched: frozenset[Digest] = frozenset()
     alarms: tuple[str, ...] = ()
@@ -115,6 +118,7 @@ class Actual(Struct, frozen=True, kw_only=True):
             verdicts=self.verdicts,
             errors=self.errors,
             previous=self.previous,
+            lost=self.lost,
             fetched=self.fetched,
             alarms=self.alarms,
             reported=self.reported,
@@ -245,6 +249,7 @@ def needed(desired: DesiredState | None, actual: Actual) -> frozenset[Digest]:
             *(entry.record for entry in actual.loaded.values()),
             *(run.record for run in actual.restoring.values()),
             *(run.record for run in runs),
+            *(entry.record for entry in actual.lost.values()),
             *actual.previous.values(),
         ]
     )
@@ -259,3 +264,15 @@ def removed(actual: Actual, record: Digest) -> Actual:
     """A dispensable release is gone from disk."""
     installed = {digest: label for digest, label in actual.installed.items() if digest != record}
     return replace(actual, installed=installed, fetched=actual.fetched - {record})
+
+
+def alarmed(actual: Actual, alarm: str) -> Actual:
+    """Note a desired state that was refused: shown until a newer one is accepted; the latest ``ALARMS_MAX``."""
+    if alarm in actual.alarms:
+        return actual
+    return replace(actual, alarms=(*actual.alarms, alarm[:MESSAGE_LENGTH_MAX])[-ALARMS_MAX:])
+
+
+def calmed(actual: Actual) -> Actual:
+    """A newer desired state was accepted."""
+    return replace(actual, alarms=()) if actual.alarms else actual

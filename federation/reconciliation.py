@@ -16,7 +16,8 @@ Rules:
 - A desired state that is expired or not yet valid changes nothing, and goals that came from groups stand still with it.
 - A verdict on content is remembered by record digest and runtime version (one on signatures by root version too) and
   not tried again until one of these changes. What may pass is tried again with full jitter, doubling to a cap.
-- An error is shown from its first occurrence until that model loads or is no longer desired.
+- An error is shown from its first occurrence until that model loads or is no longer desired. A manual load that cannot
+  be restored is shown until it is unloaded or replaced; the next boot tries it again.
 - Kept on disk: what is desired, loaded, restoring or a goal, and for each model name the release that answered before
   the present one. Other releases *that the edge fetched* may go (:func:`federation.actual.dispensable`).
 """
@@ -29,7 +30,6 @@ from typing import Final, Literal, TypeVar
 from msgspec.structs import replace
 
 from federation.actual import (
-    ALARMS_MAX,
     ERRORS_MAX,
     MESSAGE_LENGTH_MAX,
     VERDICTS_MAX,
@@ -73,14 +73,25 @@ class NotRunnable(PeerProblem):
 
 
 def restored(saved: Saved, *, installed: Mapping[Digest, str], runtime: str, root_version: int) -> Actual:
-    """The state at boot: nothing in memory, what was loaded to be loaded again, unfinished actions due at once."""
+    """The state at boot: nothing in memory, what was loaded to be loaded again, unfinished actions due at once.
+
+    Of what was lost, only a refused signature may have become good: a device's settings are not in its state.
+    """
+    again = {
+        name: entry
+        for name, entry in saved.lost.items()
+        if (verdict := saved.verdicts.get(entry.record)) is None
+        or verdict.root_version is not None
+        or verdict.runtime != runtime
+    }
     return Actual(
         runtime=runtime,
         root_version=root_version,
         restoring={
             name: Run(name, entry.version, entry.record, entry.origin, since=entry.since)
-            for name, entry in saved.loaded.items()
+            for name, entry in (again | saved.loaded).items()
         },
+        lost=saved.lost,
         goals={
             name: replace(goal, attempts=0, retry_at=0.0) if isinstance(goal, Run) else goal
             for name, goal in saved.goals.items()
@@ -134,9 +145,9 @@ def answered(desired: DesiredState, actual: Actual, now: float) -> Actual:
         if name not in wanted and entry.origin == "group" and name not in goals:
             goals[name] = Stop(name, "group")
     restoring = {name: run for name, run in actual.restoring.items() if name in wanted or run.origin != "group"}
-    for run in restoring.values():
-        if run.label in actual.errors:
-            errors[run.label] = actual.errors[run.label]
+    for label in (*(run.label for run in restoring.values()), *(entry.label for entry in actual.lost.values())):
+        if label in actual.errors:
+            errors[label] = actual.errors[label]
     coming = {goal.record for goal in goals.values() if isinstance(goal, Run)} - actual.installed.keys()
     fetched = frozenset(record for record in actual.fetched if record in actual.installed) | coming
     return replace(actual, goals=goals, errors=errors, restoring=restoring, fetched=fetched)
@@ -164,7 +175,8 @@ def dismissed(actual: Actual, name: str) -> Actual:
     goals: dict[str, Goal] = _without(actual.goals, name)
     if present:
         goals = goals | {name: Stop(name, "manual")}
-    return replace(actual, goals=goals, restoring=_without(actual.restoring, name))
+    restoring, errors = _without(actual.restoring, name), _forgiven(actual, name)
+    return replace(actual, goals=goals, restoring=restoring, errors=errors, lost=_without(actual.lost, name))
 
 
 def abandoned(actual: Actual, *, name: str, version: str, record: Digest) -> Actual:
@@ -175,19 +187,10 @@ def abandoned(actual: Actual, *, name: str, version: str, record: Digest) -> Act
         if goal.origin == "group":
             return actual
         goals = _without(goals, name)
-    return replace(actual, goals=goals, errors=_without(actual.errors, f"{name}@{version}"))
-
-
-def alarmed(actual: Actual, alarm: str) -> Actual:
-    """Note a desired state that was refused: shown until a newer one is accepted; the latest ``ALARMS_MAX``."""
-    if alarm in actual.alarms:
-        return actual
-    return replace(actual, alarms=(*actual.alarms, alarm[:MESSAGE_LENGTH_MAX])[-ALARMS_MAX:])
-
-
-def calmed(actual: Actual) -> Actual:
-    """A newer desired state was accepted."""
-    return replace(actual, alarms=()) if actual.alarms else actual
+    lost = actual.lost.get(name)
+    shown = lost is not None and lost.record == record  # as what was there before
+    errors = actual.errors if shown else _without(actual.errors, f"{name}@{version}")
+    return replace(actual, goals=goals, errors=errors)
 
 
 # --- deciding -------------------------------------------------------------------------------------------------------
@@ -322,8 +325,9 @@ def _succeeded(actual: Actual, action: Fetch | Verify | Load, done: Done, now: f
                 loaded=actual.loaded | {name: entry},
                 restoring=_without(actual.restoring, name),
                 goals=_without(actual.goals, name) if met else actual.goals,
-                errors=_without(actual.errors, entry.label),
+                errors=_without(_forgiven(actual, name), entry.label),
                 previous=previous,
+                lost=_without(actual.lost, name),
             )
 
 
@@ -340,7 +344,12 @@ def _failed(actual: Actual, action: Fetch | Verify | Load, why: Passing | Lastin
     if isinstance(why, Lasting):
         goals = {n: g for n, g in actual.goals.items() if not (n == name and isinstance(g, Run) and g.record == record)}
         restoring = {n: run for n, run in actual.restoring.items() if not (n == name and run.record == record)}
-        return replace(actual, goals=goals, restoring=restoring, errors=errors)
+        lost = actual.lost
+        stopped = actual.restoring.get(name)
+        if stopped is not None and stopped.record == record and stopped.origin != "group":
+            entry = LoadedEntry(name, stopped.version, record, stopped.origin, stopped.since)
+            lost = _bounded(lost, name, entry, ERRORS_MAX)
+        return replace(actual, goals=goals, restoring=restoring, errors=errors, lost=lost)
 
     def later(run: Run) -> Run:
         attempts = run.attempts + 1
@@ -371,6 +380,12 @@ def full_jitter(attempts: int, draw: float, *, base_s: float = RETRY_BASE_S, cap
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/ , "Full Jitter".
     """
     return draw * min(cap_s, base_s * 2.0 ** min(attempts, 32))
+
+
+def _forgiven(actual: Actual, name: str) -> dict[str, LoadError]:
+    """The errors without that of what was lost under a name."""
+    lost = actual.lost.get(name)
+    return actual.errors if lost is None else _without(actual.errors, lost.label)
 
 
 # --- values ---------------------------------------------------------------------------------------------------------

@@ -55,6 +55,7 @@ FILES_PER_RELEASE_MAX: Final = 256
 RELEASE_BYTES_MAX: Final = 8 * 1024**3
 PATH_LENGTH_MAX: Final = 255
 DEVELOPMENT_SIGNER: Final = "development"
+_ACCEPT_DEVELOPMENT: Final = "accept_development = true in this device's own configuration admits it"
 
 MANIFEST_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
 PATH_ANNOTATION: Final = "org.cncf.model.filepath"
@@ -176,6 +177,10 @@ def _signed_record(
     try:
         payload, valid = signers(doc, RELEASE_TYPE, keys)
     except UnknownKey as error:
+        if development_id is None and _claims_development(doc):
+            raise DevelopmentRefused(
+                "a development release, which this peer does not accept", hint=_ACCEPT_DEVELOPMENT
+            ) from error
         error.hint = "endorse the publisher's key, or for a development release set accept_development = true"
         raise
     try:
@@ -186,7 +191,7 @@ def _signed_record(
         if development_id is None:
             raise DevelopmentRefused(
                 f"{record.label} is a development release, which this peer does not accept",
-                hint="accept_development = true in this device's own configuration admits it",
+                hint=_ACCEPT_DEVELOPMENT,
             )
         if development_id not in valid:
             raise UnknownKey(f"{record.label} is a development release that this peer's own key did not sign")
@@ -198,6 +203,14 @@ def _signed_record(
         keyid, signer = endorsed[0], root.publishers[endorsed[0]].name
     _check_record(record)
     return record, keyid, signer
+
+
+def _claims_development(doc: SignedDocument) -> bool:
+    """What a payload that nobody known signed says of itself: for the class of its refusal alone."""
+    try:
+        return decode(doc.payload, ReleaseRecord).development
+    except msgspec.MsgspecError:
+        return False
 
 
 def _check_record(record: ReleaseRecord) -> None:

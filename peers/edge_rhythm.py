@@ -16,11 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
+from federation.actual import alarmed, calmed
 from federation.documents import Mode
 from federation.errors import CertificateExpired, Untrusted
 from federation.intervals import DEFAULT_INTERVAL, Interval, parse_interval
 from federation.names import PeerId
-from federation.reconciliation import alarmed, answered, calmed
+from federation.reconciliation import answered
 from peers.backoff import Backoff, Pace, boot_offset_s
 from peers.edge_polling import Answer, Poller, Trust
 from peers.edge_state import EdgeState

@@ -163,7 +163,7 @@ class Turn:
     async def unload(self, name: str) -> None:
         """Take a model out of memory now. Raises :class:`~query.errors.UnknownName` when it is not there."""
         actual = self._state.actual
-        if name not in actual.loaded and name not in actual.restoring:
+        if name not in actual.loaded and name not in actual.restoring and name not in actual.lost:
             raise unknown("loaded model", name, actual.loaded)
         self._state.keep(dismissed(actual, name))
         reach("manual.recorded")

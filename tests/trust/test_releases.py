@@ -325,9 +325,11 @@ def test_a_development_release_needs_the_devices_own_key() -> None:
     assert release.development
     assert (release.signer, release.keyid) == ("development", DEVELOPER.keyid)
     assert release.label == "digits@dev+0123abcd"
-    with pytest.raises(UnknownKey, match="trusted key") as caught:
+    with pytest.raises(DevelopmentRefused, match="which this peer does not accept") as caught:
         checked(development())
     assert "accept_development" in str(caught.value.hint)
+    with pytest.raises(UnknownKey, match="trusted key"):
+        checked(package(STRANGER))
     with pytest.raises(UnknownKey):
         checked(development(STRANGER), development_key=DEVELOPER.public)
 

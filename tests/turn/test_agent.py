@@ -256,9 +256,9 @@ class TestRequests:
         release = made("m", "ignored", DEVELOPER, development=True)
         bench.shelf.here[release.record] = release
         async with bench.running() as agent:
-            with pytest.raises(Exception, match="signed by a trusted key") as caught:
+            with pytest.raises(Exception, match="which this peer does not accept") as caught:
                 await agent.load_manual("m", release.version, release.record, origin="development")
-            assert caught.value.code == "unknown_key"
+            assert caught.value.code == "development_refused"
         async with bench.running(development_key=DEVELOPER.public) as agent:
             entry = await agent.load_manual("m", release.version, release.record, origin="development")
             assert entry.origin == "development"

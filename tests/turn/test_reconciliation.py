@@ -25,6 +25,8 @@ from federation.actual import (
     Verdict,
     Verify,
     Wait,
+    alarmed,
+    calmed,
     dispensable,
     needed,
     removed,
@@ -37,9 +39,7 @@ from federation.reconciliation import (
     RETRY_CAP_S,
     NotRunnable,
     abandoned,
-    alarmed,
     answered,
-    calmed,
     decide,
     dismissed,
     finished,
@@ -251,6 +251,50 @@ class TestRestoring:
         again = finished(again, Verify("m", "1", digest("m@1")), Lasting("bad_vectors", "no"), NOW, 0.5)
         assert decide(None, again, NOW) == ()
         assert again.errors["m@1"].error == "bad_vectors"
+
+    def lost(self) -> Actual:
+        """A development release that was loaded, after a boot with settings that no longer accept such."""
+        saved = running("m@dev", origin="development").saved()
+        actual = restored(saved, installed={digest("m@dev"): "m@dev"}, runtime=RUNTIME, root_version=1)
+        (action,) = decide(None, actual, NOW)
+        return finished(actual, action, Lasting("development_refused", "not accepted", trust=True), NOW, 0.5)
+
+    def test_a_manual_load_that_cannot_be_restored_is_shown(self) -> None:
+        actual = self.lost()
+        assert (actual.loaded, actual.restoring) == ({}, {})
+        assert decide(None, actual, NOW) == ()
+        for desired in (wanting(), wanting("n@1.0")):
+            assert answered(desired, actual, NOW).errors["m@dev"].error == "development_refused"
+        assert digest("m@dev") in needed(None, actual)
+
+    def test_until_it_is_unloaded(self) -> None:
+        actual = dismissed(self.lost(), "m")
+        assert (actual.errors, actual.lost, decide(None, actual, NOW)) == ({}, {}, ())
+
+    def test_or_replaced(self) -> None:
+        desired = wanting("m@2.0")
+        actual = answered(desired, self.lost(), NOW)
+        assert list(actual.errors) == ["m@dev"]
+        actual = carried_out(actual, desired)
+        assert (actual.errors, actual.lost) == ({}, {})
+
+    def test_or_restored_at_a_later_boot(self) -> None:
+        saved = msgspec.json.decode(msgspec.json.encode(self.lost().saved()), type=Saved)
+        actual = restored(saved, installed={digest("m@dev"): "m@dev"}, runtime=RUNTIME, root_version=1)
+        (action,) = decide(None, actual, NOW)
+        assert action == Load("m", "dev", digest("m@dev"), "development", int(NOW) - 50)
+        actual = finished(actual, action, Done(), NOW, 0.5)
+        assert (list(actual.loaded), actual.errors, actual.lost) == (["m"], {}, {})
+
+    def test_but_bad_content_is_not_tried_at_each_boot(self) -> None:
+        actual = running("m@1.0", origin="manual")
+        actual = replace(actual, loaded={}, restoring={"m": Run("m", "1.0", digest("m@1.0"), "manual")}, verdicts={})
+        (action,) = decide(None, actual, NOW)
+        saved = finished(actual, action, Lasting("vectors", "differ"), NOW, 0.5).saved()
+        actual = restored(saved, installed=actual.installed, runtime=RUNTIME, root_version=1)
+        assert (actual.restoring, list(actual.errors)) == ({}, ["m@1.0"])
+        actual = restored(saved, installed=actual.installed, runtime="runtime 2", root_version=1)
+        assert list(actual.restoring) == ["m"]
 
     def test_an_answer_meanwhile_ends_what_is_not_wanted(self) -> None:
         actual = running("m@1", "own@1")

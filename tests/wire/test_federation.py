@@ -263,6 +263,13 @@ async def test_development_work_is_tried_where_a_device_accepts_it(federation: L
     await federation.stop("edge_name")
     await federation.start_edge("edge_name", accept_development=True)
     assert await federation.value("models:loaded()", home="edge_name") == [taken["EDGE_NAME"]]
+    await federation.stop("edge_name")
+    await federation.start_edge("edge_name")  # which accepts none
+    shown = 'select [e["model"], e["error"]] from e in edge:actual_state("edge_name")["last_load_errors"]'
+    await federation.until(shown, [taken["EDGE_NAME"], "development_refused"])
+    assert await federation.value("models:loaded()", home="edge_name") == []
+    assert await federation.value('models:unload("draft")', home="edge_name") is True
+    await federation.until('count(edge:actual_state("edge_name")["last_load_errors"])', 0)
 
 
 async def test_what_joining_refuses_and_how_it_is_named(federation: Living, tmp_path: Path) -> None:

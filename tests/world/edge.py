@@ -23,6 +23,8 @@ from federation.actual import (
     Unload,
     Verify,
     Wait,
+    alarmed,
+    calmed,
     dispensable,
     needed,
     removed,
@@ -33,7 +35,7 @@ from federation.documents import DesiredState, PollAnswer, SignedDocument, encod
 from federation.errors import UnknownKey, Untrusted, WrongHash
 from federation.names import Digest, PeerId, digest_of
 from federation.polling import PollReply
-from federation.reconciliation import RETRY_CAP_S, alarmed, calmed, full_jitter, in_force, requested
+from federation.reconciliation import RETRY_CAP_S, full_jitter, in_force, requested
 from federation.roots import advance, trust_chain
 from federation.verification import VerifiedRelease, cursor_of
 from peers.edge_actions import outcome_of
