@@ -9,7 +9,10 @@ Rules:
   vectors → replace one reference → drop the old → give freed memory back. Until the reference is replaced the old
   version answers; a load that fails changes nothing. Loads come one at a time.
 - A call in flight keeps the model that it began with.
-- A verdict on content holds for a record digest and a runtime version; one that may pass holds for nothing.
+- What a release's files say is checked at every trial and load; ``check_functions`` knows the functions of this
+  program, which a release's own may call.
+- A verdict on content holds for a record digest and the versions of runtime and program; one that may pass holds for
+  nothing.
 - Neither numpy nor onnxruntime is imported before the first load.
 """
 
@@ -19,7 +22,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,7 +31,7 @@ import msgspec
 
 from engine.contents import Contents, contents_of
 from engine.errors import ContentProblem, EngineBusy, ModelNotLoaded, OverMemory
-from engine.runtime import runtime_version
+from engine.runtime import program_version, runtime_version
 from federation.documents import ReleaseRecord, TensorSpec
 from federation.names import Digest
 from federation.verification import VerifiedRelease
@@ -38,7 +41,9 @@ if TYPE_CHECKING:
     from engine.deadlines import RunDeadlines
     from engine.loaded import LoadedModel, Origin
     from engine.signature import Array
+    from query.syntax import CreateFunction
 
+CheckFunctions = Callable[[Sequence["CreateFunction"]], None]
 Listener = Callable[[str, "LoadedModel | None"], None]
 
 
@@ -101,12 +106,27 @@ class Description:
     opset: Mapping[str, int]
 
 
-class Engine:
-    """Used from one event loop; :meth:`call` from any thread. ``clock`` gives the seconds that ``since`` shows."""
+def any_functions(functions: Sequence[CreateFunction]) -> None:
+    """The :data:`CheckFunctions` of an engine without a catalogue: what parses may be."""
 
-    def __init__(self, settings: EngineSettings | None = None, *, clock: Callable[[], float] = time.time) -> None:
+
+class Engine:
+    """Used from one event loop; :meth:`call` from any thread.
+
+    ``clock`` gives the seconds that ``since`` shows. ``check_functions`` raises :class:`~engine.errors.BadFunctions`
+    for functions that could not be called here; it runs in a thread.
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        check_functions: CheckFunctions = any_functions,
+    ) -> None:
         self.settings = settings or EngineSettings()
         self._clock = clock
+        self._check_functions = check_functions
         self._models: dict[str, LoadedModel] = {}
         self._listeners: list[Listener] = []
         self._trial_turn = asyncio.Lock()
@@ -117,17 +137,21 @@ class Engine:
 
     @property
     def runtime_version(self) -> str:
-        """The runtime that verdicts hold for, without importing it."""
-        return runtime_version()
+        """What verdicts hold for: the runtime, which is not imported, and this program, whose rules refuse too."""
+        return f"{runtime_version()}, peerage {program_version()}"
 
     async def trial(self, release: VerifiedRelease) -> Verdict:
         """Tries a release in a child process. Raises nothing but on cancellation: the verdict says what was wrong."""
-        _require_verified(release)
         try:
-            contents = await asyncio.to_thread(contents_of, release)
+            contents = await self.check(release)
         except ContentProblem as problem:
             return Verdict(record=release.record_digest, runtime=self.runtime_version, error=problem.record())
         return await self._trial(release, contents)
+
+    async def check(self, release: VerifiedRelease) -> Contents:
+        """What a release's files say, without running it. Raises a ``ContentProblem``."""
+        _require_verified(release)
+        return await asyncio.to_thread(self._contents, release)
 
     async def describe(self, graph: bytes) -> Description:
         """The signature and operator sets of an ONNX file, read in a child process.
@@ -150,9 +174,8 @@ class Engine:
         A ``verdict`` that holds for this record and runtime saves the trial. Raises a ``ContentProblem`` or a
         ``PassingProblem``; then what was loaded before is still there and answers.
         """
-        _require_verified(release)
         async with self._load_turn:
-            contents = await asyncio.to_thread(contents_of, release)
+            contents = await self.check(release)
             if verdict is None or not verdict.holds_for(release.record_digest, self.runtime_version):
                 verdict = await self._trial(release, contents)
             problem = verdict.problem()
@@ -234,6 +257,11 @@ class Engine:
             "cpu_s": settings.trial_cpu_s,
             "run_s": settings.run_s,
         }
+
+    def _contents(self, release: VerifiedRelease) -> Contents:
+        contents = contents_of(release)
+        self._check_functions(contents.functions)
+        return contents
 
     async def _trial(self, release: VerifiedRelease, contents: Contents) -> Verdict:
         from engine.confinement import confined

@@ -2,22 +2,25 @@
 
 Owns the one reference to the current :class:`~query.catalogue.Catalogue`; a change replaces it. Rules: every peer knows
 every declaration, so that it can route, explain and complete; only composed functions have implementations here. A
-model's functions come and go with the model.
+model's functions come and go with the model; :func:`check_functions` is asked before a model is loaded.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
-import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from query.catalogue import USER, Catalogue, NameTaken, user_function
+from query import resolution
+from query.catalogue import USER, Catalogue, user_function
 from query.declarations import Declaration, bind, declarations
+from query.errors import Problem
 
 if TYPE_CHECKING:
     from engine.engine import Engine
     from engine.loaded import LoadedModel
+    from query.syntax import CreateFunction
 
 DECLARING: Final = (
     ("federation.functions", "NAMESERVER_FUNCTIONS"),
@@ -32,8 +35,6 @@ DECLARING: Final = (
 )
 """Where the program's functions are declared: a class, or a tuple of classes or instances, in a module."""
 
-log = logging.getLogger("peerage.catalogue")
-
 
 def every_declaration() -> tuple[Declaration, ...]:
     """All functions of the program without implementations, but for the language's own, which need none."""
@@ -43,6 +44,24 @@ def every_declaration() -> tuple[Declaration, ...]:
         for owner in declared if isinstance(declared, tuple) else (declared,):
             found.extend(declarations(owner) if isinstance(owner, type) else bind(owner))
     return tuple(found)
+
+
+@functools.cache
+def _declared() -> Catalogue:
+    return Catalogue(every_declaration())
+
+
+def check_functions(functions: Sequence[CreateFunction]) -> None:
+    """That a model's functions may be: they call the program's functions and each other, and take no name of these.
+
+    Raises :class:`~engine.errors.BadFunctions`.
+    """
+    from engine.errors import BadFunctions
+
+    try:
+        resolution.check_functions(functions, _declared())
+    except Problem as problem:
+        raise BadFunctions(problem.message, hint=problem.hint) from problem
 
 
 class PeerCatalogue:
@@ -74,7 +93,4 @@ class PeerCatalogue:
             self._current = self._current.without(owner)
             return
         functions = [user_function(statement) for statement in model.contents.functions]
-        try:
-            self._current = self._current.with_functions(owner, functions)
-        except NameTaken as problem:
-            log.warning("functions_not_taken", extra={"model": name, "reason": problem.message})
+        self._current = self._current.with_functions(owner, functions)

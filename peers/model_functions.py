@@ -17,6 +17,7 @@ from federation.documents import ReleaseRecord, RootRecord, SignedDocument, deco
 from federation.errors import MixedParts, UnknownKey
 from federation.keys import PrivateKey
 from federation.layout import ImageLayout
+from federation.layout_index import InstalledRelease
 from federation.names import DEFAULT_REPOSITORY, checked_model, checked_version
 from federation.packing import pack
 from federation.verification import VerifiedRelease, verify_record
@@ -75,15 +76,18 @@ class ReleaseFunctions:
         self, call: Call, name: str, version: str, options: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """Make a release of a model's folder: read, tried out, packed, signed with this home's publisher key, and kept
-        in this peer's repository. Its own test vectors must pass here; the option `{"test": false}` leaves them to the
-        peers that load it. Making the same content again changes nothing; other content under a version is an error.
+        in this peer's repository. What its functions call must exist: in the language, or among themselves. Its own
+        test vectors must pass here; the option `{"test": false}` leaves them to the peers that load it. Making the same
+        content again changes nothing; other content under a version is an error.
         """
         tested = _tested(options or {})
         checked_version(version)
         publisher = self._publisher()
         folder, inspection = await self._folders.read(name)
-        if tested:
-            _, draft = await self._folders.development(folder, inspection, now=call.now.timestamp())
+        _, draft = await self._folders.development(folder, inspection, now=call.now.timestamp())
+        if not tested:
+            await self._trials.check(draft)
+        else:
             problem = (await self._trials.trial(draft)).problem()
             if problem is not None:
                 raise problem
@@ -91,7 +95,7 @@ class ReleaseFunctions:
             pack, folder, version=version, publisher=publisher, inspection=inspection, now=call.now.timestamp()
         )
         release = await asyncio.to_thread(self._layout.install, packed)
-        return {"model": release.label, "digest": release.manifest, "size": packed.record.size}
+        return {**_identified(release), "size": packed.record.size}
 
     async def find_release(self, name: str, version: str | None) -> VerifiedRelease | None:
         """An installed release, or of several versions the one made last; None when there is none."""
@@ -186,7 +190,7 @@ class ReleaseFunctions:
         release = self._layout.installed(name, version)
         if self._site.repository is not None:
             await self._site.repository.push(release, progress=call.progress)
-        return {"model": release.label, "digest": release.manifest}
+        return _identified(release)
 
     @function(
         "models:publish(String repo, String name, String version) -> Record",
@@ -217,7 +221,12 @@ class ReleaseFunctions:
         release = await self._verified(signed)
         if self._site.loads_imports:
             await self._memory.load_release(release, origin="manual")
-        return {"model": release.label, "digest": release.record.manifest, "loaded": self._site.loads_imports}
+        return {
+            "model": release.label,
+            "digest": release.record_digest,
+            "manifest": release.record.manifest,
+            "loaded": self._site.loads_imports,
+        }
 
     @function(
         "models:import(String repo, String name, String version) -> Record",
@@ -298,6 +307,11 @@ def _only_default(repo: str) -> None:
         raise OtherRepository(
             f'repository "{repo[:80]}" is not supported by this version: expected "{DEFAULT_REPOSITORY}"'
         )
+
+
+def _identified(release: InstalledRelease) -> dict[str, Any]:
+    """A release as results name it: ``digest`` is of its signed record, ``manifest`` of what a registry knows it by."""
+    return {"model": release.label, "digest": release.record_digest, "manifest": release.manifest}
 
 
 def _tested(options: Mapping[str, Any]) -> bool:

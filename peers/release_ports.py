@@ -32,11 +32,14 @@ class Verdict(Protocol):
 
 
 class Trials(Protocol):
-    """The engine, as far as making a release needs it; each call runs in a child under limits."""
+    """The engine, as far as making a release needs it; graphs are read and run in a child under limits."""
 
     async def describe(self, graph: bytes) -> Description: ...
 
     async def trial(self, release: VerifiedRelease) -> Verdict: ...
+
+    async def check(self, release: VerifiedRelease) -> object:
+        """Raises for files that no trial is needed to refuse, such as functions that name what does not exist."""
 
 
 class Memory(Protocol):

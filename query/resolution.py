@@ -9,7 +9,7 @@ body always means the functions of now, and recursion needs no special case.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from query import limits
@@ -58,8 +58,8 @@ def resolve(statement: Statement, catalogue: Catalogue, variables: Mapping[str, 
 
 def resolve_body(function: UserFunction, catalogue: Catalogue) -> BodyPlan:
     """The plan of a user function's body, remembered in the catalogue. Errors have no span: the text is elsewhere."""
-    key = ("body", function.name.casefold())
-    found = catalogue.derived.get(key)
+    key = ("body", id(function))  # overloads have one name
+    _, found = catalogue.derived.get(key, (function, None))
     if found is None:
         try:
             found = _body(function.statement, catalogue)
@@ -67,9 +67,24 @@ def resolve_body(function: UserFunction, catalogue: Catalogue) -> BodyPlan:
             problem = misplaced.problem
             problem.message = f"in {function.name}: {problem.message}"
             raise problem from None
-        catalogue.derived[key] = found
+        catalogue.derived[key] = (function, found)
     body: BodyPlan = found
     return body
+
+
+def check_functions(functions: Sequence[CreateFunction], catalogue: Catalogue) -> None:
+    """Resolve the bodies of functions that come together and may call each other, for their errors alone.
+
+    Raises :class:`~query.catalogue.NameTaken`, or what is wrong with the first that cannot be, without a span.
+    """
+    made = catalogue.with_functions("checked", map(user_function, functions))
+    for statement in functions:
+        try:
+            _check_body(statement, made)
+        except Misplaced as misplaced:
+            problem = misplaced.problem
+            problem.message = f"in {statement.name}: {problem.message}"
+            raise problem from None
 
 
 def _plan(statement: Statement, catalogue: Catalogue, variables: Mapping[str, Any]) -> Plan:
@@ -120,13 +135,17 @@ def _body(statement: CreateFunction, catalogue: Catalogue) -> BodyPlan:
 
 def _check_definition(statement: CreateFunction, catalogue: Catalogue) -> None:
     """Resolve a new function's body as if it were there already, for its errors alone."""
-    if len(statement.parameters) > limits.PARAMETERS_MAX:
-        problem = over("a function", limits.PARAMETERS_MAX, len(statement.parameters), "parameters")
-        raise wrong(problem, statement)
     made = catalogue.with_functions(
         "user", [*_others(catalogue.owned("user"), statement.name), user_function(statement)]
     )
-    _body(statement, made)
+    _check_body(statement, made)
+
+
+def _check_body(statement: CreateFunction, catalogue: Catalogue) -> None:
+    if len(statement.parameters) > limits.PARAMETERS_MAX:
+        problem = over("a function", limits.PARAMETERS_MAX, len(statement.parameters), "parameters")
+        raise wrong(problem, statement)
+    _body(statement, catalogue)
 
 
 def _check_deletion(body: DeleteFunction, catalogue: Catalogue) -> None:

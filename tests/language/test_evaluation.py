@@ -30,7 +30,7 @@ from query.errors import (
 from query.evaluation import evaluate
 from query.limits import EvaluationLimits
 from query.operators import BadArithmetic
-from query.parsing import parse_statement
+from query.parsing import parse, parse_statement
 from query.resolution import resolve
 from query.syntax import CreateFunction
 from query.text_form import to_text
@@ -325,6 +325,16 @@ async def test_a_models_function_cannot_be_deleted() -> None:
     peer.current = peer.current.with_functions("model scaling", [user_function(body)])
     caught = await problem("delete function doubled", NotDeletable, peer=peer)
     assert caught.message == '"doubled" is a function of model scaling and cannot be deleted'
+
+
+async def test_overloads_of_a_model_have_bodies_of_their_own() -> None:
+    peer = Peer()
+    script = parse("create function f(Real x) -> Real as 2 * x; create function f(Real x, Real y) -> Real as f(x) + y")
+    bodies = [statement.body for statement in script]
+    made = [user_function(body) for body in bodies if isinstance(body, CreateFunction)]
+    peer.current = peer.current.with_functions("model scaling", made)
+    assert await peer.rows("f(1, 1)") == [(3,)]
+    assert await peer.rows("f(1)") == [(2,)]
 
 
 async def test_a_function_that_fails_is_not_made() -> None:

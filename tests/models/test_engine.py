@@ -14,6 +14,7 @@ from engine import errors
 from engine.engine import Engine, EngineSettings, Verdict
 from engine.loaded import CONVERTED_INLINE_MAX, is_small
 from federation.verification import VerifiedRelease
+from peers.catalogues import check_functions
 from query.errors import Problem
 from tests.models.making import SCALING_VECTORS, endless_when_positive, packed, release, scaling, spec
 
@@ -254,6 +255,46 @@ async def test_scripts_that_are_no_functions_are_refused(script: str, message: s
     assert verdict.error is not None
     assert (verdict.error.code, verdict.passing) == ("bad_functions", False)
     assert verdict.error.message.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("create function f(Real x) -> Real as squroot(x);", 'in f: no function "squroot" — did you mean "sqrt"?'),
+        ("create function f(Real x) -> Real as sqrt(y);", 'in f: no variable "y"'),
+        ("create function f(Real x) -> Real as g(x, 1); create function g(Real x) -> Real as x;", "in f: g: "),
+        ("create function f() -> Real as sqrt('a', 2);", "in f: sqrt: "),
+        ("create function Sqrt(Real x) -> Real as x;", '"sqrt" is a built-in function and cannot be replaced'),
+        ("create function edge:groups(String e) -> Real as 1;", '"edge:groups" is a built-in function'),
+    ],
+)
+async def test_functions_that_could_not_be_called_are_refused_at_trial_and_load(script: str, message: str) -> None:
+    engine = Engine(check_functions=check_functions)
+    engine.subscribe(lambda name, model: pytest.fail("nothing was loaded"))
+    candidate = release(scaling(), script=script)
+    verdict = await engine.trial(candidate)
+    assert verdict.error is not None
+    assert (verdict.error.code, verdict.passing) == ("bad_functions", False)
+    assert verdict.error.message.startswith(message)
+    with pytest.raises(errors.BadFunctions) as caught:
+        await engine.load(candidate, origin="manual", verdict=accepted(candidate, engine))
+    assert caught.value.message == verdict.error.message
+    assert engine.loaded() == ()
+
+
+async def test_functions_may_call_the_programs_and_each_other() -> None:
+    script = """
+        create function even(Integer n) -> Boolean as case when n = 0 then true else odd(n - 1) end;
+        create function odd(Integer n) -> Boolean as case when n = 0 then false else even(n - 1) end;
+        create function both(Real a) -> Real as sqrt(a) + both(a, a);
+        create function both(Real a, Real b) -> Real as a + b;
+        create function there(String e) -> Vector as edge:groups(e);
+    """
+    engine = Engine(check_functions=check_functions)
+    candidate = release(None, script=script)
+    assert (await engine.trial(candidate)).accepted
+    model = await engine.load(candidate, origin="manual")
+    assert len(model.contents.functions) == 5
 
 
 async def test_nothing_heavy_is_imported_before_the_first_load() -> None:

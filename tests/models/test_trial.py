@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,7 @@ async def test_an_accepted_model_is_measured() -> None:
     assert 0 < verdict.peak_bytes < 64 * MIB
     assert verdict.load_ms > 0
     assert verdict.p99_us > 0
-    assert verdict.runtime == f"onnxruntime {onnxruntime.__version__}"
+    assert verdict.runtime == f"onnxruntime {onnxruntime.__version__}, peerage {metadata.version('peerage')}"
 
 
 async def test_processor_time_is_limited() -> None:

@@ -65,9 +65,13 @@ class Trials:
 
     problem: Problem | None = None
     tried: list[str] = field(default_factory=list)
+    checked: list[str] = field(default_factory=list)
 
     async def describe(self, graph: bytes) -> Description:
         return Description()
+
+    async def check(self, release: VerifiedRelease) -> None:
+        self.checked.append(release.label)
 
     async def trial(self, release: VerifiedRelease) -> Verdict:
         self.tried.append(release.label)
@@ -229,13 +233,14 @@ async def test_a_folder_becomes_a_release_is_published_and_imported(world: World
     assert await home.functions.available(call()) == []
     assert not await home.functions.is_published(call(), "doubler", "1.0")
     published = await home.functions.publish(call(), "doubler", "1.0")
-    assert published == {"model": "doubler@1.0", "digest": made["digest"]}
+    named = {"model": "doubler@1.0", "digest": made["digest"], "manifest": made["manifest"]}
+    assert published == named
     assert await home.functions.available_in(call(), "default") == ["doubler@1.0"]
     assert await home.functions.is_published_in(call(), "default", "doubler", "1.0")
 
     edge = await world.peer("edge", VIEWER, world.federation.viewer, edge=True)
     imported = await edge.functions.import_release(call(), "doubler", "1.0")
-    assert imported == {"model": "doubler@1.0", "digest": made["digest"], "loaded": True}
+    assert imported == {**named, "loaded": True}
     assert edge.memory.loaded == [("doubler@1.0", "manual")]
     assert edge.functions.installed(call()) == ["doubler@1.0"]
     assert await edge.functions.unload(call(), "doubler")
@@ -262,6 +267,7 @@ async def test_vectors_must_pass_here_unless_told_otherwise(home: Peer) -> None:
     assert home.functions.installed(call()) == []
     await home.functions.create_release(call(), "doubler", "1.0", {"test": False})
     assert home.functions.installed(call()) == ["doubler@1.0"]
+    assert len(home.trials.tried) == len(home.trials.checked) == 1  # what its files say is checked all the same
     for options in ({"tests": False}, {"test": 0}):
         with pytest.raises(WrongArguments, match="knows one option"):
             await home.functions.create_release(call(), "doubler", "2.0", options)
@@ -375,8 +381,8 @@ async def test_development_work_of_somebody_else_is_not_accepted(world: World) -
     edge = await world.peer("edge", VIEWER, world.federation.viewer, edge=True, accepts=True)
     for key, error in ((STRANGER, "unknown_key"), (None, "development_refused")):
         world.statements.caller = caller(key)
-        outcome = await maker.development.deploy(call(), "edge", "doubler")
-        assert outcome["edge"]["error"] == error
+        with pytest.raises(NotDeployed, match=rf"no edge loaded doubler@dev\+.*: edge: .*\({error}\)"):
+            await maker.development.deploy(call(), "edge", "doubler")
     assert edge.memory.loaded == []
     assert list(edge.layout.blobs.digests()) == []
 
