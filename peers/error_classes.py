@@ -163,7 +163,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "push_failed",
         "push_refused",
     ),
-    "peers.registry_routes": (
+    "peers.registry_answers": (
         "blob_unknown",
         "repository_unknown",
         "bad_digest",

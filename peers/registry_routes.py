@@ -9,24 +9,19 @@ Rules: every member may pull; pushing needs the role operator or a publisher key
 arrives; uploads are bounded in number, size, idle time and lifetime, by our own deadlines. Blobs are shared by all
 repositories. A manifest is kept as it was sent, once everything it names is here. A release record that is attached to
 a manifest goes to ``on_release`` first, which verifies and registers it or raises: what it refuses is not listed.
-Errors are in OCI's form, with the same error in ours beside it: ``{"errors": [{code, message}], "error": {…}}``.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
-import msgspec
 from aiohttp import web
 from msgspec import UNSET
 
-from federation.blobs import StorageFull
 from federation.documents import RELEASE_TYPE, SignedDocument
 from federation.errors import WrongHash, WrongRole, WrongSize
 from federation.layout import ImageLayout
@@ -45,16 +40,10 @@ from federation.manifests import (
 )
 from federation.members import Member
 from federation.names import BadName, Digest, checked_digest, checked_model, checked_version, digest_of
-from peers.answers import BODY_DEADLINE_S, RETRY_AFTER_S, Answer, TooBusy, body_of, status_of
-from peers.registry_uploads import RegistryLimits, UnknownUpload, UploadOutOfOrder, Uploads
+from peers.answers import BODY_DEADLINE_S, body_of
+from peers.registry_answers import BadDigest, NotDeleted, UnknownBlob, UnknownRepository, told
+from peers.registry_uploads import RegistryLimits, UploadOutOfOrder, Uploads
 from query.errors import (
-    DeadlinePassed,
-    Forbidden,
-    InternalProblem,
-    LimitExceeded,
-    PeerProblem,
-    Problem,
-    UnknownName,
     UserProblem,
 )
 
@@ -66,24 +55,6 @@ _RANGE = re.compile(r"(?:bytes )?(\d+)-(\d+)(?:/(?:\d+|\*))?")
 OnRelease = Callable[[SignedDocument, bytes, Member], None]
 
 log = logging.getLogger("peerage.registry")
-
-
-class UnknownBlob(UnknownName):
-    code = "blob_unknown"
-
-
-class UnknownRepository(UnknownName):
-    code = "repository_unknown"
-
-
-class BadDigest(UserProblem):
-    code = "bad_digest"
-
-
-class NotDeleted(UserProblem):
-    """Deletion is not offered."""
-
-    code = "not_deleted"
 
 
 def registry_routes(
@@ -103,19 +74,19 @@ def registry_routes(
     )
     upload = f"/v2/{_NAME}/blobs/uploads/{{upload}}"
     return [
-        web.get("/v2/", _told(registry.version)),
-        web.post(f"/v2/{_NAME}/blobs/uploads/", _told(registry.begin_upload)),
-        web.get(upload, _told(registry.upload_state), allow_head=False),
-        web.patch(upload, _told(registry.continue_upload)),
-        web.put(upload, _told(registry.end_upload)),
-        web.delete(upload, _told(registry.drop_upload)),
-        web.get(f"/v2/{_NAME}/blobs/{{digest}}", _told(registry.blob)),
-        web.get(f"/v2/{_NAME}/manifests/{{reference}}", _told(registry.manifest)),
-        web.put(f"/v2/{_NAME}/manifests/{{reference}}", _told(registry.put_manifest)),
-        web.get(f"/v2/{_NAME}/tags/list", _told(registry.tags)),
-        web.get(f"/v2/{_NAME}/referrers/{{digest}}", _told(registry.referrers)),
-        web.delete(f"/v2/{_NAME}/manifests/{{reference}}", _told(registry.refuse_deletion)),
-        web.delete(f"/v2/{_NAME}/blobs/{{digest}}", _told(registry.refuse_deletion)),
+        web.get("/v2/", told(registry.version)),
+        web.post(f"/v2/{_NAME}/blobs/uploads/", told(registry.begin_upload)),
+        web.get(upload, told(registry.upload_state), allow_head=False),
+        web.patch(upload, told(registry.continue_upload)),
+        web.put(upload, told(registry.end_upload)),
+        web.delete(upload, told(registry.drop_upload)),
+        web.get(f"/v2/{_NAME}/blobs/{{digest}}", told(registry.blob)),
+        web.get(f"/v2/{_NAME}/manifests/{{reference}}", told(registry.manifest)),
+        web.put(f"/v2/{_NAME}/manifests/{{reference}}", told(registry.put_manifest)),
+        web.get(f"/v2/{_NAME}/tags/list", told(registry.tags)),
+        web.get(f"/v2/{_NAME}/referrers/{{digest}}", told(registry.referrers)),
+        web.delete(f"/v2/{_NAME}/manifests/{{reference}}", told(registry.refuse_deletion)),
+        web.delete(f"/v2/{_NAME}/blobs/{{digest}}", told(registry.refuse_deletion)),
     ]
 
 
@@ -344,71 +315,3 @@ def _accepted(repository: str, upload: str, offset: int, *, status: int = 202) -
 def _created_blob(repository: str, digest: Digest) -> web.Response:
     headers = {"Location": f"/v2/{repository}/blobs/{digest}", "Docker-Content-Digest": digest}
     return web.Response(status=201, headers=headers)
-
-
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """How a class of problems is told in OCI: its code and status."""
-
-    code: str
-    status: int
-
-
-def _form(problem: Problem, request: web.Request) -> _Form:
-    manifests = "/manifests/" in request.path
-    match problem:
-        case UnknownUpload():
-            return _Form("BLOB_UPLOAD_UNKNOWN", 404)
-        case UploadOutOfOrder():
-            return _Form("BLOB_UPLOAD_INVALID", 416)
-        case UnknownBlob():
-            return _Form("MANIFEST_BLOB_UNKNOWN", 404) if manifests else _Form("BLOB_UNKNOWN", 404)
-        case UnknownRepository():
-            return _Form("NAME_UNKNOWN", 404)
-        case UnknownName():
-            return _Form("MANIFEST_UNKNOWN", 404) if manifests else _Form("BLOB_UNKNOWN", 404)
-        case VersionTaken():
-            return _Form("DENIED", 409)
-        case BadManifest():
-            return _Form("MANIFEST_INVALID", 400)
-        case WrongHash() | BadDigest():
-            return _Form("DIGEST_INVALID", 400)
-        case WrongSize() | LimitExceeded():
-            return _Form("SIZE_INVALID", 413)
-        case NotDeleted():
-            return _Form("UNSUPPORTED", 405)
-        case BadName():
-            return _Form("NAME_INVALID", 400)
-        case TooBusy():
-            return _Form("TOOMANYREQUESTS", 429)
-        case DeadlinePassed():
-            return _Form("BLOB_UPLOAD_INVALID", 408)
-        case StorageFull():
-            return _Form("DENIED", 507)
-        case Forbidden() | PeerProblem():
-            return _Form("DENIED", 403)
-        case _:
-            return _Form("UNSUPPORTED" if isinstance(problem, UserProblem) else "UNKNOWN", status_of(problem))
-
-
-def _told(handler: Answer) -> Answer:
-    """Problems become answers in OCI's form; anything else is ours, logged and told without detail."""
-
-    @functools.wraps(handler)
-    async def answering(request: web.Request) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except Problem as raised:
-            problem = raised
-        except (web.HTTPException, ConnectionError):
-            raise
-        except Exception:
-            log.exception("request_failed", extra={"path": request.path})
-            problem = InternalProblem("this peer failed to answer; its log has the cause")
-        form = _form(problem, request)
-        record = problem.record()
-        body = msgspec.json.encode({"errors": [{"code": form.code, "message": record.message}], "error": record})
-        headers = {"Retry-After": str(RETRY_AFTER_S)} if form.status in (429, 503) else {}
-        return web.Response(status=form.status, body=body, content_type="application/json", headers=headers)
-
-    return answering

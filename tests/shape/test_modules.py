@@ -35,7 +35,7 @@ HEAVY = {
 # Whoever supervises tasks or requests, where every exception ends and is logged once.
 SUPERVISORS = {
     "peers.answers",  # of a request over HTTP
-    "peers.registry_routes",  # of one in the form of a registry
+    "peers.registry_answers",  # of one in the form of a registry
     "peers.statements",  # of a statement
     "peers.edge_actions",  # of one action of an edge
     "peers.cli.console",  # of a command
