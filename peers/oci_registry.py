@@ -104,7 +104,7 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
         except requests.exceptions.TooManyRedirects as error:
             raise PushRefused(f"{self._address} redirects elsewhere, which is not followed") from error
         except requests.exceptions.SSLError as error:
-            raise PushRefused(f"{self._address} is not the registry that was meant: {error}") from error
+            raise PushRefused(f"{self._address} is not the registry that was meant: {_reason(error)}") from error
         except requests.exceptions.Timeout as error:
             raise PushFailed(f"no answer from {self._address} in time") from error
         except (requests.exceptions.RequestException, OSError) as error:
@@ -163,13 +163,15 @@ class _OciAnswer(msgspec.Struct):
 
 
 def _reason(error: BaseException) -> str:
-    """What the system said, below the wrappers that HTTP libraries put around it."""
+    """What the system or the TLS library said, below the wrappers that HTTP libraries put around it."""
     cause: BaseException | None = error
-    said = str(error)
+    innermost, said = error, ""
     while cause is not None:
-        said = (isinstance(cause, OSError) and cause.strerror) or said
+        innermost = cause
+        if isinstance(cause, OSError):
+            said = getattr(cause, "verify_message", None) or cause.strerror or said
         cause = cause.__cause__ or cause.__context__
-    return said
+    return said or str(innermost)
 
 
 def _problem(response: requests.Response) -> Problem:
