@@ -25,9 +25,15 @@ from peers.model_functions import NoNameserver
 from peers.release_folders import ReleaseFolders
 from peers.release_ports import Memory, ReleaseSite, Statements
 from query.declarations import Call, Effect, Example, Role, function
-from query.errors import Problem, WrongArguments
+from query.errors import PeerProblem, Problem, WrongArguments
 
 RECORD_BYTES_MAX: Final = 1024 * 1024
+
+
+class NotDeployed(PeerProblem):
+    """No edge that was asked loaded the development release; the message has what each said."""
+
+    code = "not_deployed"
 
 
 class DevelopmentFunctions:
@@ -78,7 +84,7 @@ class DevelopmentFunctions:
     async def deploy(self, call: Call, edges: str | Sequence[str], name: str) -> dict[str, Any]:
         """Send a model's folder to one edge or several for a try, as a development release signed by this home's
         identity. Edges take it where their own settings accept development releases, and report it as such. The
-        result says for each edge which release it loaded, or why it did not.
+        result says for each edge which release it loaded, or why it did not; none that did is an error.
         """
         targets = [edges] if isinstance(edges, str) else list(edges)
         if not targets or not all(isinstance(target, str) for target in targets):
@@ -94,6 +100,10 @@ class DevelopmentFunctions:
         signed = await asyncio.to_thread(self._layout.signed, release)
         text = "models:load_development(:record)"
         answers = await self._statements.run(targets, text, {"record": encode(signed).decode("ascii")}, call=call)
+        if all(isinstance(answer, Problem) for answer in answers.values()):
+            told = "; ".join(f"{peer}: {answer.message} ({answer.code})" for peer, answer in answers.items())
+            hints = [answer.hint for answer in answers.values() if answer.hint]
+            raise NotDeployed(f"no edge loaded {release.label}: {told}", hint=hints[0] if hints else None)
         return {peer: _outcome(answer) for peer, answer in answers.items()}
 
     @function(

@@ -118,6 +118,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "demo_not_started",
         "demo_command_failed",
     ),
+    "peers.development_functions": ("not_deployed",),
     "peers.discovery": ("no_discovery",),
     "peers.edge_actions": (
         "release_missing",

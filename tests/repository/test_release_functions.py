@@ -18,7 +18,7 @@ from federation.keys import PrivateKey
 from federation.layout import ImageLayout
 from federation.layout_index import VersionTaken
 from federation.verification import VerifiedRelease
-from peers.development_functions import DevelopmentFunctions
+from peers.development_functions import DevelopmentFunctions, NotDeployed
 from peers.model_functions import NoNameserver, OtherRepository, ReleaseFunctions
 from peers.oci_push import NameserverRepository
 from peers.release_folders import ReleaseFolders
@@ -228,6 +228,8 @@ async def home(world: World) -> Peer:
 async def test_a_folder_becomes_a_release_is_published_and_imported(world: World, home: Peer) -> None:
     made = await home.functions.create_release(call(), "doubler", "1.0")
     assert made["model"] == "doubler@1.0"
+    release = home.layout.installed("doubler", "1.0")
+    assert (made["digest"], made["manifest"]) == (release.record_digest, release.manifest)
     assert home.trials.tried[0].startswith("doubler@dev+")
     assert home.functions.installed(call()) == ["doubler@1.0"]
     assert await home.functions.available(call()) == []

@@ -14,6 +14,7 @@ import pytest
 from federation.documents import JoinRequest
 from federation.tls import client_context
 from peers.client import Answer, PartialAnswer
+from peers.development_functions import NotDeployed
 from peers.federation_client import FederationClient, UntrustedNameserver
 from peers.homes import Home
 from peers.joining import join
@@ -252,12 +253,13 @@ async def test_a_home_follows_the_root_records(federation: Living) -> None:
 async def test_development_work_is_tried_where_a_device_accepts_it(federation: Living) -> None:
     await publisher_in(federation)
     await federation.value('models:create("draft")', home="ada")
-    refused = await federation.value('models:deploy("my-edge-1", "draft")', home="ada")
-    assert refused["MY-EDGE-1"]["error"] == "development_refused"
+    with pytest.raises(NotDeployed, match=r"no edge loaded draft@dev\+.*: MY-EDGE-1: .*\(development_refused\)"):
+        await federation.value('models:deploy("my-edge-1", "draft")', home="ada")
     await federation.stop("edge_name")
     await federation.start_edge("edge_name", accept_development=True)
     await federation.until('edge:listening("edge_name")', wanted=True)
-    taken = await federation.value('models:deploy(["edge_name"], "draft")', home="ada")
+    taken = await federation.value('models:deploy(["edge_name", "my-edge-1"], "draft")', home="ada")
+    assert taken["MY-EDGE-1"]["error"] == "development_refused"
     assert taken["EDGE_NAME"].startswith("draft@dev+")
     await federation.until('edge:actual_state("edge_name")["models:loaded"]', [taken["EDGE_NAME"]])
     await federation.stop("edge_name")
