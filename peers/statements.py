@@ -38,6 +38,7 @@ from query.errors import (
     Forbidden,
     InternalProblem,
     Problem,
+    SyntaxProblem,
     WrongArguments,
     WrongHome,
 )
@@ -199,6 +200,8 @@ class Statements:
         try:
             session.variables.update({name: decode_value(value) for name, value in request.params.items()})
             script = parse(request.text)
+            if not script.statements:
+                raise SyntaxProblem("expected statements, found none")
         except Problem as problem:
             await self._fail(problem, queue, entry)
             return

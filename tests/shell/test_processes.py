@@ -103,6 +103,13 @@ class TestAsking:
         assert "error(unknown_name)" in ended.err
         assert 'edge:grups("E1")\n  ^^^^' in ended.err
 
+    @pytest.mark.parametrize("home", ["ns", "ns-admin"])
+    def test_a_text_without_statements(self, shared: Federation, home: str) -> None:
+        ended = shared.peerage("query", "--home", home, "// only a comment")
+        assert (ended.status, ended.out) == (1, "")
+        assert "error(syntax): expected statements, found none" in ended.err
+        assert shared.peerage("query", "--home", home, "").status == 2
+
     def test_json_is_frames(self, shared: Federation) -> None:
         ended = shared.peerage("query", "--json", "--home", "ns-admin", "1")
         assert [json.loads(line)["frame"] for line in ended.out.splitlines()] == ["schema", "row", "end"]
