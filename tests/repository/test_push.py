@@ -181,9 +181,8 @@ async def test_another_federation_is_named(
 ) -> None:
     _, address, registrations = central
     foreign = Federation(tmp_path / "foreign", ca=STRANGER).publisher.identity
-    with pytest.raises(
-        PushRefused, match=rf"^{address} is not the registry that was meant: [^:()]*certificate[^:()]*$"
-    ):
+    meant = f"^{address} is not the registry that was meant: "
+    with pytest.raises(PushRefused, match=meant + "[^:()]*certificate[^:()]*$"):
         await push(publisher.layout, publisher.release, addresses=[address], identity=foreign)
     named = dataclasses.replace(publisher.federation.publisher.identity, hostname="registry.example")
     with pytest.raises(PushRefused, match=meant + "hostname 'registry.example' doesn't"):
