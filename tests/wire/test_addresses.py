@@ -14,6 +14,9 @@ from peers.federation_client import Unreachable
 from tests.wire.living import living
 
 
+LOOKED_MAX = 8  # times that a device under load gets to hear an announcement; each look waits for it itself
+
+
 async def tried(addresses: Addresses) -> list[str]:
     return [address async for address in addresses.to_try()]
 
@@ -73,7 +76,11 @@ async def test_a_client_finds_a_nameserver_that_moved_and_keeps_where(tmp_path: 
             addresses=["127.0.0.1"],
             interface="127.0.0.1",
         ):
-            assert await federation.value("//peer: nameserver\nthis_peer()") == "NAMESERVER"
+            for _ in range(LOOKED_MAX):
+                answer = await federation.ask("//peer: nameserver\nthis_peer()")
+                if answer.complete:
+                    break
+            assert [row.value for row in answer.checked()] == ["NAMESERVER"]
         assert federation.admin.membership().addresses[0] == moved
         assert await federation.value("//peer: nameserver\nthis_peer()") == "NAMESERVER"
 
