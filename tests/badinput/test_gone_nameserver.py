@@ -37,6 +37,8 @@ async def test_edges_go_on_and_people_are_told_at_once(tmp_path: Path) -> None:
         await federation.value('edge:add_group("e1", "field")')
         await federation.value('edge:set_group_models("field", [{"name": "thermo", "version": "1.0"}])')
         await federation.until(LOADED, ["thermo@1.0"])
+        for client in (federation.admin, federation.home("ada")):  # or each would look around on every network first
+            client.settings_toml.write_text("zeroconf = false\n")
         where = federation.peers["ns"].record.federation
         assert where is not None
         await federation.stop("ns")
