@@ -13,7 +13,6 @@ from peers.discovery import announced
 from peers.federation_client import Unreachable
 from tests.wire.living import living
 
-
 LOOKED_MAX = 8  # times that a device under load gets to hear an announcement; each look waits for it itself
 
 
