@@ -156,7 +156,7 @@ def _certificate(der: bytes) -> _Parts:
         fields = fields[1:]
     _serial, algorithm_again, issuer, validity, subject, public, *rest = fields
     for named in (algorithm, algorithm_again):
-        if named.content != _ED25519:
+        if named.tag != _SEQUENCE or named.content != _ED25519:
             raise ValueError("signed with another algorithm than Ed25519")
     key_algorithm, key = _sequence(public)
     if key_algorithm.content != _ED25519:
