@@ -73,6 +73,10 @@ INDEX_BYTES_MAX: Final = 64 * 1024 * 1024
 MANIFESTS_MAX: Final = 50_000
 _OCI_LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 
+# msgspec (0.22) builds what it knows of a type at the type's first use, and crashes when two threads do that at once.
+for _type in (Index, Manifest, ReleaseRecord, RootRecord, SignedDocument):
+    msgspec.json.Decoder(_type)
+
 
 @dataclass(frozen=True, slots=True)
 class StoredManifest:
@@ -84,14 +88,13 @@ class StoredManifest:
 
 
 class ImageLayout:
-    """One repository on disk. Blocking: reads are small, writes wait for the disk."""
+    """One repository on disk, for any thread. Blocking: reads are small, writes wait for the disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._index = path / "index.json"
         self.blobs = BlobStore(path)
-        self._seen: tuple[int, int, int] | None = None
-        self._contents = LayoutContents()
+        self._seen: tuple[tuple[int, int, int], LayoutContents] | None = None
         if not (path / "oci-layout").exists():
             with self._writer():
                 replace_file(path / "oci-layout", _OCI_LAYOUT)
@@ -318,14 +321,15 @@ class ImageLayout:
         except FileNotFoundError:
             return LayoutContents()
         state = (found.st_ino, found.st_mtime_ns, found.st_size)
-        if state != self._seen:
+        seen = self._seen  # one value: several threads read and write it, and a writer builds on what it has read
+        if seen is None or seen[0] != state:
             try:
                 index = read_index(self._index.read_bytes(), bytes_max=INDEX_BYTES_MAX)
             except BadManifest as error:
                 raise StorageFailed(f"{self._index} is damaged: {error.message}") from error
-            self._contents = LayoutContents.of(index.manifests)
-            self._seen = state
-        return self._contents
+            seen = (state, LayoutContents.of(index.manifests))
+            self._seen = seen
+        return seen[1]
 
     def _change(self, change: Callable[[LayoutContents], list[Descriptor]]) -> None:
         with self._writer():

@@ -172,6 +172,39 @@ def test_what_a_change_of_another_process_is_seen(tmp_path: Path) -> None:
     assert [entry.label for entry in other.releases()] == ["doubler@1.0", "doubler@2.0"]
 
 
+SHARING = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from federation.layout import ImageLayout
+from federation.manifests import INDEX_TYPE
+
+layout = ImageLayout(Path(sys.argv[1]))
+tags = [f"{number:02}" for number in range(40)]
+
+def put(tag):
+    layout.put_manifest("models/m", b'{"schemaVersion":2,"manifests":[]}', media_type=INDEX_TYPE, tag=tag)
+    for _ in range(20):
+        assert tag in layout.tags("models/m")
+
+sys.setswitchinterval(1e-6)
+with ThreadPoolExecutor(8) as pool:
+    list(pool.map(put, tags))
+assert layout.tags("models/m") == tuple(tags)
+"""
+
+
+def test_threads_share_a_layout(tmp_path: Path) -> None:
+    """In a fresh process: what msgspec knows of a type must be there before two threads use it for the first time."""
+    ran = subprocess.run(
+        [sys.executable, "-c", SHARING, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
 def test_removal_drops_what_nothing_else_names(tmp_path: Path) -> None:
     layout = ImageLayout(tmp_path / "releases")
     first = layout.install(packed(write_model(tmp_path / "m")))
