@@ -122,23 +122,25 @@ class KnownEdges:
 
 
 class Publishing:
-    """What the repository tells of releases that were pushed to it."""
+    """What the repository tells of releases that were pushed to it. One at a time is in memory to be verified."""
 
     def __init__(self, store: FederationStore, layout: ImageLayout, clock: Callable[[], float]) -> None:
         self._store = store
         self._layout = layout
         self._clock = clock
+        self._verifying = asyncio.Lock()
 
-    def on_release(self, signed: SignedDocument, manifest: bytes, member: Member) -> None:
+    async def on_release(self, signed: SignedDocument, manifest: bytes, member: Member) -> None:
         """Register a release once its signature and every file hold. Raises the refusal's class."""
-        state = self._store.state
         reach("publish.stored")
-        record = verify_record(signed, state.root, development_key=member.key)
+        root = self._store.state.root
+        record = verify_record(signed, root, development_key=member.key)
+        key = member.key if record.development else None
+        async with self._verifying:
+            await asyncio.to_thread(self._layout.verified, signed, root=root, development_key=key)
         if record.development:
-            self._layout.verified(signed, root=state.root, development_key=member.key)
             return
-        self._layout.verified(signed, root=state.root)
-        events = commands.publish_release(state, signed)
+        events = commands.publish_release(self._store.state, signed)  # by the state and the root record of now
         self._store.append(events, caller=member.name, now=self._clock())
         reach("publish.durable")
         log.info("published", extra={"release": record.label, "by": member.name})

@@ -7,17 +7,20 @@ while it may be desired.
 
 Rules: every member may pull; pushing needs the role operator or a publisher key. Every byte is hashed while it
 arrives; uploads are bounded in number, size, idle time and lifetime, by our own deadlines. Blobs are shared by all
-repositories. A manifest is kept as it was sent, once everything it names is here. A release record that is attached to
-a manifest goes to ``on_release`` first, which verifies and registers it or raises: what it refuses is not listed.
+repositories. A manifest is kept as it was sent, once everything it names is here; one after the other in a repository,
+so that a tag names the same bytes while a release is looked at. A release record that is attached to a manifest goes
+to ``on_release`` first, which verifies and registers it or raises: what it refuses is not listed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
+from weakref import WeakValueDictionary
 
 from aiohttp import web
 from msgspec import UNSET
@@ -52,7 +55,7 @@ NAME_LENGTH_MAX: Final = 255
 _NAME = r"{name:[a-z0-9._/-]+}"
 _RANGE = re.compile(r"(?:bytes )?(\d+)-(\d+)(?:/(?:\d+|\*))?")
 
-OnRelease = Callable[[SignedDocument, bytes, Member], None]
+OnRelease = Callable[[SignedDocument, bytes, Member], Awaitable[None]]
 
 log = logging.getLogger("peerage.registry")
 
@@ -105,6 +108,7 @@ class _Registry:
         self._on_release = on_release
         self._limits = limits
         self._uploads = Uploads(layout.blobs, clock=clock, limits=limits)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by repository, while wanted
 
     def _puller(self, request: web.Request) -> str:
         """The repository that an admitted member asks about."""
@@ -229,6 +233,16 @@ class _Registry:
         else:
             tag = checked_version(reference)
         headers = {"Location": f"/v2/{repository}/manifests/{digest}", "Docker-Content-Digest": digest}
+        async with self._turns.setdefault(repository, asyncio.Lock()):
+            headers |= await self._listed(raw, media_type, tag, repository, member)
+        log.info("manifest_stored", extra={"repository": repository, "reference": reference, "caller": member.name})
+        return web.Response(status=201, headers=headers)
+
+    async def _listed(
+        self, raw: bytes, media_type: str, tag: str | None, repository: str, member: Member
+    ) -> dict[str, str]:
+        """List a manifest once it holds; headers that say what it is attached to. One of a repository at a time."""
+        headers = {}
         if media_type == INDEX_TYPE:
             read_index(raw)
         else:
@@ -237,10 +251,9 @@ class _Registry:
             if manifest.subject is not UNSET:
                 headers["OCI-Subject"] = manifest.subject.digest
             if manifest.artifact_type == RELEASE_TYPE:
-                self._register(manifest, repository, member)
-        self._layout.put_manifest(repository, raw, media_type=media_type, tag=tag)
-        log.info("manifest_stored", extra={"repository": repository, "reference": reference, "caller": member.name})
-        return web.Response(status=201, headers=headers)
+                await self._register(manifest, repository, member)
+        await asyncio.to_thread(self._layout.put_manifest, repository, raw, media_type=media_type, tag=tag)
+        return headers
 
     def _check_parts(self, manifest: Manifest) -> None:
         for part in (manifest.config, *manifest.layers):
@@ -251,7 +264,7 @@ class _Registry:
                     + ("which is not here" if found is None else f"here it has {found}")
                 )
 
-    def _register(self, manifest: Manifest, repository: str, member: Member) -> None:
+    async def _register(self, manifest: Manifest, repository: str, member: Member) -> None:
         """Have a release registered whose record is being attached; nothing is listed yet."""
         signed, record = self._layout.attached_record(manifest)
         subject = self._layout.manifest(repository, record.manifest)
@@ -266,7 +279,7 @@ class _Registry:
                 raise VersionTaken(
                     f"{record.label} is tagged with other content: expected {tagged.digest}, found {record.manifest}"
                 )
-        self._on_release(signed, subject.raw, member)
+        await self._on_release(signed, subject.raw, member)
 
     async def refuse_deletion(self, request: web.Request) -> web.StreamResponse:
         self._pusher(request)

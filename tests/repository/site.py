@@ -179,9 +179,14 @@ class Registrations:
 
     def __init__(self) -> None:
         self.labels: list[str] = []
+        self.asked = asyncio.Event()
+        self.answered = asyncio.Event()
+        self.answered.set()
 
-    def __call__(self, signed: SignedDocument, manifest: bytes, member: Member) -> None:
+    async def __call__(self, signed: SignedDocument, manifest: bytes, member: Member) -> None:
         record = verify_record(signed, root_record(), development_key=member.key)
+        self.asked.set()
+        await self.answered.wait()
         self.labels.append(record.label)
 
 

@@ -304,6 +304,24 @@ async def test_what_an_interrupted_publisher_left_does_not_block_the_next(
     assert [entry.manifest for entry in site.layout.releases()] == [other.record.manifest]
 
 
+async def test_a_tag_stays_while_its_release_is_looked_at(site: Site, release: PackedRelease, tmp_path: Path) -> None:
+    other = packed(write_model(tmp_path / "m", code=CODE + "// more\n"))
+    for content in (*other.files.values(), other.config):
+        await site.upload(content)
+    site.registrations.answered.clear()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        pushing = tasks.create_task(site.push(release))
+        await site.registrations.asked.wait()
+        moving = tasks.create_task(site.put("/v2/models/doubler/manifests/1.0", other.manifest))
+        for _ in range(3):  # what does not change this repository is answered meanwhile
+            assert (await site.ask("GET", "/v2/models/doubler/tags/list"))[0] == 200
+        assert not moving.done()
+        site.registrations.answered.set()
+    assert pushing.result()[0] == 201
+    assert (moving.result()[0], code_of(moving.result()[2])) == (409, "DENIED")
+    assert site.layout.manifest("models/doubler", "1.0").raw == release.manifest
+
+
 async def test_a_record_whose_publisher_nobody_endorsed_is_not_listed(site: Site, tmp_path: Path) -> None:
     forged = packed(write_model(tmp_path / "m"), publisher=STRANGER)
     status, _, body = await site.push(forged)
