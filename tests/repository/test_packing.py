@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from federation.documents import ReleaseRecord, TensorSpec, decode
-from federation.errors import UnknownKey
+from federation.errors import DevelopmentRefused, UnknownKey
 from federation.folders import BadFolder, read_folder
 from federation.manifests import CONFIG_TYPE, MANIFEST_TYPE, MODEL_TYPE, read_manifest
 from federation.names import BadName, digest_of
@@ -62,7 +62,7 @@ def test_a_development_release_is_named_by_its_content_and_only_its_own_key_admi
     assert release.repository == "development/doubler"
     parts = {"manifest": release.manifest, "files": release.files, "root": root_record()}
     assert verify(release.signed, development_key=STRANGER.public, **parts).development
-    with pytest.raises(UnknownKey):
+    with pytest.raises(DevelopmentRefused):
         verify(release.signed, **parts)
     with pytest.raises(UnknownKey):
         verify(release.signed, development_key=PUBLISHER.public, **parts)
