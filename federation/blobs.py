@@ -206,6 +206,13 @@ class BlobStore:
         except FileNotFoundError:
             return None
 
+    def written(self, digest: Digest) -> float:
+        """When a blob's last byte was written, by this device's clock; 0.0 when it is not here."""
+        try:
+            return self.path(digest).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
     def read(self, digest: Digest, *, bytes_max: int) -> bytes:
         """The content, hashed again. Raises ``UnknownName``, ``LimitExceeded`` or :class:`DamagedBlob`."""
         content = self.read_unchecked(digest, bytes_max=bytes_max)

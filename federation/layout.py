@@ -19,6 +19,7 @@ a lock; a change that another process made is seen at the next call.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -52,6 +53,7 @@ from federation.layout_index import (
 )
 from federation.manifests import (
     EMPTY_CONFIG,
+    INDEX_TYPE,
     MANIFEST_BYTES_MAX,
     MANIFEST_TYPE,
     REF_NAME,
@@ -292,9 +294,47 @@ class ImageLayout:
             candidates |= self._named_by(Digest(digest))
         self._drop(candidates)
 
-    def collect_garbage(self, *, keep: Iterable[Digest] = ()) -> int:
-        """Remove every blob that no manifest names; how many went. Not while anybody uploads or fetches."""
-        return self._drop(set(self.blobs.digests()) - set(keep))
+    def collect_garbage(self, *, keep: Iterable[Digest] = (), written_before: float = math.inf) -> int:
+        """Remove every blob that nothing listed leads to and that was written before a time; how many went.
+
+        Not while anybody uploads or fetches; what is staged is not touched. Raises :class:`UnknownName` or
+        :class:`DamagedBlob` and removes nothing when a listed manifest is not whole: what it names is not known then.
+        """
+        found = set(self.blobs.digests()) - set(keep) - self._reached()
+        garbage = [digest for digest in found if self.blobs.written(digest) < written_before]
+        with storing(self.path):
+            for digest in garbage:
+                self.blobs.remove(digest)
+        return len(garbage)
+
+    def _reached(self) -> set[Digest]:
+        """Every blob that ``index.json`` leads to, through manifests and indices."""
+        listed = {(Digest(entry.digest), entry.media_type) for entry in self._read().entries}
+        reached, left = set(listed), list(listed)
+        while left:
+            digest, media_type = left.pop()
+            try:
+                found = self._parts(digest, media_type)
+            except (UnknownName, LimitExceeded, BadManifest):
+                if (digest, media_type) in listed:
+                    raise
+                found = set()  # an index may name what was never pushed
+            left.extend(found - reached)
+            reached |= found
+        return {digest for digest, _ in reached}
+
+    def _parts(self, digest: Digest, media_type: str) -> set[tuple[Digest, str]]:
+        """What a manifest or an index names, by digest and type; nothing for any other type."""
+        if media_type == MANIFEST_TYPE:
+            manifest = read_manifest(self.blobs.read(digest, bytes_max=MANIFEST_BYTES_MAX))
+            parts = [manifest.config, *manifest.layers]
+            if manifest.subject is not UNSET:
+                parts.append(manifest.subject)
+        elif media_type == INDEX_TYPE:
+            parts = list(read_index(self.blobs.read(digest, bytes_max=MANIFEST_BYTES_MAX)).manifests)
+        else:
+            parts = []
+        return {(Digest(part.digest), part.media_type) for part in parts}
 
     def _drop(self, candidates: set[Digest]) -> int:
         for entry in self._read().entries:

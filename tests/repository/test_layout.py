@@ -11,7 +11,7 @@ from federation.blobs import PARTS_MAX, BlobStore, BusyBlob, DamagedBlob, Storag
 from federation.errors import WrongHash, WrongSize
 from federation.layout import MANIFESTS_MAX, ImageLayout
 from federation.layout_index import DEVELOPMENT_RELEASES_MAX, LayoutContents, VersionTaken, with_entry
-from federation.manifests import INDEX_TYPE, BadManifest, Descriptor, Index, encode_index
+from federation.manifests import INDEX_TYPE, MANIFEST_TYPE, BadManifest, Descriptor, Index, encode_index
 from federation.names import digest_of
 from federation.packing import record_digest
 from query.errors import LimitExceeded, UnknownName
@@ -217,6 +217,26 @@ def test_removal_drops_what_nothing_else_names(tmp_path: Path) -> None:
     assert layout.blobs.size(first.manifest) is None
     assert layout.collect_garbage(keep=[HELLO]) == 1
     assert layout.verified(second.signed, root=root_record()).label == "doubler@2.0"
+
+
+def test_what_an_index_names_is_no_garbage(tmp_path: Path) -> None:
+    """Also what is no manifest of its own here, or is a layer elsewhere."""
+    layout = ImageLayout(tmp_path / "releases")
+    release = packed(write_model(tmp_path / "m"))
+    for content in (*release.files.values(), release.config):
+        layout.blobs.put(content)
+    digest, size = layout.blobs.put(release.manifest), len(release.manifest)
+    as_layer = Descriptor(media_type="text/plain", digest=digest, size=size)
+    as_manifest = Descriptor(media_type=MANIFEST_TYPE, digest=digest, size=size)
+    never_pushed = Descriptor(media_type=MANIFEST_TYPE, digest=HELLO, size=5)
+    index = Index(media_type=INDEX_TYPE, manifests=(as_layer, as_manifest, never_pushed))
+    layout.put_manifest("models/doubler", encode_index(index), media_type=INDEX_TYPE)
+    layout.blobs.put(b"garbage")
+    assert layout.collect_garbage(written_before=0.0) == 0
+    assert layout.collect_garbage() == 1
+    assert all(
+        layout.blobs.size(digest_of(content)) is not None for content in (*release.files.values(), release.config)
+    )
 
 
 def test_development_releases_are_bounded_and_apart(tmp_path: Path) -> None:
