@@ -46,6 +46,7 @@ from peers.nameserver_parts import (
     NameserverStore,
     Publishing,
     StateDirectory,
+    tidy_repository,
 )
 from peers.peer_functions import RosterFunctions
 from peers.presence import ContactBook
@@ -92,6 +93,7 @@ async def _nameserver(
     async with AsyncExitStack() as stack:
         parts = _Parts(home, settings, membership, clock)
         stack.callback(parts.close)
+        await parts.tidy_repository()
         face = await stack.enter_async_context(
             federation_face(parts.listener().application(), home, settings, on_refused=parts.refused)
         )
@@ -187,6 +189,11 @@ class _Parts:
     def close(self) -> None:
         self._engine.close()
         self.store.close()
+
+    async def tidy_repository(self) -> None:
+        """To be done before anybody is served."""
+        releases = self.store.state.releases()
+        await asyncio.to_thread(tidy_repository, self._layout, releases, now=self._clock())
 
     def listener(self) -> FederationListener:
         """The federation face, with the repository's routes."""

@@ -179,6 +179,8 @@ def test_a_nameserver_killed_anywhere_loses_nothing_acknowledged(federation: Fed
             federation.converged(lambda state: state["models:loaded"] == [f"m@{story.m}"])
             federation.stop("E1")
         case _:
+            (installed,) = federation.ask("ns", "models:installed()")  # what is in the log was listed at the start
+            assert (f"{group.replace('-', '')}@1.0" in installed) == (label == "publish.durable")
             federation.ask("ada", f'models:publish("{group.replace("-", "")}", "1.0")')
             (installed,) = federation.ask("ns", "models:installed()")
             assert f"{group.replace('-', '')}@1.0" in installed
