@@ -175,15 +175,16 @@ class Statements:
 
     async def _produce(self, work: Callable[[], Awaitable[None]], entry: RunningQuery, queue: Queue) -> None:
         """Run to the end and say so; a query cancelled by its id has an end too, and so has a fault of ours."""
+        left = False
         try:
             await work()
         except asyncio.CancelledError:
-            if not entry.cancelled:
+            left = not entry.cancelled  # whoever read the frames is gone, and the queue may be full
+            if left:
                 raise
-        except Exception:
-            await queue.put(None)
-            raise
-        await queue.put(None)
+        finally:
+            if not left:
+                await queue.put(None)
 
     async def _script(
         self,

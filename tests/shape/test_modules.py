@@ -34,11 +34,11 @@ HEAVY = {
 
 # Whoever supervises tasks or requests, where every exception ends and is logged once.
 SUPERVISORS = {
-    "peers.answers",  # of a request over HTTP
-    "peers.registry_answers",  # of one in the form of a registry
-    "peers.statements",  # of a statement
-    "peers.edge_actions",  # of one action of an edge
-    "peers.cli.console",  # of a command
+    "peers.answers",  # the edge of a request: logged, answered as an error of ours
+    "peers.registry_answers",  # the same in the form of a registry
+    "peers.statements",  # supervises one statement: logged, told as an error of ours, settled in its ledger
+    "peers.edge_actions",  # supervises one action of an edge: logged, ends as a failure, other models go on
+    "peers.cli.console",  # the edge of a command: told with its trace, an exit status
 }
 
 
@@ -130,4 +130,4 @@ def test_only_named_places_catch_everything() -> None:
         for node in ast.walk(tree_of(path))
         if isinstance(node, ast.ExceptHandler) and isinstance(node.type, ast.Name) and node.type.id == "Exception"
     }
-    assert found <= SUPERVISORS
+    assert found == SUPERVISORS
