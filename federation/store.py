@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,6 +133,7 @@ class FederationStore:
         self.reports = ReportLog(db, path)
         epoch, seq = _read_mark(lock)
         self._overtaken_epoch = epoch if (epoch, seq) > (state.epoch, state.seq) else None
+        weakref.finalize(self, db.conn.close)  # a store that nobody closed leaves no open file
 
     @property
     def restored(self) -> bool:

@@ -17,6 +17,7 @@ disk is a passing :class:`StoreFull` and leaves what was there.
 from __future__ import annotations
 
 import sqlite3
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ class EdgeStore:
     def __init__(self, connection: sqlite3.Connection, name: str) -> None:
         self._connection = connection
         self._name = name
+        weakref.finalize(self, connection.close)  # a store that nobody closed leaves no open file
 
     @classmethod
     def open(cls, path: Path | None = None, *, pages_max: int = PAGES_MAX) -> Self:

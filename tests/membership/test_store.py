@@ -67,10 +67,11 @@ def test_tables_are_those_that_the_log_makes(tmp_path: Path) -> None:
 
 
 def test_other_tools_read_the_tables_while_the_store_is_open(tmp_path: Path) -> None:
-    populated(tmp_path / "state.db")
+    small = populated(tmp_path / "state.db")
     reader = sqlite3.connect(tmp_path / "state.db")
     rows = reader.execute("SELECT name, joined IS NOT NULL FROM members WHERE kind = 'edge' AND NOT removed").fetchall()
     reader.close()
+    small.store.close()
     assert rows == [("E1", 1), ("E2", 0)]
 
 
