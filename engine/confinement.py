@@ -38,7 +38,7 @@ _FAULTS: Final = frozenset(
 
 async def confined(task: Task, model: bytes, vectors: Sequence[bytes], *, wall_s: float) -> Answer:
     """The child's answer, or one that says how it ended. Raises only when cancelled."""
-    with tempfile.TemporaryDirectory(prefix="peerage-trial-") as empty:
+    with tempfile.TemporaryDirectory(prefix="peerage-trial-", ignore_cleanup_errors=True) as empty:
         try:
             return await _held(task, (model, *vectors), wall_s=wall_s, folder=empty)
         except Problem as problem:

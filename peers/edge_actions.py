@@ -137,7 +137,7 @@ class Actions:
             full = WorldProblem("not enough memory")
             return Ending(Passing("over_memory", full.message), full)
         except OSError as error:
-            failed = WorldProblem(f"the disk failed: {error.strerror or error}")
+            failed = WorldProblem(f"the disk failed: {error}")  # with the file's name, where the system told it
             code = "disk_full" if error.errno == errno.ENOSPC else "disk_failed"
             return Ending(Passing(code, failed.message), failed)
         except Exception as error:  # supervised: one model's failure of ours must not stop the others

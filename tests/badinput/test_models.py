@@ -91,8 +91,9 @@ async def test_an_edge_refuses_each_by_name_while_the_model_before_answers(tmp_p
             await federation.value(f'models:publish("{name}", "1.0")', home="ada")
         models = [{"name": name, "version": "1.0"} for name in ("thermo", *AT_AN_EDGE)]
         await federation.value('edge:set_group_models("field", :models)', params={"models": models})
-        count = 'count(edge:actual_state("e1")["last_load_errors"])'
-        await federation.until(count, len(AT_AN_EDGE), timeout_s=40.0)
+        codes = 'select e["error"] from e in edge:actual_state("e1")["last_load_errors"]'
+        wanted = [code for _, _, code, _ in AT_AN_EDGE.values()]
+        await federation.until(f"vectorof({codes})", wanted, timeout_s=60.0)  # what may pass is tried again
         errors = await federation.value('edge:actual_state("e1")["last_load_errors"]')
         for error, (name, (_, _, code, message)) in zip(errors, AT_AN_EDGE.items(), strict=True):
             assert (error["model"], error["error"]) == (f"{name}@1.0", code)
