@@ -11,28 +11,20 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import aclosing
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from peers.answers import body_of, not_found, told
 from peers.answers import stream_frames as stream
-from peers.requests import Origin
+from peers.requests import QUERY_BYTES_MAX, Origin, StatementRunner
 from query.declarations import Caller
 from query.errors import Forbidden
-from query.frames import Frame
 
-QUERY_BYTES_MAX: Final = 64 * 1024 * 1024
 LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
-
-
-class StatementRunner(Protocol):
-    def run(self, body: bytes, *, origin: Origin, query: str) -> AsyncGenerator[Frame, None]: ...
-
-    def new_query(self) -> str: ...
 
 
 class ApplicationListener:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from typing import Final, Protocol
 
@@ -46,16 +46,14 @@ from peers.answers import TooBusy, body_of, not_found, stream_frames, told
 from peers.failpoints import reach
 from peers.presence import ContactBook
 from peers.refusals import Refusals
-from peers.requests import Origin
+from peers.requests import QUERY_BYTES_MAX, Origin, StatementRunner
 from peers.throttle import Throttle
 from peers.tls_site import shown_address
 from peers.uplinks import FAREWELL_S, Uplinks
 from query.declarations import Caller, Role
 from query.errors import Problem, UnknownName, UserProblem
-from query.frames import Frame
 
 JOIN_BYTES_MAX: Final = 64 * 1024
-QUERY_BYTES_MAX: Final = 64 * 1024 * 1024
 JOINS_PER_S: Final = 20.0
 JOINS_BURST: Final = 100
 STANDING_SLACK: Final = 2  # remembered poll answers for each registered edge
@@ -73,12 +71,6 @@ class Issuer(Protocol):
     def authority(self) -> str:
         """The CA's certificate, PEM."""
         ...
-
-
-class StatementRunner(Protocol):
-    def run(self, body: bytes, *, origin: Origin, query: str) -> AsyncGenerator[Frame, None]: ...
-
-    def new_query(self) -> str: ...
 
 
 class FederationListener:

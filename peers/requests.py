@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from federation.documents import SignedDocument
 from query.declarations import Caller
 from query.errors import LimitExceeded, UserProblem, nearest
+from query.frames import Frame
 
 TIMEOUT_S_MAX: Final = 24 * 3600.0
+QUERY_BYTES_MAX: Final = 64 * 1024 * 1024  # of a request's body, on either face
 PARAMETERS_MAX: Final = 256
 MEMBERS: Final[Mapping[str, tuple[str, tuple[type, ...]]]] = {
     "text": ("text", (str,)),
@@ -46,6 +48,14 @@ class Origin:
     caller: Caller
     envelope: SignedDocument | None = None
     own: bool = False
+
+
+class StatementRunner(Protocol):
+    """What both faces hand a request to: the peer's statements."""
+
+    def run(self, body: bytes, *, origin: Origin, query: str) -> AsyncGenerator[Frame, None]: ...
+
+    def new_query(self) -> str: ...
 
 
 def decode_request(body: bytes) -> StatementRequest:
