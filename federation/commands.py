@@ -17,7 +17,6 @@ from federation.documents import (
     JoinRequest,
     Kind,
     Mode,
-    ReleaseRecord,
     RoleName,
     RootRecord,
     SignedDocument,
@@ -36,7 +35,6 @@ from federation.events import (
     ModeSet,
     PropertySet,
     Registered,
-    ReleasePublished,
     Removed,
     Renewed,
     RootSet,
@@ -56,7 +54,6 @@ TAG_LENGTH_MAX: Final = 63
 PROPERTIES_MAX: Final = 64
 PROPERTY_KEY_LENGTH_MAX: Final = 63
 PROPERTY_TEXT_LENGTH_MAX: Final = 1024
-RELEASES_MAX: Final = 100_000
 TOKEN_LIFETIME_S: Final = 24 * 3600.0
 EPOCH_DIGITS: Final = 1_000_000  # the low digits of an epoch are random, the rest are seconds
 
@@ -338,30 +335,3 @@ def _check_models_of(groups: Sequence[Group], whose: str) -> None:
     names = {name for group in groups for name in group.assignments}
     if len(names) > MODELS_PER_EDGE_MAX:
         raise LimitExceeded(f"{whose} would have {len(names)} models: expected at most {MODELS_PER_EDGE_MAX}")
-
-
-# --- releases --------------------------------------------------------------------------------------------------------
-
-
-def publish_release(
-    state: FederationState, document: SignedDocument, *, releases_max: int = RELEASES_MAX
-) -> tuple[Event, ...]:
-    """Take up a signed release. The same files under the same name and version once more change nothing.
-
-    Raises :class:`VersionTaken`, naming both digests, for a version that exists with other bytes, and the classes of
-    :func:`federation.verification.verify_record` for a record that no endorsed publisher signed.
-    """
-    from federation.layout_index import taken
-    from federation.verification import verify_record
-
-    record: ReleaseRecord = verify_record(document, state.root)
-    if record.development:
-        raise NotAllowed(f"{record.label} is a development release: it is loaded where it was made, not published")
-    known = state.release(record.name, record.version)
-    if known is not None:
-        if known.record.manifest == record.manifest:
-            return ()
-        raise taken(record.label, known.record.manifest, record.manifest)
-    if state.release_count >= releases_max:
-        raise LimitExceeded(f"the federation has {releases_max} releases, the most it can have")
-    return (ReleasePublished(document),)

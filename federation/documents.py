@@ -108,14 +108,18 @@ class ReleaseRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 # --- desired and actual state ---------------------------------------------------------------------------------------
 
 
-class DesiredModel(Struct, frozen=True, forbid_unknown_fields=True):
-    """A release that an edge should run. ``record`` is the digest of the payload bytes of its release record."""
+class DesiredModel(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A release that an edge should run. ``record`` is the digest of the payload bytes of its release record.
+
+    ``needs`` are the records of the releases that must be in memory before it, each of them desired too.
+    """
 
     name: str
     version: str
     record: Digest
     group: str
     assignment: int  # sequence number in the log of the assignment that decided
+    needs: tuple[Digest, ...] = ()
 
     @property
     def label(self) -> str:
@@ -173,8 +177,19 @@ class LoadedEntry(Struct, frozen=True, forbid_unknown_fields=True):
         return f"{self.name}@{self.version}"
 
 
+class HistoryEntry(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What an edge did while nobody watched: ``event`` is a word as ``loaded``, ``detail`` what it was done to."""
+
+    time: int
+    event: str
+    detail: str = ""
+
+
 class ActualState(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """What an edge reports: bounded by the nameserver to REPORT_BYTES_MAX."""
+    """What an edge reports: bounded by the nameserver to REPORT_BYTES_MAX.
+
+    ``history`` is what it did since it was last heard of, where it was AUTONOMOUS; the oldest first.
+    """
 
     edge: PeerId
     epoch: int
@@ -186,6 +201,7 @@ class ActualState(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True,
     alarms: tuple[str, ...] = ()
     properties: dict[str, str | int | float | bool] = {}
     reported: int = 0
+    history: tuple[HistoryEntry, ...] = ()
 
 
 REPORT_BYTES_MAX: Final = 256 * 1024
@@ -194,14 +210,27 @@ REPORT_BYTES_MAX: Final = 256 * 1024
 # --- trust ----------------------------------------------------------------------------------------------------------
 
 
-class TrustedKey(Struct, frozen=True, forbid_unknown_fields=True):
-    """A public key in the root record, with the name that people know it by."""
+class TrustedKey(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A public key in the root record, with the name that people know it by.
+
+    ``retired``: when a publisher's key was replaced. What it signed stays good; nothing new is published with it.
+    """
 
     key: bytes  # 32 bytes
     name: str
+    retired: int | None = None
 
 
-class RootRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class RevokedKey(Struct, frozen=True, forbid_unknown_fields=True):
+    """A publisher's key that is trusted no more. ``running``: what becomes of releases of it that an edge runs."""
+
+    key: bytes
+    name: str
+    revoked: int
+    running: Literal["keep", "stop"]
+
+
+class RootRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """Which keys speak for the federation. Version n+1 carries valid signatures by the threshold of n and its own."""
 
     federation: str
@@ -211,6 +240,7 @@ class RootRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     directors: dict[KeyId, TrustedKey]
     publishers: dict[KeyId, TrustedKey]
     created: int
+    revoked: dict[KeyId, RevokedKey] = {}
 
 
 class Bundle(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

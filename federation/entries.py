@@ -17,7 +17,9 @@ from federation.events import (
     EdgeIntervalSet,
     Joined,
     ModeSet,
+    PinnedRelease,
     PropertySet,
+    PublisherKeyOffered,
     Registered,
     ReleasePublished,
     Removed,
@@ -41,6 +43,7 @@ class Assignment(Struct, frozen=True, gc=False):
     seq: int
     time: float
     by: str
+    needs: tuple[PinnedRelease, ...] = ()
 
     @property
     def label(self) -> str:
@@ -48,7 +51,9 @@ class Assignment(Struct, frozen=True, gc=False):
 
 
 class Release(Struct, frozen=True):
-    """A published release. ``digest`` is that of the payload of its signed record."""
+    """A published release. ``digest`` is that of the payload of its signed record; ``deprecated`` the reason why it
+    should not be chosen any more.
+    """
 
     record: ReleaseRecord
     digest: Digest
@@ -56,17 +61,23 @@ class Release(Struct, frozen=True):
     seq: int
     time: float
     by: str
+    deprecated: str | None = None
 
 
 class Group:
-    """A group of edges; changed only by the state that holds it. ``all`` is one whose members are every edge."""
+    """A group of edges; changed only by the state that holds it. ``all`` is one whose members are every edge.
 
-    __slots__ = ("assignments", "interval", "interval_seq", "members", "name", "touched")
+    ``before``: of each model, the release that the group had before the present one, or before it had none: what
+    somebody who rolls back goes to.
+    """
+
+    __slots__ = ("assignments", "before", "interval", "interval_seq", "members", "name", "touched")
 
     def __init__(self, name: str, *, touched: int = 0, interval: str | None = None, interval_seq: int = 0) -> None:
         self.name = name
         self.members: set[PeerId] = set()
         self.assignments: dict[str, Assignment] = {}
+        self.before: dict[str, PinnedRelease] = {}
         self.touched = touched
         self.interval = interval
         self.interval_seq = interval_seq
@@ -111,7 +122,7 @@ def registered(change: Change, event: Registered) -> Member:
 def changed(
     member: Member,
     change: Change,
-    event: TokenIssued | Joined | Renewed | Removed | ModeSet | EdgeIntervalSet | PropertySet,
+    event: TokenIssued | Joined | Renewed | Removed | ModeSet | EdgeIntervalSet | PropertySet | PublisherKeyOffered,
 ) -> Member:
     """The member after an event that concerns it alone."""
     match event:
@@ -125,6 +136,8 @@ def changed(
             return msgspec.structs.replace(member, token_hash=None, token_expires=None)
         case Removed():
             return msgspec.structs.replace(member, removed=True)
+        case PublisherKeyOffered():
+            return msgspec.structs.replace(member, publisher_key=event.key)
         case ModeSet():
             return msgspec.structs.replace(member, mode=event.mode)
         case EdgeIntervalSet():

@@ -78,13 +78,29 @@ class GroupDeleted(Struct, frozen=True, tag_field="event", tag="group_deleted"):
     group: str
 
 
-class AssignedModel(Struct, frozen=True):
-    """``record`` is the digest of the release record that name and version stood for."""
+class PinnedRelease(Struct, frozen=True):
+    """A release by the digest of its record, as name and version stood for it when that was written."""
+
+    name: str
+    version: str
+    record: Digest
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+class AssignedModel(Struct, frozen=True, omit_defaults=True):
+    """``record`` is the digest of the release record that name and version stood for.
+
+    ``needs``: every release that it needs, directly or through others, those that others need first.
+    """
 
     name: str
     version: str
     repo: str
     record: Digest
+    needs: tuple[PinnedRelease, ...] = ()
 
 
 class ModelsAssigned(Struct, frozen=True, tag_field="event", tag="models_assigned"):
@@ -130,6 +146,29 @@ class ReleasePublished(Struct, frozen=True, tag_field="event", tag="release_publ
     document: SignedDocument
 
 
+class ReleaseDeprecated(Struct, frozen=True, tag_field="event", tag="release_deprecated"):
+    """``reason`` None takes the deprecation back."""
+
+    name: str
+    version: str
+    reason: str | None
+
+
+class ReleaseDeleted(Struct, frozen=True, tag_field="event", tag="release_deleted"):
+    """The version stays taken by ``manifest``: other content never comes to have its name."""
+
+    name: str
+    version: str
+    manifest: Digest
+
+
+class PublisherKeyOffered(Struct, frozen=True, tag_field="event", tag="publisher_key_offered"):
+    """A publisher made a new key; the root record decides whether it counts."""
+
+    uuid: PeerId
+    key: bytes
+
+
 class RootSet(Struct, frozen=True, tag_field="event", tag="root_set"):
     document: SignedDocument
 
@@ -152,6 +191,9 @@ Event: TypeAlias = (
     | GroupIntervalSet
     | PropertySet
     | ReleasePublished
+    | ReleaseDeprecated
+    | ReleaseDeleted
+    | PublisherKeyOffered
     | RootSet
 )
 

@@ -31,8 +31,12 @@ from federation.events import (
     ModelsAssigned,
     ModelsUnassigned,
     ModeSet,
+    PinnedRelease,
     PropertySet,
+    PublisherKeyOffered,
     Registered,
+    ReleaseDeleted,
+    ReleaseDeprecated,
     ReleasePublished,
     Removed,
     Renewed,
@@ -44,13 +48,25 @@ from federation.events import (
 from federation.intervals import DEFAULT_INTERVAL
 from federation.members import Member
 from federation.names import digest_of, fold
+from federation.published import PublishedReleases
 from federation.state import FederationState
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-SCHEMA_VERSION: Final = 1
-PROJECTIONS: Final = ("facts", "members", "groups", "memberships", "assignments", "releases", "roots")
+SCHEMA_VERSION: Final = 2
+OLDER_VERSIONS: Final = frozenset({1})  # their logs are read; their tables are made again
+PROJECTIONS: Final = (
+    "facts",
+    "members",
+    "groups",
+    "memberships",
+    "assignments",
+    "assigned_before",
+    "releases",
+    "deleted_releases",
+    "roots",
+)
 
 _MEMBER_COLUMNS: Final[dict[str, type]] = {
     "uuid": str,
@@ -74,8 +90,14 @@ _MEMBER_COLUMNS: Final[dict[str, type]] = {
 
 
 def create_tables(db: Database) -> None:
-    """Make what a new store needs. Nothing happens to a store that has it."""
-    if db.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
+    """Make what a new store needs, and the tables of an older version anew. Nothing happens to a store that has all."""
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version == SCHEMA_VERSION:
+        return
+    if version in OLDER_VERSIONS:
+        with db.atomic():
+            rebuild(db)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         return
     with db.atomic():
         changes = {"seq": int, "time": float, "caller": str, "event": str}
@@ -97,16 +119,21 @@ def create_projections(db: Database) -> None:
     db.table("memberships").create({"edge": str, "folded": str, "seq": int}, pk=("edge", "folded"))
     db.table("memberships").create_index(["folded"])
     assignment = {"folded": str, "name": str, "version": str, "repo": str, "record": str}
-    db.table("assignments").create({**assignment, "seq": int, "time": float, "caller": str}, pk=("folded", "name"))
+    assigned = {**assignment, "seq": int, "time": float, "caller": str, "needs": str}
+    db.table("assignments").create(assigned, pk=("folded", "name"))
+    before = {"folded": str, "name": str, "version": str, "record": str}
+    db.table("assigned_before").create(before, pk=("folded", "name"))
     release = {"name": str, "version": str, "record": str, "document": str, "seq": int, "time": float, "caller": str}
-    db.table("releases").create(release, pk=("name", "version"))
+    db.table("releases").create({**release, "deprecated": str}, pk=("name", "version"))
+    deleted = {"name": str, "version": str, "manifest": str}
+    db.table("deleted_releases").create(deleted, pk=("name", "version"))
     db.table("roots").create({"seq": int, "document": str}, pk="seq")
 
 
 def rebuild(db: Database) -> None:
     """Make the projections again from the log, in one transaction of the caller's."""
     for table in PROJECTIONS:
-        db.execute(f"DROP TABLE {table}")
+        db.execute(f"DROP TABLE IF EXISTS {table}")
     create_projections(db)
     for change in read_changes(db.conn, 0):
         project(db.conn, change)
@@ -140,7 +167,13 @@ def project(connection: sqlite3.Connection, change: Change) -> None:
         case ReleasePublished(document):
             record = decode(document.payload, ReleaseRecord)
             stored = (record.name, record.version, digest_of(document.payload), encode(document).decode())
-            run("INSERT INTO releases VALUES (?, ?, ?, ?, ?, ?, ?)", (*stored, seq, change.time, change.caller))
+            run("INSERT INTO releases VALUES (?, ?, ?, ?, ?, ?, ?, NULL)", (*stored, seq, change.time, change.caller))
+            run("DELETE FROM deleted_releases WHERE name = ? AND version = ?", (record.name, record.version))
+        case ReleaseDeprecated(name, version, reason):
+            run("UPDATE releases SET deprecated = ? WHERE name = ? AND version = ?", (reason, name, version))
+        case ReleaseDeleted(name, version, manifest):
+            run("DELETE FROM releases WHERE name = ? AND version = ?", (name, version))
+            run("INSERT INTO deleted_releases VALUES (?, ?, ?)", (name, version, manifest))
         case ModelsAssigned() | ModelsUnassigned() | GroupIntervalSet() | GroupDeleted():
             _project_group(connection, change, change.event)
         case _:
@@ -157,14 +190,17 @@ def _project_group(
     match event:
         case ModelsAssigned(models=models):
             for model in models:
+                _remember(connection, folded, model.name, unless=model.record)
+                told = (folded, model.name, model.version, model.repo, model.record, seq, change.time, change.caller)
                 run(
-                    "INSERT INTO assignments VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (folded, name) DO UPDATE SET"
-                    " version = excluded.version, repo = excluded.repo, record = excluded.record, seq = excluded.seq,"
-                    " time = excluded.time, caller = excluded.caller",
-                    (folded, model.name, model.version, model.repo, model.record, seq, change.time, change.caller),
+                    "INSERT INTO assignments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (folded, name) DO UPDATE"
+                    " SET version = excluded.version, repo = excluded.repo, record = excluded.record,"
+                    " seq = excluded.seq, time = excluded.time, caller = excluded.caller, needs = excluded.needs",
+                    (*told, msgspec.json.encode(model.needs).decode()),
                 )
         case ModelsUnassigned(names=names):
             for name in names:
+                _remember(connection, folded, name)
                 run("DELETE FROM assignments WHERE folded = ? AND name = ?", (folded, name))
         case GroupIntervalSet(interval=interval):
             run("UPDATE groups SET interval = ?, interval_seq = ? WHERE folded = ?", (interval, seq, folded))
@@ -173,10 +209,20 @@ def _project_group(
             run(f"UPDATE members SET touched = ? WHERE uuid IN ({members})", (seq, folded))
             run("DELETE FROM memberships WHERE folded = ?", (folded,))
             run("DELETE FROM assignments WHERE folded = ?", (folded,))
+            run("DELETE FROM assigned_before WHERE folded = ?", (folded,))
             run("DELETE FROM groups WHERE folded = ?", (folded,))
     run("UPDATE groups SET touched = ? WHERE folded = ?", (seq, folded))
     if folded == ALL:
         run("UPDATE facts SET shared = ?", (seq,))
+
+
+def _remember(connection: sqlite3.Connection, folded: str, name: str, *, unless: str = "") -> None:
+    """Keep what a group has of a model now as what it had before."""
+    connection.execute(
+        "INSERT OR REPLACE INTO assigned_before SELECT folded, name, version, record FROM assignments"
+        " WHERE folded = ? AND name = ? AND record <> ?",
+        (folded, name, unless),
+    )
 
 
 def _project_member(connection: sqlite3.Connection, change: Change) -> None:
@@ -223,6 +269,8 @@ def _project_member(connection: sqlite3.Connection, change: Change) -> None:
         case GroupLeft(uuid, group):
             run("DELETE FROM memberships WHERE edge = ? AND folded = ?", (uuid, fold(group)))
             _update_member(connection, uuid, {"touched": seq})
+        case PublisherKeyOffered(uuid, key):
+            _update_member(connection, uuid, {"publisher_key": key, "touched": seq})
         case ModeSet(uuid, mode):
             _update_member(connection, uuid, {"mode": mode, "touched": seq})
         case EdgeIntervalSet(uuid, interval):
@@ -258,23 +306,35 @@ def load_state(connection: sqlite3.Connection) -> FederationState:
     facts = Facts(*run("SELECT federation, poll_interval, epoch, seq, shared FROM facts").fetchone())
     documents = msgspec.json.Decoder(SignedDocument)
     assignment_rows = run(
-        "SELECT folded, name, version, repo, record, seq, time, caller FROM assignments ORDER BY rowid"
+        "SELECT folded, name, version, repo, record, seq, time, caller, needs FROM assignments ORDER BY rowid"
     )
     group_rows = run("SELECT name, touched, interval, interval_seq FROM groups ORDER BY position")
-    release_rows = run("SELECT record, document, seq, time, caller FROM releases ORDER BY seq")
+    release_rows = run("SELECT record, document, seq, time, caller, deprecated FROM releases ORDER BY seq")
+    pinned = msgspec.json.Decoder(tuple[PinnedRelease, ...])
+    groups = {fold(n): Group(n, touched=t, interval=i, interval_seq=s) for n, t, i, s in group_rows}
+    for folded, *before in run("SELECT folded, name, version, record FROM assigned_before ORDER BY rowid"):
+        groups[folded].before[before[0]] = PinnedRelease(*before)
     return FederationState.restored(
         facts,
         members=_members(connection),
-        groups=[Group(n, touched=t, interval=i, interval_seq=s) for n, t, i, s in group_rows],
+        groups=groups.values(),
         memberships=run("SELECT edge, folded FROM memberships ORDER BY seq"),
-        assignments=[(folded, Assignment(*rest)) for folded, *rest in assignment_rows],
-        releases=[_release(documents.decode(document), digest, *rest) for digest, document, *rest in release_rows],
+        assignments=[_assigned(folded, row, pinned.decode(needs)) for folded, *row, needs in assignment_rows],
+        published_releases=PublishedReleases(
+            (_release(documents.decode(document), digest, *rest) for digest, document, *rest in release_rows),
+            run("SELECT name, version, manifest FROM deleted_releases"),
+        ),
         roots=[documents.decode(document) for (document,) in run("SELECT document FROM roots ORDER BY seq")],
     )
 
 
-def _release(document: SignedDocument, digest: Any, seq: int, time: float, by: str) -> Release:
-    return Release(decode(document.payload, ReleaseRecord), digest, document, seq, time, by)
+def _assigned(folded: str, row: list[Any], needs: tuple[PinnedRelease, ...]) -> tuple[str, Assignment]:
+    name, version, repo, record, seq, time, by = row
+    return folded, Assignment(name, version, repo, record, seq, time, by, needs)
+
+
+def _release(document: SignedDocument, digest: Any, seq: int, time: float, by: str, deprecated: str | None) -> Release:
+    return Release(decode(document.payload, ReleaseRecord), digest, document, seq, time, by, deprecated)
 
 
 def _members(connection: sqlite3.Connection) -> Iterator[tuple[Member, int]]:

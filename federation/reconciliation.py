@@ -1,7 +1,7 @@
 """What an edge does next: every decision of its turn, none of its work.
 
 Owns the comparison of desired with actual state and the life of an unfinished action. Refuses to do anything itself:
-the shell performs an :data:`Action` and feeds its :data:`Outcome` back through :func:`finished`.
+the shell performs an :data:`Action` and feeds its outcome back through :func:`federation.outcomes.finished`.
 
     saved on disk → restored() → decide() … finished() …         before any network; nothing is compared
     answered poll → answered() → decide() … finished() …         200 and 304 alike
@@ -24,24 +24,17 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Literal
 
 from msgspec.structs import replace
 
 from federation.actual import (
-    ERRORS_MAX,
-    MESSAGE_LENGTH_MAX,
-    VERDICTS_MAX,
     Action,
     Actual,
-    Done,
     Fetch,
     Goal,
-    Lasting,
     Load,
-    Outcome,
-    Passing,
     Report,
     Run,
     Saved,
@@ -53,14 +46,8 @@ from federation.actual import (
 )
 from federation.documents import DesiredState, LoadedEntry, LoadError
 from federation.names import Digest
+from federation.outcomes import RETRY_CAP_S, forgiven, without
 from query.errors import PeerProblem
-
-RETRY_BASE_S: Final = 1.0
-RETRY_CAP_S: Final = 300.0
-
-_K = TypeVar("_K")
-_V = TypeVar("_V")
-_G = TypeVar("_G", Run, Goal)
 
 
 class NotRunnable(PeerProblem):
@@ -165,18 +152,18 @@ def requested(
     if verdict is not None and verdict.error is not None:
         if verdict.root_version is None:
             raise NotRunnable(f"{name}@{version} cannot run here: {verdict.message} ({verdict.error})")
-        verdicts = _without(verdicts, record)
+        verdicts = without(verdicts, record)
     return replace(actual, verdicts=verdicts, goals=actual.goals | {name: Run(name, version, record, origin)})
 
 
 def dismissed(actual: Actual, name: str) -> Actual:
     """A person wants a model out of memory; also ends what was under way for it."""
     present = name in actual.loaded
-    goals: dict[str, Goal] = _without(actual.goals, name)
+    goals: dict[str, Goal] = without(actual.goals, name)
     if present:
         goals = goals | {name: Stop(name, "manual")}
-    restoring, errors = _without(actual.restoring, name), _forgiven(actual, name)
-    return replace(actual, goals=goals, restoring=restoring, errors=errors, lost=_without(actual.lost, name))
+    restoring, errors = without(actual.restoring, name), forgiven(actual, name)
+    return replace(actual, goals=goals, restoring=restoring, errors=errors, lost=without(actual.lost, name))
 
 
 def abandoned(actual: Actual, *, name: str, version: str, record: Digest) -> Actual:
@@ -186,10 +173,10 @@ def abandoned(actual: Actual, *, name: str, version: str, record: Digest) -> Act
     if isinstance(goal, Run) and goal.record == record:
         if goal.origin == "group":
             return actual
-        goals = _without(goals, name)
+        goals = without(goals, name)
     lost = actual.lost.get(name)
     shown = lost is not None and lost.record == record  # as what was there before
-    errors = actual.errors if shown else _without(actual.errors, f"{name}@{version}")
+    errors = actual.errors if shown else without(actual.errors, f"{name}@{version}")
     return replace(actual, goals=goals, errors=errors)
 
 
@@ -262,154 +249,3 @@ def _holds(actual: Actual, name: str, record: Digest) -> bool:
     """Whether the record is what answers under the name, or what is being restored there."""
     entry: LoadedEntry | Run | None = actual.loaded.get(name) or actual.restoring.get(name)
     return entry is not None and entry.record == record
-
-
-# --- outcomes -------------------------------------------------------------------------------------------------------
-
-
-def finished(actual: Actual, action: Action, outcome: Outcome, now: float, draw: float) -> Actual:
-    """The state after an action. ``draw`` in [0, 1) jitters the next try.
-
-    An outcome for a goal that was replaced meanwhile changes what is known (files, verdicts, memory), not the new goal.
-    """
-    match action, outcome:
-        case Wait(), _:
-            return actual
-        case Report(digest=digest), Done():
-            return replace(actual, reported=digest, report_attempts=0, report_at=0.0)
-        case Report(), _:
-            attempts = actual.report_attempts + 1
-            return replace(actual, report_attempts=attempts, report_at=now + full_jitter(attempts, draw))
-        case Unload(name=name), Done():
-            goals = actual.goals if isinstance(actual.goals.get(name), Run) else _without(actual.goals, name)
-            return replace(
-                actual,
-                goals=goals,
-                loaded=_without(actual.loaded, name),
-                previous=_without(actual.previous, name),
-            )
-        case Unload(), _:
-            return actual
-        case Fetch() | Verify() | Load(), Done():
-            return _succeeded(actual, action, outcome, now)
-        case Fetch() | Verify() | Load(), Passing():
-            return _failed(_distrusting(actual, action.record, outcome), action, outcome, now, draw)
-        case Fetch() | Verify() | Load(), Lasting():
-            return _failed(_condemned(actual, action.record, outcome), action, outcome, now, draw)
-    raise AssertionError(f"no rule for {action} with {outcome}")
-
-
-def _succeeded(actual: Actual, action: Fetch | Verify | Load, done: Done, now: float) -> Actual:
-    match action:
-        case Fetch(name=name, record=record):
-            return replace(
-                actual,
-                installed=actual.installed | {record: action.label},
-                fetched=actual.fetched | {record},
-                goals=_mapped(actual.goals, name, record, _fresh),
-                restoring=_mapped(actual.restoring, name, record, _fresh),
-            )
-        case Verify(record=record):
-            verdict = Verdict(record, actual.runtime, trial=done.trial)
-            return replace(actual, verdicts=_bounded(actual.verdicts, record, verdict, VERDICTS_MAX))
-        case Load(name=name, version=version, record=record, origin=origin, since=since):
-            entry = LoadedEntry(name, version, record, origin, since or int(now))
-            before: LoadedEntry | Run | None = actual.loaded.get(name) or actual.restoring.get(name)
-            previous = actual.previous
-            if before is not None and before.record != record:
-                previous = previous | {name: before.record}
-            goal = actual.goals.get(name)
-            met = isinstance(goal, Run) and goal.record == record
-            return replace(
-                actual,
-                loaded=actual.loaded | {name: entry},
-                restoring=_without(actual.restoring, name),
-                goals=_without(actual.goals, name) if met else actual.goals,
-                errors=_without(_forgiven(actual, name), entry.label),
-                previous=previous,
-                lost=_without(actual.lost, name),
-            )
-
-
-def _failed(actual: Actual, action: Fetch | Verify | Load, why: Passing | Lasting, now: float, draw: float) -> Actual:
-    """Put the goal off, or give it up, and show the error from when it first occurred."""
-    name, record, label = action.name, action.record, action.label
-    present = (actual.restoring.get(name), actual.goals.get(name))
-    if not any(isinstance(run, Run) and run.record == record for run in present):
-        return actual
-    known = actual.errors.get(label)
-    since = known.since if known is not None and known.error == why.error else int(now)
-    error = LoadError(label, why.error, why.message[:MESSAGE_LENGTH_MAX], since)
-    errors = _bounded(actual.errors, label, error, ERRORS_MAX)
-    if isinstance(why, Lasting):
-        goals = {n: g for n, g in actual.goals.items() if not (n == name and isinstance(g, Run) and g.record == record)}
-        restoring = {n: run for n, run in actual.restoring.items() if not (n == name and run.record == record)}
-        lost = actual.lost
-        stopped = actual.restoring.get(name)
-        if stopped is not None and stopped.record == record and stopped.origin != "group":
-            entry = LoadedEntry(name, stopped.version, record, stopped.origin, stopped.since)
-            lost = _bounded(lost, name, entry, ERRORS_MAX)
-        return replace(actual, goals=goals, restoring=restoring, errors=errors, lost=lost)
-
-    def later(run: Run) -> Run:
-        attempts = run.attempts + 1
-        return replace(run, attempts=attempts, retry_at=now + full_jitter(attempts, draw))
-
-    return replace(
-        actual,
-        goals=_mapped(actual.goals, name, record, later),
-        restoring=_mapped(actual.restoring, name, record, later),
-        errors=errors,
-    )
-
-
-def _distrusting(actual: Actual, record: Digest, why: Passing) -> Actual:
-    """Files that are damaged on disk are not installed: the next step fetches them again."""
-    return replace(actual, installed=_without(actual.installed, record)) if why.damaged else actual
-
-
-def _condemned(actual: Actual, record: Digest, why: Lasting) -> Actual:
-    root_version = actual.root_version if why.trust else None
-    verdict = Verdict(record, actual.runtime, why.error, why.message[:MESSAGE_LENGTH_MAX], root_version)
-    return replace(actual, verdicts=_bounded(actual.verdicts, record, verdict, VERDICTS_MAX))
-
-
-def full_jitter(attempts: int, draw: float, *, base_s: float = RETRY_BASE_S, cap_s: float = RETRY_CAP_S) -> float:
-    """Seconds before try ``attempts`` + 1: a draw from nothing to a bound that doubles up to a cap.
-
-    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/ , "Full Jitter".
-    """
-    return draw * min(cap_s, base_s * 2.0 ** min(attempts, 32))
-
-
-def _forgiven(actual: Actual, name: str) -> dict[str, LoadError]:
-    """The errors without that of what was lost under a name."""
-    lost = actual.lost.get(name)
-    return actual.errors if lost is None else _without(actual.errors, lost.label)
-
-
-# --- values ---------------------------------------------------------------------------------------------------------
-
-
-def _fresh(run: Run) -> Run:
-    return replace(run, attempts=0, retry_at=0.0)
-
-
-def _mapped(goals: dict[str, _G], name: str, record: Digest, change: Callable[[Run], _G]) -> dict[str, _G]:
-    """With the run of this record, if it is there, changed."""
-    goal = goals.get(name)
-    if isinstance(goal, Run) and goal.record == record:
-        return goals | {name: change(goal)}
-    return goals
-
-
-def _without(mapping: dict[_K, _V], key: _K) -> dict[_K, _V]:
-    return {k: v for k, v in mapping.items() if k != key} if key in mapping else mapping
-
-
-def _bounded(mapping: dict[_K, _V], key: _K, value: _V, size_max: int) -> dict[_K, _V]:
-    """With ``key`` set as the newest; the oldest are forgotten beyond ``size_max``."""
-    fresh = {k: v for k, v in mapping.items() if k != key} | {key: value}
-    for oldest in list(fresh)[: max(0, len(fresh) - size_max)]:
-        del fresh[oldest]
-    return fresh

@@ -44,8 +44,12 @@ from federation.events import (
     ModelsAssigned,
     ModelsUnassigned,
     ModeSet,
+    PinnedRelease,
     PropertySet,
+    PublisherKeyOffered,
     Registered,
+    ReleaseDeleted,
+    ReleaseDeprecated,
     ReleasePublished,
     Removed,
     Renewed,
@@ -54,7 +58,8 @@ from federation.events import (
 )
 from federation.members import Member
 from federation.names import PeerId, fold
-from query.errors import Problem, UnknownName, UserProblem, nearest, unknown
+from federation.published import PublishedReleases
+from query.errors import Problem, UnknownName, UserProblem, unknown
 
 SUGGESTIONS_SCANNED_MAX: Final = 2000  # names compared letter by letter for a "did you mean"
 
@@ -82,7 +87,7 @@ class FederationState:
         self._by_token: dict[str, PeerId] = {}
         self._all = Group(ALL)
         self._groups: dict[str, Group] = {ALL: self._all}
-        self._releases: dict[str, dict[str, Release]] = {}
+        self.published = PublishedReleases()
         self._roots: list[SignedDocument] = []
         self._root: RootRecord | None = None
 
@@ -95,7 +100,7 @@ class FederationState:
         groups: Iterable[Group],
         memberships: Iterable[tuple[PeerId, str]],
         assignments: Iterable[tuple[str, Assignment]],
-        releases: Iterable[Release],
+        published_releases: PublishedReleases,
         roots: Iterable[SignedDocument],
     ) -> FederationState:
         """The state that the rows of the projections describe. Groups are named by their folded names."""
@@ -105,7 +110,7 @@ class FederationState:
         for group in groups:
             if group.name == ALL:
                 state._all.touched, state._all.interval = group.touched, group.interval
-                state._all.interval_seq = group.interval_seq
+                state._all.interval_seq, state._all.before = group.interval_seq, group.before
             else:
                 state._groups[fold(group.name)] = group
         for uuid, folded in memberships:
@@ -114,8 +119,7 @@ class FederationState:
             group.members.add(uuid)
         for folded, assignment in assignments:
             state._groups[folded].assignments[assignment.name] = assignment
-        for release in releases:
-            state._releases.setdefault(release.record.name, {})[release.record.version] = release
+        state.published = published_releases
         for document in roots:
             state._put_root(document)
         state._facts, state._shared = facts, facts.shared
@@ -240,15 +244,11 @@ class FederationState:
     # --- releases -----------------------------------------------------------------------------------------------
 
     def release(self, name: str, version: str) -> Release | None:
-        return self._releases.get(name, {}).get(version)
-
-    @property
-    def release_count(self) -> int:
-        return sum(len(versions) for versions in self._releases.values())
+        return self.published.get(name, version)
 
     def releases(self) -> tuple[Release, ...]:
         """All, by name and then in the order of publishing."""
-        return tuple(release for name in sorted(self._releases) for release in self._releases[name].values())
+        return self.published.all()
 
     # --- look-ups that name what is missing ----------------------------------------------------------------------
 
@@ -277,14 +277,7 @@ class FederationState:
 
     def find_release(self, name: str, version: str) -> Release:
         """Raises :class:`UnknownName` that says whether the model or only the version is missing."""
-        versions = self._releases.get(name)
-        if versions is None:
-            raise unknown("model", name, self._releases)
-        release = versions.get(version)
-        if release is None:
-            close = nearest(version, versions) or next(reversed(versions))
-            raise UnknownName(f'no version "{version}" of model "{name}" — did you mean "{close}"?')
-        return release
+        return self.published.find(name, version)
 
     def names_like(self, name: str, *, edges_only: bool = False) -> list[str]:
         """Candidates for a suggestion: everybody while they are few, else those that begin or end alike."""
@@ -321,8 +314,11 @@ class FederationState:
                 self._put_root(event.document)
                 self._shared = seq
             case ReleasePublished():
-                release = published(change, event)
-                self._releases.setdefault(release.record.name, {})[release.record.version] = release
+                self.published.put(published(change, event))
+            case ReleaseDeprecated():
+                self.published.deprecate(event)
+            case ReleaseDeleted():
+                self.published.delete(event)
             case ModelsAssigned() | ModelsUnassigned() | GroupIntervalSet() | GroupDeleted():
                 self._apply_to_group(change, event)
             case _:
@@ -335,12 +331,13 @@ class FederationState:
         match event:
             case ModelsAssigned():
                 for model in event.models:
-                    group.assignments[model.name] = Assignment(
-                        model.name, model.version, model.repo, model.record, change.seq, change.time, change.caller
-                    )
+                    self._remember(group, group.assignments.get(model.name), unless=model.record)
+                    told = (model.name, model.version, model.repo, model.record)
+                    assigned = Assignment(*told, change.seq, change.time, change.caller, model.needs)
+                    group.assignments[model.name] = assigned
             case ModelsUnassigned():
                 for name in event.names:
-                    group.assignments.pop(name, None)
+                    self._remember(group, group.assignments.pop(name, None))
             case GroupIntervalSet():
                 group.interval, group.interval_seq = event.interval, change.seq
             case GroupDeleted():
@@ -355,6 +352,11 @@ class FederationState:
         if group is self._all:
             self._shared = change.seq
 
+    @staticmethod
+    def _remember(group: Group, was: Assignment | None, *, unless: str | None = None) -> None:
+        if was is not None and was.record != unless:
+            group.before[was.name] = PinnedRelease(was.name, was.version, was.record)
+
     def _apply_to_member(
         self,
         change: Change,
@@ -367,7 +369,8 @@ class FederationState:
         | GroupLeft
         | ModeSet
         | EdgeIntervalSet
-        | PropertySet,
+        | PropertySet
+        | PublisherKeyOffered,
     ) -> None:
         if isinstance(event, Registered):
             self._put(Entry(registered(change, event), change.seq))

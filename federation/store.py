@@ -232,7 +232,7 @@ def _configured(db: Database, path: Path | None) -> None:
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA foreign_keys = ON")
     version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version not in (0, projections.SCHEMA_VERSION):
+    if version not in (0, projections.SCHEMA_VERSION, *projections.OLDER_VERSIONS):
         raise BadStore(f"{path} has tables of version {version}: expected {projections.SCHEMA_VERSION}")
     projections.create_tables(db)
     (mode,) = db.execute("PRAGMA journal_mode").fetchone()

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Final
 
-from federation.reconciliation import full_jitter
+from federation.outcomes import full_jitter
 
 POLLS_PER_S: Final = 5.0
 POLLS_BURST: Final = 2

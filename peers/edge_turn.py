@@ -39,7 +39,8 @@ from federation.actual import (
 )
 from federation.documents import REPORT_BYTES_MAX, LoadedEntry, encode
 from federation.names import Digest, PeerId
-from federation.reconciliation import abandoned, decide, dismissed, finished, known_verdict, requested
+from federation.outcomes import finished
+from federation.reconciliation import abandoned, decide, dismissed, known_verdict, requested
 from peers.edge_actions import Act, Actions, ReleaseMissing, Releases
 from peers.edge_polling import Nameserver
 from peers.edge_rhythm import Clock

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from federation import commands
+from federation import release_commands
 from federation.documents import SignedDocument
 from federation.entries import Release
 from federation.events import Change, Event, Removed
@@ -142,7 +142,7 @@ class Publishing:
             await asyncio.to_thread(self._layout.verified, signed, root=root, development_key=key)
         if record.development:
             return
-        events = commands.publish_release(self._store.state, signed)  # by the state and the root record of now
+        events = release_commands.publish_release(self._store.state, signed)  # by the state and the root record of now
         self._store.append(events, caller=member.name, now=self._clock())
         reach("publish.durable")
         log.info("published", extra={"release": record.label, "by": member.name})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
-from federation import assignments, commands
+from federation import assignments, commands, release_commands
 from federation.bundles import token_hash
 from federation.documents import (
     RELEASE_TYPE,
@@ -118,7 +118,7 @@ class Small:
 
     def publish(self, *labels: str) -> None:
         for label in labels:
-            self.write(commands.publish_release(self.state, release_document(label)))
+            self.write(release_commands.publish_release(self.state, release_document(label)))
 
     def assign(self, group: str, *labels: str) -> assignments.Assigning:
         wanted = [assignments.WantedModel(*label.split("@")) for label in labels]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from federation import commands
+from federation import commands, release_commands
 from federation.documents import RootRecord, SignedDocument, decode
 from federation.roots import sign_root
 from federation.state import BrokenLog
@@ -91,7 +91,7 @@ def test_a_call_that_changes_nothing_writes_nothing(small: Small) -> None:
     small.leave("E1", "h")
     small.write(commands.set_mode(small.state, "E1", "online"))
     small.write(commands.set_poll_interval(small.state, "E1", "default"))
-    small.write(commands.publish_release(small.state, release_document("m@1.0")))
+    small.write(release_commands.publish_release(small.state, release_document("m@1.0")))
     small.write(commands.set_root(small.state, ROOT_DOCUMENT))
     small.assign("g")
     assert small.state.seq == before

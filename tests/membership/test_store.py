@@ -100,8 +100,26 @@ def test_tables_of_another_version_are_named(tmp_path: Path) -> None:
     other = sqlite3.connect(path)
     other.execute("PRAGMA user_version = 99")
     other.close()
-    with pytest.raises(BadStore, match=r"has tables of version 99: expected 1"):
+    with pytest.raises(BadStore, match=r"has tables of version 99: expected 2"):
         FederationStore.open(path)
+
+
+def test_tables_of_the_first_version_are_made_again_from_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    store = populated(path).store
+    expected = fingerprint(store.state)
+    store.close()
+    other = sqlite3.connect(path)
+    for table in ("assigned_before", "deleted_releases"):
+        other.execute(f"DROP TABLE {table}")
+    other.execute("ALTER TABLE releases DROP COLUMN deprecated")
+    other.execute("ALTER TABLE assignments DROP COLUMN needs")
+    other.execute("PRAGMA user_version = 1")
+    other.commit()
+    other.close()
+    again = FederationStore.open(path)
+    assert fingerprint(again.state) == expected
+    again.close()
 
 
 def test_a_store_put_back_from_a_backup_says_so_until_a_new_epoch_starts(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from engine.errors import FailedVectors, OverMemory
-from federation import commands
+from federation import commands, release_commands
 from federation.actual import Origin
 from federation.assignments import WantedModel, set_group_models
 from federation.documents import ActualState, Mode, ReleaseRecord, RootRecord, SignedDocument, decode
@@ -117,7 +117,7 @@ class DirectorTwin:
         self.store.append(events, caller="test", now=self.clock.now())
 
     def publish(self, release: Made) -> None:
-        self.change(commands.publish_release(self.store.state, release.packed.signed))
+        self.change(release_commands.publish_release(self.store.state, release.packed.signed))
 
     def assign(self, *releases: Made, group: str = "all") -> None:
         wanted = [WantedModel(release.name, release.version) for release in releases]

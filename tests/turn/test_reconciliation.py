@@ -35,18 +35,8 @@ from federation.actual import (
 )
 from federation.documents import DesiredModel, DesiredState, LoadedEntry, LoadError
 from federation.names import Digest, PeerId
-from federation.reconciliation import (
-    RETRY_CAP_S,
-    NotRunnable,
-    abandoned,
-    answered,
-    decide,
-    dismissed,
-    finished,
-    full_jitter,
-    requested,
-    restored,
-)
+from federation.outcomes import RETRY_CAP_S, finished, full_jitter
+from federation.reconciliation import NotRunnable, abandoned, answered, decide, dismissed, requested, restored
 
 NOW = 1_000_000.0
 RUNTIME = "runtime 1"

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from federation.reconciliation import answered, decide, finished, restored
+from federation.outcomes import finished
+from federation.reconciliation import answered, decide, restored
 from federation.verification import verify, verify_desired, verify_record
 from tests.world.disk import Disk
 

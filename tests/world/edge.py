@@ -34,8 +34,9 @@ from federation.actual import (
 from federation.documents import DesiredState, PollAnswer, SignedDocument, encode
 from federation.errors import UnknownKey, Untrusted, WrongHash
 from federation.names import Digest, PeerId, digest_of
+from federation.outcomes import RETRY_CAP_S, full_jitter
 from federation.polling import PollReply
-from federation.reconciliation import RETRY_CAP_S, full_jitter, in_force, requested
+from federation.reconciliation import in_force, requested
 from federation.roots import advance, trust_chain
 from federation.verification import VerifiedRelease, cursor_of
 from peers.edge_actions import outcome_of

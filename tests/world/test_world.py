@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from federation.actual import Actual, Lasting, Load, Passing, Saved, Verify
 from federation.documents import DesiredState, RootRecord, TrustedKey
-from federation.reconciliation import answered, decide, finished, restored
+from federation.outcomes import finished
+from federation.reconciliation import answered, decide, restored
 from federation.verification import verify, verify_desired, verify_record
 from tests.world.cores import PRODUCTION, Cores
 from tests.world.disk import Disk

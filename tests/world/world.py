@@ -21,7 +21,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from federation import commands
+from federation import commands, release_commands
 from federation.assignments import WantedModel, remove_group_models, set_group_models
 from federation.documents import DESIRED_TYPE, DesiredModel, PollAnswer, decode, encode
 from federation.keys import PrivateKey
@@ -258,7 +258,7 @@ class World:
         version = f"{len(self.releases)}.0"
         release = made(name, version, self.random.choice(endorsed), content=content)
         self.releases[release.record] = self.endorsed[release.record] = release
-        server.append(commands.publish_release(server.state, release.packed.signed))
+        server.append(release_commands.publish_release(server.state, release.packed.signed))
         self.trace(f"published {release.label}, {content}")
         return release
 
