@@ -29,6 +29,7 @@ DECLARING: Final = (
     ("peers.peer_functions", "PeerFunctions"),
     ("peers.edge_functions", "OwnEdgeFunctions"),
     ("peers.model_functions", "ReleaseFunctions"),
+    ("peers.repository_functions", "RepositoryFunctions"),
     ("peers.development_functions", "DevelopmentFunctions"),
     ("engine.functions", "ModelFunctions"),
     ("query.functions", "FUNCTIONS"),

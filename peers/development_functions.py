@@ -21,9 +21,8 @@ from federation.layout import ImageLayout
 from federation.signing import sign
 from federation.verification import verify_record
 from peers.fetching import fetch
-from peers.model_functions import NoNameserver
 from peers.release_folders import ReleaseFolders
-from peers.release_ports import Memory, ReleaseSite, Statements
+from peers.release_ports import Memory, NoNameserver, ReleaseSite, Statements
 from query.declarations import Call, Effect, Example, Role, function
 from query.errors import PeerProblem, Problem, WrongArguments
 

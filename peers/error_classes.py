@@ -54,6 +54,8 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "bad_key_file",
         "bad_bundle",
         "already_endorsed",
+        "bad_key_change",
+        "needs_more_signatures",
         "refused",
         "no_certificate",
         "wrong_federation",
@@ -76,6 +78,8 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "untrusted",
         "bad_signature",
         "unknown_key",
+        "revoked_key",
+        "retired_key",
         "too_few_signatures",
         "wrong_document",
         "wrong_recipient",
@@ -111,7 +115,6 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "peers.answers": ("too_busy",),
     "peers.cli.console": ("usage",),
-    "peers.cli.keeping": ("needs_more_signatures",),
     "peers.client": ("partial_answer",),
     "peers.demo.performance": ("demo_not_converged",),
     "peers.demo.stage": (
@@ -156,10 +159,6 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "peers.links": ("not_running",),
     "peers.local_parts": ("not_a_publisher",),
-    "peers.model_functions": (
-        "other_repository",
-        "no_nameserver",
-    ),
     "peers.oci_push": (
         "push_failed",
         "push_refused",
@@ -174,6 +173,8 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "upload_unknown",
         "upload_out_of_order",
     ),
+    "peers.release_ports": ("no_nameserver",),
+    "peers.repository_functions": ("other_repository",),
     "peers.running": ("stopping",),
     "peers.settings": (
         "bad_setting",

@@ -36,6 +36,7 @@ from peers.model_functions import ReleaseFunctions
 from peers.peer_functions import PeerFunctions
 from peers.release_folders import ReleaseFolders
 from peers.release_ports import ReleaseSite, nothing_newer
+from peers.repository_functions import RepositoryFunctions
 from peers.requests import Origin, StatementRequest, encode_request
 from peers.running import RunningQueries
 from peers.settings import CommonSettings
@@ -204,7 +205,9 @@ def local_functions(
         root=root,
         trials=engine,
         memory=memory,
-        statements=elsewhere,
+    )
+    repositories = RepositoryFunctions(
+        layout, site=site, root=root, verified=releases.verified, memory=memory, statements=elsewhere
     )
     development = DevelopmentFunctions(
         layout, site=site, identity=identity, folders=folders, root=root, memory=memory, statements=elsewhere
@@ -220,6 +223,7 @@ def local_functions(
         ),
         OwnEdgeFunctions(agent),
         releases,
+        repositories,
         development,
         ModelFunctions(engine, models_path=me.models, open_folder=folders.opened, find_release=releases.find_release),
     )

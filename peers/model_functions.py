@@ -1,9 +1,9 @@
 """Functions of the language that make, move and load releases.
 
 At home everywhere: each runs with the folders, the repository and the keys of the peer that runs it. A client's home
-makes and publishes releases; an edge loads them; the nameserver's repository is the federation's.
+makes releases; an edge loads them. Moving them between peers is the business of :mod:`peers.repository_functions`.
 
-Rules: nothing is loaded but what ``verify`` admitted; a version is made and published once. Trying a folder without
+Rules: nothing is loaded but what ``verify`` admitted; a version is made once. Trying a folder without
 making a release of it is the business of :mod:`peers.development_functions`.
 """
 
@@ -14,34 +14,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from federation.documents import ReleaseRecord, RootRecord, SignedDocument, decode
-from federation.errors import MixedParts, UnknownKey
+from federation.errors import UnknownKey
 from federation.keys import PrivateKey
 from federation.layout import ImageLayout
-from federation.layout_index import InstalledRelease
-from federation.names import DEFAULT_REPOSITORY, checked_model, checked_version
+from federation.names import checked_model, checked_version
 from federation.packing import pack
-from federation.verification import VerifiedRelease, verify_record
-from peers.fetching import fetch, find_records
+from federation.verification import VerifiedRelease
 from peers.release_folders import ReleaseFolders
-from peers.release_ports import Memory, ReleaseSite, Statements, Trials
+from peers.release_ports import Memory, ReleaseSite, Trials, identified
 from query.declarations import Call, Effect, Example, Role, function
-from query.errors import PeerProblem, Problem, UnknownName, UserProblem, WrongArguments
-
-
-class OtherRepository(UserProblem):
-    """A repository other than the nameserver's."""
-
-    code = "other_repository"
-
-
-class NoNameserver(PeerProblem):
-    """A function that talks to the nameserver, on a peer that has no way to one."""
-
-    code = "no_nameserver"
+from query.errors import WrongArguments
 
 
 class ReleaseFunctions:
-    """Releases of this peer, and the federation's repository. ``publisher`` reads the key that signs, or raises."""
+    """Releases of this peer. ``publisher`` reads the key that signs, or raises."""
 
     def __init__(
         self,
@@ -53,7 +39,6 @@ class ReleaseFunctions:
         root: Callable[[], RootRecord],
         trials: Trials,
         memory: Memory,
-        statements: Statements,
     ) -> None:
         self._layout = layout
         self._site = site
@@ -62,7 +47,6 @@ class ReleaseFunctions:
         self._root = root
         self._trials = trials
         self._memory = memory
-        self._statements = statements
 
     # --- making -------------------------------------------------------------------------------------------------
 
@@ -95,7 +79,7 @@ class ReleaseFunctions:
             pack, folder, version=version, publisher=publisher, inspection=inspection, now=call.now.timestamp()
         )
         release = await asyncio.to_thread(self._layout.install, packed)
-        return {**_identified(release), "size": packed.record.size}
+        return {**identified(release), "size": packed.record.size}
 
     async def find_release(self, name: str, version: str | None) -> VerifiedRelease | None:
         """An installed release, or of several versions the one made last; None when there is none."""
@@ -108,9 +92,9 @@ class ReleaseFunctions:
         if not signed:
             return None
         newest = max(signed, key=lambda document: decode(document.payload, ReleaseRecord).created)
-        return await self._verified(newest)
+        return await self.verified(newest)
 
-    async def _verified(self, signed: SignedDocument) -> VerifiedRelease:
+    async def verified(self, signed: SignedDocument) -> VerifiedRelease:
         """A release from its bytes here. A publisher that was endorsed after this home last looked is no stranger."""
         try:
             return await asyncio.to_thread(self._layout.verified, signed, root=self._root())
@@ -125,147 +109,6 @@ class ReleaseFunctions:
         """The releases in this peer's repository, as `name@version`; on the nameserver, the federation's."""
         return [release.label for release in self._layout.releases()]
 
-    @function("models:available() -> Vector of String", example="models:available()")
-    async def available(self, call: Call) -> list[str]:
-        """The releases in the nameserver's repository, from any peer."""
-        if self._site.repository is None and self._site.source is None:
-            return self.installed(call)
-        return list(await self._of_nameserver("models:installed()", {}, call))
-
-    @function("models:available(String repo) -> Vector of String", example='models:available("default")')
-    async def available_in(self, call: Call, repo: str) -> list[str]:
-        """The releases in a repository; this version knows `default`, the nameserver's."""
-        _only_default(repo)
-        return await self.available(call)
-
-    @function(
-        "models:is_published(String name, String version) -> Boolean", example='models:is_published("my-model", "1.0")'
-    )
-    async def is_published(self, call: Call, name: str, version: str) -> bool:
-        """Whether the nameserver has a release."""
-        label = f"{checked_model(name)}@{checked_version(version)}"
-        return label in await self.available(call)
-
-    @function(
-        "models:is_published(String repo, String name, String version) -> Boolean",
-        example='models:is_published("default", "my-model", "1.0")',
-    )
-    async def is_published_in(self, call: Call, repo: str, name: str, version: str) -> bool:
-        """Whether a repository has a release; this version knows `default`."""
-        _only_default(repo)
-        return await self.is_published(call, name, version)
-
-    @function("models:repository(String name) -> Record", example='models:repository("default")')
-    def repository(self, call: Call, name: str) -> dict[str, Any]:
-        """What a repository is and where; this version knows `default`, the nameserver's."""
-        _only_default(name)
-        addresses = () if self._site.repository is None else self._site.repository.addresses
-        return {"name": DEFAULT_REPOSITORY, "kind": "nameserver", "addresses": list(addresses)}
-
-    @function(
-        "models:set_repository(String name, Record settings) -> Boolean",
-        role=Role.ADMIN,
-        effect=Effect.CHANGES,
-        example='models:set_repository("default", {"kind": "nameserver"})',
-    )
-    def set_repository(self, call: Call, name: str, settings: Mapping[str, Any]) -> bool:
-        """Name another repository. This version has `default` alone, which is the nameserver and stays it."""
-        _only_default(name)
-        if dict(settings) != {"kind": "nameserver"}:
-            raise OtherRepository(f'"{DEFAULT_REPOSITORY}" is the nameserver and cannot be set by this version')
-        return True
-
-    # --- to and from the nameserver -----------------------------------------------------------------------------
-
-    @function(
-        "models:publish(String name, String version) -> Record",
-        role=Role.OPERATOR,
-        effect=Effect.CHANGES,
-        example=Example('models:publish("my-model", "1.0")'),
-    )
-    async def publish(self, call: Call, name: str, version: str) -> dict[str, Any]:
-        """Send a release from this peer's repository to the nameserver, showing progress. The nameserver takes it when
-        its publisher's key is endorsed, and refuses a version that it has with other content.
-        """
-        release = self._layout.installed(name, version)
-        if self._site.repository is not None:
-            await self._site.repository.push(release, progress=call.progress)
-        return _identified(release)
-
-    @function(
-        "models:publish(String repo, String name, String version) -> Record",
-        role=Role.OPERATOR,
-        effect=Effect.CHANGES,
-        example=Example('models:publish("default", "my-model", "1.0")'),
-    )
-    async def publish_to(self, call: Call, repo: str, name: str, version: str) -> dict[str, Any]:
-        """Send a release to a repository; this version knows `default`."""
-        _only_default(repo)
-        return await self.publish(call, name, version)
-
-    @function(
-        "models:import(String name, String version) -> Record",
-        role=Role.OPERATOR,
-        effect=Effect.CHANGES,
-        example=Example('models:import("my-model", "1.0")'),
-    )
-    async def import_release(self, call: Call, name: str, version: str) -> dict[str, Any]:
-        """Fetch a release from the nameserver and verify it; an edge loads it too, until its groups say otherwise at
-        the next answered poll.
-        """
-        checked_model(name)
-        checked_version(version)
-        signed = await self._wanted(name, version)
-        if self._site.source is not None:
-            await fetch(signed, client=self._site.source, layout=self._layout, progress=call.progress)
-        release = await self._verified(signed)
-        if self._site.loads_imports:
-            await self._memory.load_release(release, origin="manual")
-        return {
-            "model": release.label,
-            "digest": release.record_digest,
-            "manifest": release.record.manifest,
-            "loaded": self._site.loads_imports,
-        }
-
-    @function(
-        "models:import(String repo, String name, String version) -> Record",
-        role=Role.OPERATOR,
-        effect=Effect.CHANGES,
-        example=Example('models:import("default", "my-model", "1.0")'),
-    )
-    async def import_from(self, call: Call, repo: str, name: str, version: str) -> dict[str, Any]:
-        """Fetch a release from a repository; this version knows `default`."""
-        _only_default(repo)
-        return await self.import_release(call, name, version)
-
-    async def _wanted(self, name: str, version: str) -> SignedDocument:
-        """The record of a release, signed by an endorsed publisher: from here, else from the nameserver."""
-        known = self._layout.find(name, version)
-        if known is not None:
-            return self._layout.signed(known)
-        if self._site.source is None:
-            return self._layout.signed(self._layout.installed(name, version))
-        await self._site.follow_root()
-        problem: Problem = UnknownName(f"no release {name}@{version} on the nameserver")
-        try:
-            records = await find_records(name, version, client=self._site.source)
-        except UnknownName as error:
-            raise UnknownName(
-                f'no version "{version}" of model "{name}" on the nameserver',
-                hint="//peer: nameserver models:installed() lists what is there",
-            ) from error
-        for signed in records:
-            try:
-                record = verify_record(signed, self._root())
-            except Problem as refused:
-                problem = refused
-                continue
-            if (record.name, record.version) == (name, version):
-                return signed
-            problem = MixedParts(f"expected the record of {name}@{version}, found that of {record.label}")
-        raise problem
-
     # --- memory -------------------------------------------------------------------------------------------------
 
     @function(
@@ -278,7 +121,7 @@ class ReleaseFunctions:
         """Load a release that is installed on this peer; `name@version`."""
         installed = self._layout.installed(checked_model(name), version)
         signed = await asyncio.to_thread(self._layout.signed, installed)
-        release = await self._verified(signed)
+        release = await self.verified(signed)
         await self._memory.load_release(release, origin="manual")
         return release.label
 
@@ -292,26 +135,6 @@ class ReleaseFunctions:
         """Take a model out of this peer's memory; true."""
         await self._memory.unload(name)
         return True
-
-    async def _of_nameserver(self, text: str, params: Mapping[str, Any], call: Call) -> Any:
-        answers = await self._statements.run(("nameserver",), text, params, call=call)
-        for answer in answers.values():
-            if isinstance(answer, Problem):
-                raise answer
-            return answer
-        raise NoNameserver("the nameserver gave no answer")
-
-
-def _only_default(repo: str) -> None:
-    if repo != DEFAULT_REPOSITORY:
-        raise OtherRepository(
-            f'repository "{repo[:80]}" is not supported by this version: expected "{DEFAULT_REPOSITORY}"'
-        )
-
-
-def _identified(release: InstalledRelease) -> dict[str, Any]:
-    """A release as results name it: ``digest`` is of its signed record, ``manifest`` of what a registry knows it by."""
-    return {"model": release.label, "digest": release.record_digest, "manifest": release.manifest}
 
 
 def _tested(options: Mapping[str, Any]) -> bool:

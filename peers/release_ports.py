@@ -1,4 +1,4 @@
-"""What the functions about releases need of the peer they run on: ports and settings."""
+"""What the functions about releases need of the peer they run on: ports and settings; how results name a release."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from federation.layout_index import InstalledRelease
 from federation.verification import VerifiedRelease
 from peers.fetching import Source
 from query.declarations import Call, Progress
-from query.errors import Problem
+from query.errors import PeerProblem, Problem
+
+
+class NoNameserver(PeerProblem):
+    """A function that talks to the nameserver, on a peer that has no way to one."""
+
+    code = "no_nameserver"
 
 
 class Description(Protocol):
@@ -84,3 +90,8 @@ class ReleaseSite:
     source: Source | None = None
     repository: Repository | None = None
     follow_root: Callable[[], Awaitable[None]] = nothing_newer
+
+
+def identified(release: InstalledRelease) -> dict[str, Any]:
+    """A release as results name it: ``digest`` is of its signed record, ``manifest`` of what a registry knows it by."""
+    return {"model": release.label, "digest": release.record_digest, "manifest": release.manifest}

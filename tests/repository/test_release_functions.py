@@ -19,10 +19,11 @@ from federation.layout import ImageLayout
 from federation.layout_index import VersionTaken
 from federation.verification import VerifiedRelease
 from peers.development_functions import DevelopmentFunctions, NotDeployed
-from peers.model_functions import NoNameserver, OtherRepository, ReleaseFunctions
+from peers.model_functions import ReleaseFunctions
 from peers.oci_push import NameserverRepository
 from peers.release_folders import ReleaseFolders
-from peers.release_ports import ReleaseSite
+from peers.release_ports import NoNameserver, ReleaseSite
+from peers.repository_functions import OtherRepository, RepositoryFunctions
 from query.declarations import Call, Caller, Role
 from query.errors import Problem, UnknownName, WrongArguments
 from tests.repository.site import (
@@ -93,11 +94,14 @@ def caller(key: PrivateKey | None = None) -> Caller:
     return Caller("somebody", Role.ADMIN, "uuid", None if key is None else key.public)
 
 
+Functions = tuple[ReleaseFunctions, RepositoryFunctions, DevelopmentFunctions]
+
+
 @dataclass
 class Statements:
     """Peers by name; a statement is one of the two that these functions send."""
 
-    peers: dict[str, tuple[ReleaseFunctions, DevelopmentFunctions]] = field(default_factory=dict)
+    peers: dict[str, Functions] = field(default_factory=dict)
     caller: Caller = field(default_factory=caller)
 
     async def run(
@@ -105,10 +109,8 @@ class Statements:
     ) -> Mapping[str, Any]:
         return {target: await self._one(self.peers[target], text, params) for target in targets}
 
-    async def _one(
-        self, peer: tuple[ReleaseFunctions, DevelopmentFunctions], text: str, params: Mapping[str, Any]
-    ) -> Any:
-        releases, development = peer
+    async def _one(self, peer: Functions, text: str, params: Mapping[str, Any]) -> Any:
+        releases, _, development = peer
         try:
             if text == "models:installed()":
                 return releases.installed(call(self.caller))
@@ -134,7 +136,7 @@ class Parts:
     trials: Trials
     memory: Memory
 
-    def functions(self, statements: Statements) -> tuple[ReleaseFunctions, DevelopmentFunctions]:
+    def functions(self, statements: Statements) -> Functions:
         folders = ReleaseFolders(self.models, identity=self.identity, root=root_record, trials=self.trials)
         releases = ReleaseFunctions(
             self.layout,
@@ -143,6 +145,13 @@ class Parts:
             folders=folders,
             root=root_record,
             trials=self.trials,
+            memory=self.memory,
+        )
+        repositories = RepositoryFunctions(
+            self.layout,
+            site=self.site,
+            root=root_record,
+            verified=releases.verified,
             memory=self.memory,
             statements=statements,
         )
@@ -155,12 +164,13 @@ class Parts:
             memory=self.memory,
             statements=statements,
         )
-        return releases, development
+        return releases, repositories, development
 
 
 @dataclass
 class Peer:
     functions: ReleaseFunctions
+    repositories: RepositoryFunctions
     development: DevelopmentFunctions
     layout: ImageLayout
     models: Path
@@ -198,8 +208,8 @@ class World:
             repository=NameserverRepository(layout, addresses=lambda: [self.address], identity=party.identity),
         )
         parts = Parts(layout, site, identity, publisher, home / "models", trials, memory)
-        functions, development = self.statements.peers[name] = parts.functions(self.statements)
-        return Peer(functions, development, layout, home / "models", trials, memory)
+        functions, repositories, development = self.statements.peers[name] = parts.functions(self.statements)
+        return Peer(functions, repositories, development, layout, home / "models", trials, memory)
 
 
 @pytest.fixture
@@ -232,16 +242,16 @@ async def test_a_folder_becomes_a_release_is_published_and_imported(world: World
     assert (made["digest"], made["manifest"]) == (release.record_digest, release.manifest)
     assert home.trials.tried[0].startswith("doubler@dev+")
     assert home.functions.installed(call()) == ["doubler@1.0"]
-    assert await home.functions.available(call()) == []
-    assert not await home.functions.is_published(call(), "doubler", "1.0")
-    published = await home.functions.publish(call(), "doubler", "1.0")
+    assert await home.repositories.available(call()) == []
+    assert not await home.repositories.is_published(call(), "doubler", "1.0")
+    published = await home.repositories.publish(call(), "doubler", "1.0")
     named = {"model": "doubler@1.0", "digest": made["digest"], "manifest": made["manifest"]}
     assert published == named
-    assert await home.functions.available_in(call(), "default") == ["doubler@1.0"]
-    assert await home.functions.is_published_in(call(), "default", "doubler", "1.0")
+    assert await home.repositories.available_in(call(), "default") == ["doubler@1.0"]
+    assert await home.repositories.is_published_in(call(), "default", "doubler", "1.0")
 
     edge = await world.peer("edge", VIEWER, world.federation.viewer, edge=True)
-    imported = await edge.functions.import_release(call(), "doubler", "1.0")
+    imported = await edge.repositories.import_release(call(), "doubler", "1.0")
     assert imported == {**named, "loaded": True}
     assert edge.memory.loaded == [("doubler@1.0", "manual")]
     assert edge.functions.installed(call()) == ["doubler@1.0"]
@@ -250,7 +260,7 @@ async def test_a_folder_becomes_a_release_is_published_and_imported(world: World
     assert edge.memory.loaded == [("doubler@1.0", "manual")]
 
     client = await world.peer("client", STRANGER, world.federation.operator)
-    assert not (await client.functions.import_from(call(), "default", "doubler", "1.0"))["loaded"]
+    assert not (await client.repositories.import_from(call(), "default", "doubler", "1.0"))["loaded"]
     assert client.memory.loaded == []
 
 
@@ -307,8 +317,8 @@ async def test_what_cannot_be_made(world: World, home: Peer) -> None:
 
 async def test_what_is_not_there(home: Peer) -> None:
     for missing in (
-        home.functions.publish(call(), "doubler", "9.0"),
-        home.functions.import_release(call(), "doubler", "9.0"),
+        home.repositories.publish(call(), "doubler", "9.0"),
+        home.repositories.import_release(call(), "doubler", "9.0"),
         home.functions.load(call(), "doubler", "9.0"),
     ):
         with pytest.raises(UnknownName, match=r"9\.0"):
@@ -318,27 +328,27 @@ async def test_what_is_not_there(home: Peer) -> None:
 async def test_an_import_that_no_endorsed_publisher_signed(world: World, home: Peer) -> None:
     world.central.install(packed(home.models / "doubler", publisher=STRANGER))
     with pytest.raises(UnknownKey):
-        await home.functions.import_release(call(), "doubler", "1.0")
+        await home.repositories.import_release(call(), "doubler", "1.0")
     assert list(home.layout.blobs.digests()) == []
 
 
 async def test_there_is_one_repository(world: World, home: Peer) -> None:
     for other in (
-        home.functions.publish_to(call(), "hub", "doubler", "1.0"),
-        home.functions.import_from(call(), "hub", "doubler", "1.0"),
-        home.functions.available_in(call(), "hub"),
-        home.functions.is_published_in(call(), "hub", "doubler", "1.0"),
+        home.repositories.publish_to(call(), "hub", "doubler", "1.0"),
+        home.repositories.import_from(call(), "hub", "doubler", "1.0"),
+        home.repositories.available_in(call(), "hub"),
+        home.repositories.is_published_in(call(), "hub", "doubler", "1.0"),
     ):
         with pytest.raises(OtherRepository, match='repository "hub" is not supported by this version'):
             await other
-    assert home.functions.repository(call(), "default") == {
+    assert home.repositories.repository(call(), "default") == {
         "name": "default",
         "kind": "nameserver",
         "addresses": [world.address],
     }
-    assert home.functions.set_repository(call(), "default", {"kind": "nameserver"})
+    assert home.repositories.set_repository(call(), "default", {"kind": "nameserver"})
     with pytest.raises(OtherRepository):
-        home.functions.set_repository(call(), "default", {"kind": "oci"})
+        home.repositories.set_repository(call(), "default", {"kind": "oci"})
 
 
 # --- development releases -------------------------------------------------------------------------------------------
@@ -368,7 +378,7 @@ async def test_deploying_tells_for_each_edge_what_it_did(world: World) -> None:
     assert outcome["willing"] == label
     assert outcome["unwilling"]["error"] == "development_refused"
     assert unwilling.memory.loaded == []
-    assert await maker.functions.available(call()) == []
+    assert await maker.repositories.available(call()) == []
     # After a restart the edge's own key admits what it has accepted, and nobody else's does.
     (kept,) = willing.layout.releases(development=True)
     signed = willing.layout.signed(kept)
@@ -402,4 +412,4 @@ async def test_what_load_development_refuses(world: World, home: Peer) -> None:
     with pytest.raises(WrongArguments, match="name of an edge or a vector of names"):
         await edge.development.deploy(call(), [], "doubler")
     with pytest.raises(NoNameserver):
-        await world.statements.peers["nameserver"][1].deploy(call(), "edge", "doubler")
+        await world.statements.peers["nameserver"][2].deploy(call(), "edge", "doubler")
