@@ -51,9 +51,9 @@ from federation.layout_index import (
     taken,
     with_entry,
 )
+from federation.layout_removal import named_by, reached, unneeded, without_manifests
 from federation.manifests import (
     EMPTY_CONFIG,
-    INDEX_TYPE,
     MANIFEST_BYTES_MAX,
     MANIFEST_TYPE,
     REF_NAME,
@@ -275,83 +275,32 @@ class ImageLayout:
     # --- removal ------------------------------------------------------------------------------------------------
 
     def remove(self, release: InstalledRelease) -> None:
-        """Take a release off the list, then drop the blobs that nothing else names."""
-        gone = {str(release.attachment)}
+        """Take a release off the list, then drop the blobs that nothing else names.
+
+        With the last release of a manifest go the manifest, all its tags and whatever else is attached to it.
+        """
         others = [entry for entry in self._read().releases.values() if entry.manifest == release.manifest]
-        if len(others) == 1:
-            gone.add(str(release.manifest))
-
-        def without(contents: LayoutContents) -> list[Descriptor]:
-            return [
-                entry
-                for entry in contents.entries
-                if entry.digest not in gone or annotations_of(entry).get(REPOSITORY) != release.repository
-            ]
-
-        self._change(without)
+        gone = {str(release.attachment), *([str(release.manifest)] if len(others) == 1 else [])}
         candidates = {Digest(digest) for digest in gone}
         for digest in gone:
-            candidates |= self._named_by(Digest(digest))
-        self._drop(candidates)
+            candidates |= named_by(self.blobs, Digest(digest))
+        with self._writer():
+            self._replace(without_manifests(self._read(), release.repository, gone))
+            for digest in unneeded(self.blobs, self._read(), candidates):
+                self.blobs.remove(digest)
 
     def collect_garbage(self, *, keep: Iterable[Digest] = (), written_before: float = math.inf) -> int:
         """Remove every blob that nothing listed leads to and that was written before a time; how many went.
 
-        Not while anybody uploads or fetches; what is staged is not touched. Raises :class:`UnknownName` or
+        Nothing is listed meanwhile; what is staged is not touched. Raises :class:`UnknownName` or
         :class:`DamagedBlob` and removes nothing when a listed manifest is not whole: what it names is not known then.
         """
-        found = set(self.blobs.digests()) - set(keep) - self._reached()
-        garbage = [digest for digest in found if self.blobs.written(digest) < written_before]
-        with storing(self.path):
+        with self._writer(), storing(self.path):
+            found = set(self.blobs.digests()) - set(keep) - reached(self.blobs, self._read())
+            garbage = [digest for digest in found if self.blobs.written(digest) < written_before]
             for digest in garbage:
                 self.blobs.remove(digest)
         return len(garbage)
-
-    def _reached(self) -> set[Digest]:
-        """Every blob that ``index.json`` leads to, through manifests and indices."""
-        listed = {(Digest(entry.digest), entry.media_type) for entry in self._read().entries}
-        reached, left = set(listed), list(listed)
-        while left:
-            digest, media_type = left.pop()
-            try:
-                found = self._parts(digest, media_type)
-            except (UnknownName, LimitExceeded, BadManifest):
-                if (digest, media_type) in listed:
-                    raise
-                found = set()  # an index may name what was never pushed
-            left.extend(found - reached)
-            reached |= found
-        return {digest for digest, _ in reached}
-
-    def _parts(self, digest: Digest, media_type: str) -> set[tuple[Digest, str]]:
-        """What a manifest or an index names, by digest and type; nothing for any other type."""
-        if media_type == MANIFEST_TYPE:
-            manifest = read_manifest(self.blobs.read(digest, bytes_max=MANIFEST_BYTES_MAX))
-            parts = [manifest.config, *manifest.layers]
-            if manifest.subject is not UNSET:
-                parts.append(manifest.subject)
-        elif media_type == INDEX_TYPE:
-            parts = list(read_index(self.blobs.read(digest, bytes_max=MANIFEST_BYTES_MAX)).manifests)
-        else:
-            parts = []
-        return {(Digest(part.digest), part.media_type) for part in parts}
-
-    def _drop(self, candidates: set[Digest]) -> int:
-        for entry in self._read().entries:
-            if not candidates:
-                return 0
-            digest = Digest(entry.digest)
-            candidates -= {digest} | self._named_by(digest)
-        for digest in candidates:
-            self.blobs.remove(digest)
-        return len(candidates)
-
-    def _named_by(self, digest: Digest) -> set[Digest]:
-        try:
-            manifest = read_manifest(self.blobs.read_unchecked(digest, bytes_max=MANIFEST_BYTES_MAX))
-        except (BadManifest, UnknownName):
-            return set()
-        return {Digest(part.digest) for part in (manifest.config, *manifest.layers)}
 
     # --- index.json ---------------------------------------------------------------------------------------------
 
@@ -373,12 +322,14 @@ class ImageLayout:
 
     def _change(self, change: Callable[[LayoutContents], list[Descriptor]]) -> None:
         with self._writer():
-            contents = self._read()
-            entries = change(contents)
-            if len(entries) > MANIFESTS_MAX:
-                raise LimitExceeded(f"{self.path} holds {MANIFESTS_MAX} manifests already")
-            if tuple(entries) != contents.entries:
-                replace_file(self._index, encode_index(Index(manifests=tuple(entries))))
+            self._replace(change(self._read()))
+
+    def _replace(self, entries: list[Descriptor]) -> None:
+        """Write ``index.json``, by whoever has the lock."""
+        if len(entries) > MANIFESTS_MAX:
+            raise LimitExceeded(f"{self.path} holds {MANIFESTS_MAX} manifests already")
+        if tuple(entries) != self._read().entries:
+            replace_file(self._index, encode_index(Index(manifests=tuple(entries))))
 
     @contextmanager
     def _writer(self) -> Iterator[None]:
