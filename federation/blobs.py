@@ -6,7 +6,8 @@ is fetched by its digest is staged as ``staging/<hex>.part`` and may be resumed 
 whose digest is not known yet is staged as ``staging/new-<random>`` and forgotten with its writer.
 
 Refuses to give out bytes under a digest that they do not have. Rules: one writer for one staged file, by a lock of the
-operating system; at most ``PARTS_MAX`` resumable files are kept, the oldest go first.
+operating system; at most ``PARTS_MAX`` resumable files are kept, the oldest go first; nothing is removed while somebody
+copies the whole store.
 """
 
 from __future__ import annotations
@@ -268,8 +269,18 @@ class BlobStore:
             if len(path.name) == 64:
                 yield Digest(f"sha256:{path.name}")
 
-    def remove(self, digest: Digest) -> None:
-        self.path(digest).unlink(missing_ok=True)
+    def remove(self, digest: Digest) -> bool:
+        """Whether a blob is gone now: while anybody keeps all of them it stays, for whoever collects garbage later."""
+        with self._lock(".removing", fcntl.LOCK_EX), self._lock(".keeping", fcntl.LOCK_EX | fcntl.LOCK_NB) as free:
+            if free:
+                self.path(digest).unlink(missing_ok=True)
+        return free
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """No blob is removed meanwhile, by any process; for who copies them one after another."""
+        with self._lock(".keeping", fcntl.LOCK_SH):
+            yield
 
     def _make_room(self, name: str) -> None:
         parts = sorted(self._staging.glob("*.part"), key=lambda path: path.stat().st_mtime_ns)
@@ -286,10 +297,21 @@ class BlobStore:
     @contextmanager
     def _staging_lock(self, how: int) -> Iterator[None]:
         """Shared while a staged file is made and locked, exclusive while unlocked ones are swept."""
-        handle = os.open(self._staging / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(handle, how)
+        with self._lock(".lock", how):
             yield
+
+    @contextmanager
+    def _lock(self, name: str, how: int) -> Iterator[bool]:
+        """Whether a lock was taken; without ``LOCK_NB`` it is waited for."""
+        with storing(self._staging / name):
+            handle = os.open(self._staging / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(handle, how)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
         finally:
             os.close(handle)
 

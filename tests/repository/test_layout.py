@@ -94,6 +94,16 @@ def test_parts_are_bounded(tmp_path: Path) -> None:
     assert len(list((tmp_path / "staging").glob("*.part"))) == PARTS_MAX
 
 
+def test_nothing_is_removed_while_somebody_copies(tmp_path: Path) -> None:
+    blobs, other = BlobStore(tmp_path), BlobStore(tmp_path)
+    kept = blobs.put(b"hello")
+    with blobs.keeping(), other.keeping():  # two may copy at once
+        assert not other.remove(kept)
+        assert blobs.size(kept) == 5
+    assert other.remove(kept)
+    assert blobs.size(kept) is None
+
+
 def test_a_full_disk_is_named() -> None:
     with pytest.raises(StorageFull, match="no space left to write x"), storing("x"):
         raise OSError(28, "No space left on device")
