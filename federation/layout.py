@@ -298,9 +298,7 @@ class ImageLayout:
         with self._writer(), storing(self.path):
             found = set(self.blobs.digests()) - set(keep) - reached(self.blobs, self._read())
             garbage = [digest for digest in found if self.blobs.written(digest) < written_before]
-            for digest in garbage:
-                self.blobs.remove(digest)
-        return len(garbage)
+            return sum(self.blobs.remove(digest) for digest in garbage)
 
     # --- index.json ---------------------------------------------------------------------------------------------
 
