@@ -1,4 +1,7 @@
-"""``python -m benchmarks NAME… [--json]``: runs benchmarks and prints their figures as they come."""
+"""``python -m benchmarks NAME… [--json]``: runs benchmarks and prints their figures as they come.
+
+``blobs`` takes ``--size MB`` and ``--rounds``, for a quick look; what they are stands with the figures.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,23 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-NAMES: Final = ("language", "poll", "inference", "footprint")
+NAMES: Final = ("language", "poll", "inference", "footprint", "blobs")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Peerage beside what bounds it.")
     parser.add_argument("names", nargs="+", metavar="NAME", choices=NAMES, help=f"one or more of {', '.join(NAMES)}")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--size", type=float, metavar="MB", help="of what blobs moves (500)")
+    parser.add_argument("--rounds", type=int, metavar="N", help="how often blobs moves it each way (7)")
     options = parser.parse_args(arguments)
+    of_blobs: dict[str, int] = {}
+    if options.size is not None:
+        of_blobs["size_bytes"] = int(options.size * 1e6)
+    if options.rounds is not None:
+        of_blobs["rounds"] = options.rounds
     for name in options.names:
-        for measurement in importlib.import_module(f"benchmarks.{name}").run():
+        for measurement in importlib.import_module(f"benchmarks.{name}").run(**(of_blobs if name == "blobs" else {})):
             print(measurement.as_json() if options.json else str(measurement), flush=True)
     return 0
 
