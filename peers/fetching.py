@@ -33,7 +33,7 @@ from federation.blobs import BlobStore, StagedBlob, StorageFull
 from federation.documents import DOCUMENT_BYTES_MAX, RELEASE_TYPE, ReleaseRecord, SignedDocument, decode
 from federation.errors import WrongHash, WrongSize
 from federation.layout import ImageLayout
-from federation.manifests import MANIFEST_BYTES_MAX, read_index, read_manifest
+from federation.manifests import MANIFEST_BYTES_MAX, MANIFEST_TYPE, read_index, read_manifest
 from federation.names import Digest, checked_digest, digest_of, model_repository
 from federation.packing import record_digest, release_repository
 from query.declarations import Progress, silent
@@ -42,6 +42,7 @@ from query.errors import WorldProblem
 CONFIG_BYTES_MAX: Final = 4 * 1024 * 1024
 RECORDS_MAX: Final = 8  # records attached to one version that are looked at
 PROGRESS_BYTES: Final = 1024 * 1024  # how often progress is told inside a blob
+ACCEPT: Final = f"{MANIFEST_TYPE}, */*"  # docker-registry denies that it has an OCI manifest unless it is named
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
@@ -179,7 +180,7 @@ class _Download:
             raise AlteredContent(f"{path}: {error.message}") from error
 
     async def _request(self, staged: StagedBlob, path: str, size: int) -> None:
-        headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
+        headers = {"Accept": ACCEPT, "Accept-Encoding": "identity"}
         if staged.offset:
             headers["Range"] = f"bytes={staged.offset}-"
         async with _answered(self._client.stream(path, headers=headers), path, self._limits.answer_s) as response:
