@@ -52,7 +52,7 @@ class Assignment(Struct, frozen=True, gc=False):
 
 class Release(Struct, frozen=True):
     """A published release. ``digest`` is that of the payload of its signed record; ``deprecated`` the reason why it
-    should not be chosen any more.
+    should not be chosen any more; ``named_until`` when an assignment that named it, or needed it, ended last.
     """
 
     record: ReleaseRecord
@@ -62,13 +62,14 @@ class Release(Struct, frozen=True):
     time: float
     by: str
     deprecated: str | None = None
+    named_until: float | None = None
 
 
 class Group:
     """A group of edges; changed only by the state that holds it. ``all`` is one whose members are every edge.
 
-    ``before``: of each model, the release that the group had before the present one, or before it had none: what
-    somebody who rolls back goes to.
+    ``before``: of each model, the assignment that the group had before the present one, or before it had none: what
+    somebody who rolls back goes to. One of the same release once more is no other.
     """
 
     __slots__ = ("assignments", "before", "interval", "interval_seq", "members", "name", "touched")
@@ -77,7 +78,7 @@ class Group:
         self.name = name
         self.members: set[PeerId] = set()
         self.assignments: dict[str, Assignment] = {}
-        self.before: dict[str, PinnedRelease] = {}
+        self.before: dict[str, Assignment] = {}
         self.touched = touched
         self.interval = interval
         self.interval_seq = interval_seq

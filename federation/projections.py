@@ -54,8 +54,8 @@ from federation.state import FederationState
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-SCHEMA_VERSION: Final = 2
-OLDER_VERSIONS: Final = frozenset({1})  # their logs are read; their tables are made again
+SCHEMA_VERSION: Final = 3
+OLDER_VERSIONS: Final = frozenset({1, 2})  # their logs are read; their tables are made again
 PROJECTIONS: Final = (
     "facts",
     "members",
@@ -121,10 +121,10 @@ def create_projections(db: Database) -> None:
     assignment = {"folded": str, "name": str, "version": str, "repo": str, "record": str}
     assigned = {**assignment, "seq": int, "time": float, "caller": str, "needs": str}
     db.table("assignments").create(assigned, pk=("folded", "name"))
-    before = {"folded": str, "name": str, "version": str, "record": str}
-    db.table("assigned_before").create(before, pk=("folded", "name"))
+    db.table("assigned_before").create(assigned, pk=("folded", "name"))
     release = {"name": str, "version": str, "record": str, "document": str, "seq": int, "time": float, "caller": str}
-    db.table("releases").create({**release, "deprecated": str}, pk=("name", "version"))
+    db.table("releases").create({**release, "deprecated": str, "named_until": float}, pk=("name", "version"))
+    db.table("releases").create_index(["record"])
     deleted = {"name": str, "version": str, "manifest": str}
     db.table("deleted_releases").create(deleted, pk=("name", "version"))
     db.table("roots").create({"seq": int, "document": str}, pk="seq")
@@ -167,7 +167,10 @@ def project(connection: sqlite3.Connection, change: Change) -> None:
         case ReleasePublished(document):
             record = decode(document.payload, ReleaseRecord)
             stored = (record.name, record.version, digest_of(document.payload), encode(document).decode())
-            run("INSERT INTO releases VALUES (?, ?, ?, ?, ?, ?, ?, NULL)", (*stored, seq, change.time, change.caller))
+            run(
+                "INSERT INTO releases VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
+                (*stored, seq, change.time, change.caller),
+            )
             run("DELETE FROM deleted_releases WHERE name = ? AND version = ?", (record.name, record.version))
         case ReleaseDeprecated(name, version, reason):
             run("UPDATE releases SET deprecated = ? WHERE name = ? AND version = ?", (reason, name, version))
@@ -190,7 +193,7 @@ def _project_group(
     match event:
         case ModelsAssigned(models=models):
             for model in models:
-                _remember(connection, folded, model.name, unless=model.record)
+                _end(connection, change, folded, model.name, unless=model.record)
                 told = (folded, model.name, model.version, model.repo, model.record, seq, change.time, change.caller)
                 run(
                     "INSERT INTO assignments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (folded, name) DO UPDATE"
@@ -200,7 +203,7 @@ def _project_group(
                 )
         case ModelsUnassigned(names=names):
             for name in names:
-                _remember(connection, folded, name)
+                _end(connection, change, folded, name)
                 run("DELETE FROM assignments WHERE folded = ? AND name = ?", (folded, name))
         case GroupIntervalSet(interval=interval):
             run("UPDATE groups SET interval = ?, interval_seq = ? WHERE folded = ?", (interval, seq, folded))
@@ -208,6 +211,7 @@ def _project_group(
             members = "SELECT edge FROM memberships WHERE folded = ?"
             run(f"UPDATE members SET touched = ? WHERE uuid IN ({members})", (seq, folded))
             run("DELETE FROM memberships WHERE folded = ?", (folded,))
+            _let_go(connection, change.time, "folded = ?", (folded,))
             run("DELETE FROM assignments WHERE folded = ?", (folded,))
             run("DELETE FROM assigned_before WHERE folded = ?", (folded,))
             run("DELETE FROM groups WHERE folded = ?", (folded,))
@@ -216,12 +220,23 @@ def _project_group(
         run("UPDATE facts SET shared = ?", (seq,))
 
 
-def _remember(connection: sqlite3.Connection, folded: str, name: str, *, unless: str = "") -> None:
-    """Keep what a group has of a model now as what it had before."""
+def _end(connection: sqlite3.Connection, change: Change, folded: str, name: str, *, unless: str = "") -> None:
+    """A group's assignment of a model ends: it becomes what the group had before."""
+    _let_go(connection, change.time, "folded = ? AND name = ?", (folded, name))
     connection.execute(
-        "INSERT OR REPLACE INTO assigned_before SELECT folded, name, version, record FROM assignments"
+        "INSERT OR REPLACE INTO assigned_before SELECT * FROM assignments"
         " WHERE folded = ? AND name = ? AND record <> ?",
         (folded, name, unless),
+    )
+
+
+def _let_go(connection: sqlite3.Connection, time: float, which: str, names: tuple[str, ...]) -> None:
+    """Note of each release that some assignments name or need that they did so until now."""
+    needed = f"SELECT json_extract(value, '$.record') FROM assignments, json_each(needs) WHERE {which}"
+    connection.execute(
+        "UPDATE releases SET named_until = max(coalesce(named_until, 0.0), ?)"
+        f" WHERE record IN (SELECT record FROM assignments WHERE {which} UNION {needed})",
+        (time, *names, *names),
     )
 
 
@@ -305,15 +320,14 @@ def load_state(connection: sqlite3.Connection) -> FederationState:
     run = connection.execute
     facts = Facts(*run("SELECT federation, poll_interval, epoch, seq, shared FROM facts").fetchone())
     documents = msgspec.json.Decoder(SignedDocument)
-    assignment_rows = run(
-        "SELECT folded, name, version, repo, record, seq, time, caller, needs FROM assignments ORDER BY rowid"
-    )
+    columns = "folded, name, version, repo, record, seq, time, caller, needs"
+    assignment_rows = run(f"SELECT {columns} FROM assignments ORDER BY rowid")
     group_rows = run("SELECT name, touched, interval, interval_seq FROM groups ORDER BY position")
-    release_rows = run("SELECT record, document, seq, time, caller, deprecated FROM releases ORDER BY seq")
+    release_rows = run("SELECT record, document, seq, time, caller, deprecated, named_until FROM releases ORDER BY seq")
     pinned = msgspec.json.Decoder(tuple[PinnedRelease, ...])
     groups = {fold(n): Group(n, touched=t, interval=i, interval_seq=s) for n, t, i, s in group_rows}
-    for folded, *before in run("SELECT folded, name, version, record FROM assigned_before ORDER BY rowid"):
-        groups[folded].before[before[0]] = PinnedRelease(*before)
+    for folded, *before, needs in run(f"SELECT {columns} FROM assigned_before ORDER BY rowid"):
+        groups[folded].before[before[0]] = _assigned(folded, before, pinned.decode(needs))[1]
     return FederationState.restored(
         facts,
         members=_members(connection),
@@ -333,8 +347,8 @@ def _assigned(folded: str, row: list[Any], needs: tuple[PinnedRelease, ...]) -> 
     return folded, Assignment(name, version, repo, record, seq, time, by, needs)
 
 
-def _release(document: SignedDocument, digest: Any, seq: int, time: float, by: str, deprecated: str | None) -> Release:
-    return Release(decode(document.payload, ReleaseRecord), digest, document, seq, time, by, deprecated)
+def _release(document: SignedDocument, digest: Any, *rest: Any) -> Release:
+    return Release(decode(document.payload, ReleaseRecord), digest, document, *rest)
 
 
 def _members(connection: sqlite3.Connection) -> Iterator[tuple[Member, int]]:

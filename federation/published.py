@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from federation.entries import Release
+from federation.entries import Assignment, Release
 from federation.events import ReleaseDeleted, ReleaseDeprecated
 from federation.names import Digest
 from query.errors import UnknownName, nearest, unknown
@@ -67,6 +67,15 @@ class PublishedReleases:
     def deprecate(self, event: ReleaseDeprecated) -> None:
         versions = self._releases[event.name]
         versions[event.version] = msgspec.structs.replace(versions[event.version], deprecated=event.reason)
+
+    def let_go(self, assignment: Assignment, time: float) -> None:
+        """An assignment ended: until then, desired states named its release and those that it needs."""
+        for named in (assignment, *assignment.needs):
+            versions = self._releases.get(named.name, {})
+            release = versions.get(named.version)
+            if release is not None and release.digest == named.record:
+                until = max(release.named_until or 0.0, time)
+                versions[named.version] = msgspec.structs.replace(release, named_until=until)
 
     def delete(self, event: ReleaseDeleted) -> None:
         versions = self._releases[event.name]

@@ -8,20 +8,23 @@ from typing import Final
 
 from federation.commands import NotAllowed
 from federation.documents import ReleaseRecord, SignedDocument
-from federation.events import Event, ReleasePublished
+from federation.events import Event, ReleaseDeleted, ReleaseDeprecated, ReleasePublished
+from federation.retention import Holder, check_free
 from federation.state import FederationState
-from query.errors import LimitExceeded
+from query.errors import LimitExceeded, WrongArguments
 
 RELEASES_MAX: Final = 100_000
+REASON_LENGTH_MAX: Final = 500
 
 
 def publish_release(
     state: FederationState, document: SignedDocument, *, releases_max: int = RELEASES_MAX
 ) -> tuple[Event, ...]:
-    """Take up a signed release. The same files under the same name and version once more change nothing.
+    """Take up a signed release. The same files under the same name and version once more change nothing, and bring
+    back a version that was deleted.
 
-    Raises :class:`VersionTaken`, naming both digests, for a version that exists with other bytes, and the classes of
-    :func:`federation.verification.verify_record` for a record that no endorsed publisher signed.
+    Raises :class:`VersionTaken`, naming both digests, for a version that exists or was deleted with other bytes, and
+    the classes of :func:`federation.verification.verify_record` for a record that no endorsed publisher signed.
     """
     from federation.layout_index import taken
     from federation.verification import verify_record
@@ -32,9 +35,30 @@ def publish_release(
     known = state.release(record.name, record.version)
     if known is not None and known.record.manifest == record.manifest:
         return ()
-    manifest = known.record.manifest if known else state.published.deleted(record.name, record.version)
-    if manifest not in (None, record.manifest):
+    deleted = state.published.deleted(record.name, record.version)
+    manifest = known.record.manifest if known else deleted
+    if manifest is not None and manifest != record.manifest:
         raise taken(record.label, manifest, record.manifest)
-    if len(state.published) + state.published.deleted_count >= releases_max:
+    if deleted is None and len(state.published) + state.published.deleted_count >= releases_max:
         raise LimitExceeded(f"the federation has or had {releases_max} releases, the most it can have")
     return (ReleasePublished(document),)
+
+
+def deprecate_release(state: FederationState, name: str, version: str, reason: str | None) -> tuple[Event, ...]:
+    """Note that a release should not be chosen any more, and why; None takes that back."""
+    release = state.find_release(name, version)
+    if reason is not None and not 1 <= len(reason) <= REASON_LENGTH_MAX:
+        raise WrongArguments(f"a reason has 1 to {REASON_LENGTH_MAX} characters, found {len(reason)}")
+    return () if release.deprecated == reason else (ReleaseDeprecated(name, version, reason),)
+
+
+def delete_release(
+    state: FederationState, name: str, version: str, *, holders: tuple[Holder, ...]
+) -> tuple[Event, ...]:
+    """Forget a release but for its version, which stays taken by the same bytes.
+
+    ``holders`` are those of :func:`federation.retention.holders`. Raises :class:`ReleaseHeld`, naming them.
+    """
+    release = state.find_release(name, version)
+    check_free(release.record.label, holders)
+    return (ReleaseDeleted(name, version, release.record.manifest),)

@@ -44,7 +44,6 @@ from federation.events import (
     ModelsAssigned,
     ModelsUnassigned,
     ModeSet,
-    PinnedRelease,
     PropertySet,
     PublisherKeyOffered,
     Registered,
@@ -331,17 +330,19 @@ class FederationState:
         match event:
             case ModelsAssigned():
                 for model in event.models:
-                    self._remember(group, group.assignments.get(model.name), unless=model.record)
+                    self._end(group, group.assignments.get(model.name), change.time, unless=model.record)
                     told = (model.name, model.version, model.repo, model.record)
                     assigned = Assignment(*told, change.seq, change.time, change.caller, model.needs)
                     group.assignments[model.name] = assigned
             case ModelsUnassigned():
                 for name in event.names:
-                    self._remember(group, group.assignments.pop(name, None))
+                    self._end(group, group.assignments.pop(name, None), change.time)
             case GroupIntervalSet():
                 group.interval, group.interval_seq = event.interval, change.seq
             case GroupDeleted():
                 del self._groups[fold(event.group)]
+                for assignment in group.assignments.values():
+                    self.published.let_go(assignment, change.time)
                 for uuid in group.members:
                     entry = self._entries[uuid]
                     entry.groups = tuple(kept for kept in entry.groups if kept is not group)
@@ -352,10 +353,10 @@ class FederationState:
         if group is self._all:
             self._shared = change.seq
 
-    @staticmethod
-    def _remember(group: Group, was: Assignment | None, *, unless: str | None = None) -> None:
-        if was is not None and was.record != unless:
-            group.before[was.name] = PinnedRelease(was.name, was.version, was.record)
+    def _end(self, group: Group, was: Assignment | None, time: float, *, unless: str | None = None) -> None:
+        if was is not None:
+            self.published.let_go(was, time)
+            group.before |= {was.name: was} if was.record != unless else {}
 
     def _apply_to_member(
         self,

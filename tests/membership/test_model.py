@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from federation import commands
+from federation import commands, release_commands, retention
 from federation.entries import Entry
+from federation.layout_index import VersionTaken
+from federation.names import digest_of
 from federation.projections import PROJECTIONS, load_state
 from federation.state import FederationState
 from federation.store import FederationStore
-from tests.membership.small import Small, identity
+from tests.membership.small import Small, identity, release_document
 
 EDGES = st.sampled_from(["e1", "e2", "E3", "e4"])
 GROUPS = st.sampled_from(["staging", "Production", "lab"])
 ANY_GROUP = st.one_of(GROUPS, st.just("all"))
 LABELS = st.sampled_from(["m@1", "m@2", "m@3", "n@1", "n@2"])
+CONTENTS = st.sampled_from([b"weights", b"other weights"])
 
 
 def fingerprint(state: FederationState) -> dict[str, Any]:
@@ -37,7 +41,11 @@ def fingerprint(state: FederationState) -> dict[str, Any]:
             (group.name, sorted(group.members), group.assignments, group.touched, group.interval, group.interval_seq)
             for group in state.group_objects()
         ],
+        "before": [group.before for group in state.group_objects()],
         "releases": state.releases(),
+        "deleted": [
+            state.published.deleted(*label.split("@")) for label in ("m@1", "m@2", "m@3", "n@1", "n@2", "s@1", "s@2")
+        ],
         "roots": state.root_documents,
         "edge_count": state.edge_count,
     }
@@ -53,6 +61,10 @@ class Federation(RuleBasedStateMachine):
         self.models: dict[str, dict[str, tuple[int, str]]] = {"all": {}}  # group → model → (recency, label)
         self.intervals: dict[str, tuple[int, str]] = {}  # group → recency, text
         self.own_intervals: dict[str, str] = {}
+        self.contents = dict.fromkeys(("m@1", "m@2", "m@3", "n@1", "n@2"), b"weights")  # of every version that ever was
+        self.reasons: dict[str, str | None] = dict.fromkeys(self.contents)  # of every release, why it is deprecated
+        self.before: dict[str, dict[str, str]] = {}  # group → model → the label that it had before
+        self.ended: set[str] = set()  # labels that an assignment named that ended
         self.calls = 0
         self.generations: dict[str, int] = {}
         self.desired: dict[str, list[str]] = {}
@@ -98,12 +110,14 @@ class Federation(RuleBasedStateMachine):
     def delete(self, group: str) -> None:
         if group in self.members:
             self.small.write(commands.delete_group(self.small.state, group))
+            self.ended |= {label for _, label in self.models[group].values()}
             del self.members[group], self.models[group]
+            self.before.pop(group, None)
             self.intervals.pop(group, None)
 
     @rule(group=ANY_GROUP, labels=st.lists(LABELS, min_size=1, max_size=2, unique_by=lambda label: label[0]))
     def assign(self, group: str, labels: list[str]) -> None:
-        if group not in self.members:
+        if group not in self.members or not set(labels) <= self.reasons.keys():
             return
         before = {edge: self.expected_winner(edge) for edge in self.members[group]}
         made = self.small.assign(group, *labels)
@@ -118,13 +132,73 @@ class Federation(RuleBasedStateMachine):
             assert told == expected
         self.calls += 1
         for label in labels:
+            self.end(group, label.split("@")[0], unless=label)
             self.models[group][label.split("@")[0]] = (self.calls, label)
+
+    def end(self, group: str, name: str, *, unless: str = "") -> None:
+        """An assignment ends, for another or for none."""
+        was = self.models[group].get(name)
+        if was is not None:
+            self.ended.add(was[1])
+            if was[1] != unless:
+                self.before.setdefault(group, {})[name] = was[1]
 
     @rule(group=ANY_GROUP, name=st.sampled_from(["m", "n"]))
     def unassign(self, group: str, name: str) -> None:
         if name in self.models.get(group, {}):
             self.small.unassign(group, name)
+            self.end(group, name)
             del self.models[group][name]
+
+    @rule(label=st.one_of(LABELS, st.just("s@1")), content=CONTENTS)
+    def publish(self, label: str, content: bytes) -> None:
+        document = release_document(label, content=content)
+        known = self.contents.get(label)
+        if known not in (None, content):
+            with pytest.raises(VersionTaken):
+                release_commands.publish_release(self.small.state, document)
+            return
+        self.small.write(release_commands.publish_release(self.small.state, document))
+        self.contents[label] = content
+        self.reasons.setdefault(label, None)
+
+    @rule(label=LABELS, reason=st.sampled_from(["too slow", "leaks", None]))
+    def deprecate(self, label: str, reason: str | None) -> None:
+        if label in self.reasons:
+            name, version = label.split("@")
+            self.small.write(release_commands.deprecate_release(self.small.state, name, version, reason))
+            self.reasons[label] = reason
+
+    @rule(label=LABELS, days=st.sampled_from([0, 17]))
+    def delete_release(self, label: str, days: int) -> None:
+        """Of what no group names or had before, once what it told edges is too old to matter."""
+        if label not in self.reasons:
+            return
+        state, (name, version) = self.small.state, label.split("@")
+        release = state.find_release(name, version)
+        held = retention.holders(state, release, now=self.small.now + days * 86_400)
+        assert (release.digest in retention.held(state, now=self.small.now + days * 86_400)) == bool(held)
+        named = {found for models in self.models.values() for _, found in models.values()}
+        before = {found for models in self.before.values() for found in models.values()}
+        assert {holder.kind for holder in held} - {"desired"} == {
+            kind for kind, labels in (("group", named), ("rollback", before)) if label in labels
+        }
+        assert ("desired" in {holder.kind for holder in held}) == (days == 0 and label in self.ended)
+        if held:
+            with pytest.raises(retention.ReleaseHeld, match="is held by"):
+                release_commands.delete_release(state, name, version, holders=held)
+            return
+        self.small.write(release_commands.delete_release(state, name, version, holders=held))
+        del self.reasons[label]
+        self.ended.discard(label)
+
+    @invariant()
+    def releases_are_those_of_the_model(self) -> None:
+        state = self.small.state
+        assert {release.record.label: release.deprecated for release in state.releases()} == self.reasons
+        for label, content in self.contents.items():
+            deleted = state.published.deleted(*label.split("@"))
+            assert deleted == (None if label in self.reasons else digest_of(b"manifest of " + content))
 
     @rule(group=ANY_GROUP, text=st.sampled_from(["5s", "7s~20%", "default"]))
     def set_group_interval(self, group: str, text: str) -> None:

@@ -100,7 +100,7 @@ def test_tables_of_another_version_are_named(tmp_path: Path) -> None:
     other = sqlite3.connect(path)
     other.execute("PRAGMA user_version = 99")
     other.close()
-    with pytest.raises(BadStore, match=r"has tables of version 99: expected 2"):
+    with pytest.raises(BadStore, match=r"has tables of version 99: expected 3"):
         FederationStore.open(path)
 
 
