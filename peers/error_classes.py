@@ -104,6 +104,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "no_report",
         "bad_report",
     ),
+    "federation.retention": ("release_held",),
     "federation.state": (
         "wrong_kind",
         "broken_log",
