@@ -4,7 +4,9 @@
     ├── UserProblem
     │   ├── BadKeyFile             a key file that is missing, readable by others, or not a key
     │   ├── BadBundle              a text that is not a whole bundle
-    │   └── AlreadyEndorsed        an endorsement that would change nothing, or say two things
+    │   ├── AlreadyEndorsed        an endorsement that would change nothing, or say two things
+    │   ├── BadKeyChange           a change of the root record's keys that cannot be
+    │   └── NeedsMoreSignatures    a root record that more root keys must sign than are at hand
     ├── PeerProblem
     │   ├── Refused                who called may not: the class of a 403
     │   │   ├── NoCertificate  WrongFederation  UnknownPeer  RemovedPeer  CertificateExpired
@@ -15,6 +17,7 @@
     │   ├── ForeignCertificate     a certificate that another authority issued
     │   └── Untrusted              a document that must not be acted on
     │       ├── BadSignature  UnknownKey  TooFewSignatures  WrongDocument
+    │       ├── KeyRevoked  KeyRetired                                                    releases
     │       ├── WrongRecipient  OldEpoch  Replay  Fork  NotYetValid  Expired              desired state
     │       ├── WrongSize  WrongHash  MixedParts  DevelopmentRefused                      releases
     │       └── WrongRoot                                                                 root records
@@ -39,6 +42,14 @@ class BadBundle(UserProblem):
 
 class AlreadyEndorsed(UserProblem):
     code = "already_endorsed"
+
+
+class BadKeyChange(UserProblem):
+    code = "bad_key_change"
+
+
+class NeedsMoreSignatures(UserProblem):
+    code = "needs_more_signatures"
 
 
 # --- callers --------------------------------------------------------------------------------------------------------
@@ -140,6 +151,18 @@ class BadSignature(Untrusted):
 
 class UnknownKey(Untrusted):
     code = "unknown_key"
+
+
+class KeyRevoked(Untrusted):
+    """A release of a publisher whose key was revoked: known, and trusted no more."""
+
+    code = "revoked_key"
+
+
+class KeyRetired(Untrusted):
+    """A new release, signed with a key that was replaced."""
+
+    code = "retired_key"
 
 
 class TooFewSignatures(Untrusted):

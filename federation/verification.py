@@ -8,13 +8,14 @@ state signature → federation → edge → epoch → generation → window → 
 size does.
 
 Rules: a development release is admitted only under the development key that the caller passes, which it does where
-the device's own configuration accepts such releases; and that key signs nothing else.
+the device's own configuration accepts such releases; and that key signs nothing else. A retired key verifies as an
+endorsed one; a revoked one verifies nothing but, where its revocation says ``keep``, what the device runs already.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Never, NoReturn, final
 
@@ -35,6 +36,7 @@ from federation.errors import (
     DevelopmentRefused,
     Expired,
     Fork,
+    KeyRevoked,
     MixedParts,
     NotYetValid,
     OldEpoch,
@@ -116,14 +118,16 @@ def verify(
     manifest: bytes,
     files: Mapping[str, bytes],
     development_key: bytes | None = None,
+    running: Container[Digest] = frozenset(),
 ) -> VerifiedRelease:
     """The release that ``doc``, ``manifest`` and ``files`` (path → content) are, or the class of what is wrong with
     them.
 
-    ``development_key`` (public) admits development releases signed with it; None admits none. Beyond the classes of
-    :func:`verify_record` raises :class:`WrongSize`, :class:`WrongHash`, :class:`MixedParts`.
+    ``development_key`` (public) admits development releases signed with it; None admits none. ``running``: the records
+    of what this device runs, which goes on after its publisher's key was revoked where the revocation says ``keep``.
+    Beyond the classes of :func:`verify_record` raises :class:`WrongSize`, :class:`WrongHash`, :class:`MixedParts`.
     """
-    record, keyid, signer = _signed_record(doc, root, development_key)
+    record, keyid, signer = _signed_record(doc, root, development_key, running)
     check_content(manifest, f"the manifest of {record.label}", digest=record.manifest, size=record.manifest_size)
     expected = {entry.path for entry in record.files}
     if files.keys() != expected:
@@ -152,10 +156,10 @@ def verify(
 def verify_record(doc: SignedDocument, root: RootRecord, *, development_key: bytes | None = None) -> ReleaseRecord:
     """What a release's record says, before anything of the release is fetched.
 
-    Raises :class:`~federation.errors.BadSignature`, :class:`UnknownKey`, :class:`WrongDocument`,
+    Raises :class:`~federation.errors.BadSignature`, :class:`UnknownKey`, :class:`KeyRevoked`, :class:`WrongDocument`,
     :class:`DevelopmentRefused`, and :class:`WrongSize` for a release over our limits.
     """
-    return _signed_record(doc, root, development_key)[0]
+    return _signed_record(doc, root, development_key, frozenset())[0]
 
 
 def check_content(content: bytes, what: str, *, digest: Digest, size: int) -> None:
@@ -168,9 +172,9 @@ def check_content(content: bytes, what: str, *, digest: Digest, size: int) -> No
 
 
 def _signed_record(
-    doc: SignedDocument, root: RootRecord, development_key: bytes | None
+    doc: SignedDocument, root: RootRecord, development_key: bytes | None, running: Container[Digest]
 ) -> tuple[ReleaseRecord, KeyId, str]:
-    keys = public_keys(root.publishers)
+    keys = {keyid: entry.key for keyid, entry in root.revoked.items()} | public_keys(root.publishers)
     development_id = None if development_key is None else keyid_of(development_key)
     if development_key is not None and development_id is not None:
         keys[development_id] = development_key
@@ -197,12 +201,27 @@ def _signed_record(
             raise UnknownKey(f"{record.label} is a development release that this peer's own key did not sign")
         keyid, signer = development_id, DEVELOPMENT_SIGNER
     else:
-        endorsed = sorted(valid & root.publishers.keys())
-        if not endorsed:
-            raise UnknownKey(f"{record.label} is signed with a development key but is not a development release")
-        keyid, signer = endorsed[0], root.publishers[endorsed[0]].name
+        keyid, signer = _publisher(record.label, digest_of(payload), valid, root, running)
     _check_record(record)
     return record, keyid, signer
+
+
+def _publisher(
+    label: str, digest: Digest, valid: frozenset[KeyId], root: RootRecord, running: Container[Digest]
+) -> tuple[KeyId, str]:
+    """Whose release it is: one endorsed signer is enough, a revoked one only for what goes on."""
+    endorsed = sorted(valid & root.publishers.keys(), key=lambda keyid: (root.publishers[keyid].retired or 0, keyid))
+    if endorsed:
+        return endorsed[0], root.publishers[endorsed[0]].name
+    for keyid in sorted(valid & root.revoked.keys()):
+        revoked = root.revoked[keyid]
+        if revoked.running == "keep" and digest in running:
+            return keyid, revoked.name
+        raise KeyRevoked(
+            f'{label} is signed with key {keyid[:16]} of publisher "{revoked.name}", which was revoked',
+            hint="what it published must be made anew with a good key",
+        )
+    raise UnknownKey(f"{label} is signed with a development key but is not a development release")
 
 
 def _claims_development(doc: SignedDocument) -> bool:

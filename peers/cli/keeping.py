@@ -16,20 +16,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from federation.documents import RootRecord, SignedDocument, decode, encode
-from federation.errors import UnknownKey, WrongKey
+from federation.errors import NeedsMoreSignatures, UnknownKey, WrongKey
 from peers.cli.arguments import Commands, add_command, add_home, home_of
 from peers.cli.console import DONE, Console, UsageProblem
 from peers.homes import BadHome, Home, write_whole
-from query.errors import PeerProblem, UserProblem
+from query.errors import PeerProblem
 
 if TYPE_CHECKING:
     from federation.keys import PrivateKey
-
-
-class NeedsMoreSignatures(UserProblem):
-    """The root record asks for more root keys than one command can use."""
-
-    code = "needs_more_signatures"
 
 
 def add_commands(commands: Commands) -> None:
