@@ -139,7 +139,7 @@ def verify(
         content = bytes(given) if len(given) == entry.size else given
         check_content(content, f"{entry.path} of {record.label}", digest=entry.digest, size=entry.size)
         kept[entry.path] = content
-    _check_manifest(manifest, record)
+    check_manifest(manifest, record)
     release = object.__new__(VerifiedRelease)
     for name, value in (
         ("record", record),
@@ -287,7 +287,7 @@ class _Manifest(msgspec.Struct, frozen=True, rename={"media_type": "mediaType"})
     layers: tuple[_Layer, ...]
 
 
-def _check_manifest(raw: bytes, record: ReleaseRecord) -> None:
+def check_manifest(raw: bytes, record: ReleaseRecord) -> None:
     """The manifest's ModelPack layers are the record's files, or :class:`MixedParts`."""
     try:
         manifest = msgspec.json.decode(raw, type=_Manifest)

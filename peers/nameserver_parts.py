@@ -18,6 +18,7 @@ from federation.keys import read_key
 from federation.layout import ImageLayout
 from federation.members import Member
 from federation.names import Digest, PeerId
+from federation.release_checks import check_release
 from federation.store import FederationStore
 from federation.verification import verify_record
 from peers.failpoints import reach
@@ -124,7 +125,7 @@ class KnownEdges:
 
 
 class Publishing:
-    """What the repository tells of releases that were pushed to it. One at a time is in memory to be verified."""
+    """What the repository tells of releases that were pushed to it. One at a time is read to be verified."""
 
     def __init__(self, store: FederationStore, layout: ImageLayout, clock: Callable[[], float]) -> None:
         self._store = store
@@ -139,7 +140,7 @@ class Publishing:
         record = verify_record(signed, root, development_key=member.key)
         key = member.key if record.development else None
         async with self._verifying:
-            await asyncio.to_thread(self._layout.verified, signed, root=root, development_key=key)
+            await asyncio.to_thread(check_release, self._layout.blobs, signed, root=root, development_key=key)
         if record.development:
             return
         events = release_commands.publish_release(self._store.state, signed)  # by the state and the root record of now
