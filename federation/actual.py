@@ -78,6 +78,7 @@ class Saved(Struct, frozen=True, omit_defaults=True, kw_only=True):
     previous: dict[str, Digest] = {}
     lost: dict[str, LoadedEntry] = {}
     fetched: frozenset[Digest] = frozenset()
+    carried: frozenset[Digest] = frozenset()
     alarms: tuple[str, ...] = ()
     reported: Digest | None = None
 
@@ -88,7 +89,8 @@ class Actual(Struct, frozen=True, kw_only=True):
     ``restoring``: what was loaded when the edge stopped and is not in memory again. ``installed``: releases whose
     files are all on disk, record digest → label. ``lost``: manual loads that could not be restored, until each is
     unloaded, replaced, or restored at a later boot. ``fetched``: those that the edge itself brought here, noted before
-    it begins to, so that a kill in between leaves nothing that nobody prunes.
+    it begins to, so that a kill in between leaves nothing that nobody prunes. ``carried``: what the last imported file
+    held, kept as long as no other file takes its place.
     """
 
     runtime: str
@@ -102,6 +104,7 @@ class Actual(Struct, frozen=True, kw_only=True):
     lost: dict[str, LoadedEntry] = {}
     installed: dict[Digest, str] = {}
     fetched: frozenset[Digest] = frozenset()
+    carried: frozenset[Digest] = frozenset()
     alarms: tuple[str, ...] = ()
     reported: Digest | None = None
     report_attempts: int = 0
@@ -120,6 +123,7 @@ class Actual(Struct, frozen=True, kw_only=True):
             previous=self.previous,
             lost=self.lost,
             fetched=self.fetched,
+            carried=self.carried,
             alarms=self.alarms,
             reported=self.reported,
         )
@@ -251,8 +255,16 @@ def needed(desired: DesiredState | None, actual: Actual) -> frozenset[Digest]:
             *(run.record for run in runs),
             *(entry.record for entry in actual.lost.values()),
             *actual.previous.values(),
+            *actual.carried,
         ]
     )
+
+
+def brought(actual: Actual, records: frozenset[Digest]) -> Actual:
+    """A file brought these releases: they stay until another file takes its place. Those that were here before are
+    whose they were.
+    """
+    return replace(actual, carried=records, fetched=actual.fetched | (records - actual.installed.keys()))
 
 
 def dispensable(desired: DesiredState | None, actual: Actual) -> frozenset[Digest]:

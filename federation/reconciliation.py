@@ -88,6 +88,7 @@ def restored(saved: Saved, *, installed: Mapping[Digest, str], runtime: str, roo
         previous=saved.previous,
         installed=dict(installed),
         fetched=saved.fetched,
+        carried=saved.carried,
         alarms=saved.alarms,
         reported=saved.reported,
     )

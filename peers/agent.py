@@ -19,10 +19,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from federation.documents import ActualState, DesiredState, LoadedEntry, Mode
+from msgspec.structs import replace
+
+from federation.documents import ActualState, DesiredState, HistoryEntry, LoadedEntry, Mode
 from federation.names import Digest, PeerId
+from federation.verification import Cursor
 from peers.edge_actions import Actions, Engine, Releases
-from peers.edge_polling import Nameserver, Poller, Trust
+from peers.edge_polling import Answer, Nameserver, Poller, Trust
 from peers.edge_rhythm import Certificate, Clock, Contact, Rhythm
 from peers.edge_state import EdgeState
 from peers.edge_store import EdgeStore
@@ -63,8 +66,10 @@ class Agent:
         properties: Mapping[str, str | int | float | bool] | None = None,
         free_bytes: Callable[[], int] = lambda: 0,
         development_key: bytes | None = None,
+        autonomous: bool = False,
     ) -> None:
-        """``mode_changed`` is told the mode at the end of :meth:`restore` and at every change after it.
+        """``mode_changed`` is told the mode at the end of :meth:`restore` and at every change after it. ``autonomous``: the
+        device was told to be.
 
         ``development_key`` (public) admits development releases signed with it; None admits none. ``free_bytes`` is
         the room left on the home's disk.
@@ -72,12 +77,16 @@ class Agent:
         self.identity = identity
         self.ready = asyncio.Event()
         self._mode_changed = mode_changed
+        self._clock = clock
+        self._trust = trust
+        self._releases = releases
         self._state = EdgeState(
             store,
             identity.uuid,
             runtime=engine.runtime_version,
             root_version=trust.root.version,
             properties=dict(properties or {}),
+            autonomous=autonomous,
         )
         self._turn = Turn(
             self._state,
@@ -140,6 +149,55 @@ class Agent:
     async def poll_now(self) -> None:
         """Poll at once and return when it was answered. Raises why it was not."""
         await self._rhythm.poll_now()
+
+    @property
+    def cursor(self) -> Cursor | None:
+        """How far this edge has followed its director."""
+        return self._state.cursor
+
+    @property
+    def history(self) -> tuple[HistoryEntry, ...]:
+        """What it did while it was AUTONOMOUS and has not told yet, the oldest first."""
+        return self._state.journal.entries
+
+    def note(self, event: str, detail: str = "") -> None:
+        """Put into the history what the agent does not do itself."""
+        self._state.journal.note(event, detail, now=self._clock.now())
+
+    async def take(self, answer: Answer, *, carried: frozenset[Digest]) -> None:
+        """An answered poll that came by file, with the releases in it: kept first, then acted on as any other."""
+        await self.ready.wait()
+        installed = await asyncio.to_thread(self._releases.installed)
+        self._state.actual = replace(self._state.actual, installed=dict(installed))
+        self._state.accept(answer, root_version=self._trust.root.version, now=self._clock.now(), carried=carried)
+        self._rhythm.follow_desired_mode()
+        self._turn.changed()
+
+    async def look_again(self) -> None:
+        """Releases were put into the repository by somebody else."""
+        installed = await asyncio.to_thread(self._releases.installed)
+        self._state.become(replace(self._state.actual, installed=dict(installed)))
+        self._turn.changed()
+
+    async def report_once(self, *, mode: Mode) -> None:
+        """Tell the nameserver what this edge is about to be. Raises why it could not be told."""
+        await self._turn.report_once(mode=mode)
+
+    def become_autonomous(self, *, since: int) -> None:
+        """Poll and report no more; what is done from now on is noted."""
+        self._state.journal.recording = True
+        self._state.journal.note("autonomous", now=since)
+        self._rhythm.set_mode("AUTONOMOUS")
+        self._turn.changed()
+
+    def end_autonomous(self, mode: Mode) -> None:
+        """Poll at once, and report what was done meanwhile."""
+        self._state.journal.note("left", mode, now=self._clock.now())
+        self._state.journal.recording = False
+        self._state.become(replace(self._state.actual, carried=frozenset()))
+        self._rhythm.set_mode(mode)
+        self._rhythm.nudge()
+        self._turn.changed()
 
     async def load_manual(
         self, name: str, version: str, record: Digest, *, origin: Literal["manual", "development"] = "manual"

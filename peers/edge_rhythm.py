@@ -16,16 +16,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
-from federation.actual import alarmed, calmed
+from federation.actual import alarmed
 from federation.documents import Mode
 from federation.errors import CertificateExpired, Untrusted
 from federation.intervals import DEFAULT_INTERVAL, Interval, parse_interval
 from federation.names import PeerId
-from federation.reconciliation import answered
 from peers.backoff import Backoff, Pace, boot_offset_s
+from peers.device_mode import autonomous
 from peers.edge_polling import Answer, Poller, Trust
 from peers.edge_state import EdgeState
-from peers.failpoints import reach
 from query.errors import ErrorRecord, PeerProblem, Problem
 
 BACKOFF_BASE_S: Final = 1.0
@@ -113,6 +112,8 @@ class Rhythm:
 
     async def poll_now(self) -> None:
         """Poll and return once it was answered. Raises why it was not."""
+        if self._state.mode == "AUTONOMOUS":
+            raise autonomous()
         asker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._askers.append(asker)
         self._wake.set()
@@ -126,17 +127,20 @@ class Rhythm:
         return f"generation={generation};report={digest};clock={self._clock.now():.0f};free={self._free_bytes()}"
 
     async def run(self) -> None:
-        """Poll until cancelled. An AUTONOMOUS edge polls only when told to."""
+        """Poll until cancelled. An AUTONOMOUS edge does not poll."""
         pause_s: float | None = self._boot_pause_s()
         never = asyncio.Event()
         while True:
             await self._clock.wait(self._wake, None if self._state.mode == "AUTONOMOUS" else pause_s)
             while (held_s := self._pace.wait_s(self._clock.now())) > 0:
                 await self._clock.wait(never, held_s)
-            self._pace.spend(self._clock.now())
             self._wake.clear()
             askers, self._askers = self._askers, []
-            problem, pause_s = await self._poll()
+            if self._state.mode == "AUTONOMOUS":
+                problem: Problem | None = autonomous()
+            else:
+                self._pace.spend(self._clock.now())
+                problem, pause_s = await self._poll()
             for asker in askers:
                 if not asker.done():
                     if problem is None:
@@ -191,24 +195,22 @@ class Rhythm:
     def _accept(self, answer: Answer) -> None:
         """Compare with what the director wants, and keep both in one transaction."""
         state = self._state
-        actual = state.under_root(self._trust.root.version)
-        desired = answer.desired[1] if answer.desired else state.desired
-        if answer.desired is not None:
-            reach("poll.verified")
-            actual = calmed(actual)
-        if desired is not None:
-            actual = answered(desired, actual, self._clock.now())
-        state.keep(actual, desired=answer.desired, records=answer.records)
-        if answer.desired is not None:
-            reach("poll.committed")
-            new = answer.desired[1]
-            log.info("desired_state", extra={"generation": new.generation, "models": [m.label for m in new.models]})
+        state.accept(answer, root_version=self._trust.root.version, now=self._clock.now())
         state.keep_clock(self._clock.offset_s())
-        if desired is not None and desired.mode != state.mode:
-            log.info("mode_changed", extra={"was": state.mode, "mode": desired.mode})
-            state.mode = desired.mode
-            self._mode_changed(desired.mode)
+        self.follow_desired_mode()
         self._changed()
+
+    def follow_desired_mode(self) -> None:
+        """Take up the mode that the nameserver wants. AUTONOMOUS is the device's own, and stays until it is left."""
+        state = self._state
+        if state.desired is not None and state.mode not in ("AUTONOMOUS", state.desired_mode):
+            log.info("mode_changed", extra={"was": state.mode, "mode": state.desired_mode})
+            self.set_mode(state.desired_mode)
+
+    def set_mode(self, mode: Mode) -> None:
+        """Be in a mode from now on, by the nameserver's word or the device's."""
+        self._state.mode = mode
+        self._mode_changed(mode)
 
     def _unanswered(self, problem: Problem) -> float:
         """Note why a poll was not answered; the seconds until the next one."""

@@ -13,12 +13,15 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from federation.actual import Actual, needed, report_digest, report_of
+from federation.actual import Actual, brought, calmed, needed, report_digest, report_of
 from federation.documents import ActualState, DesiredState, Mode, SignedDocument
 from federation.names import Digest, PeerId
-from federation.reconciliation import restored
+from federation.reconciliation import answered, restored
 from federation.verification import Cursor, cursor_of
+from peers.edge_polling import Answer
 from peers.edge_store import EdgeStore
+from peers.failpoints import reach
+from peers.history import Journal
 from query.errors import Problem
 
 CLOCK_OFFSET_KEPT_S: Final = 2.0  # a smaller change is not worth a write
@@ -37,7 +40,9 @@ class EdgeState:
         runtime: str,
         root_version: int,
         properties: Mapping[str, str | int | float | bool],
+        autonomous: bool = False,
     ) -> None:
+        """``autonomous``: the device was told to be, whatever a desired state says."""
         stored = store.read()
         self._store = store
         self._edge = edge
@@ -47,8 +52,15 @@ class EdgeState:
         self._failing: str | None = None
         self.desired: DesiredState | None = stored.desired
         self.cursor: Cursor | None = stored.cursor
-        self.mode: Mode = stored.desired.mode if stored.desired else "INTERACTIVE"
+        self.mode: Mode = "AUTONOMOUS" if autonomous else self.desired_mode
+        self.journal = Journal(store, recording=autonomous)
         self.actual = Actual(runtime=runtime, root_version=root_version)
+
+    @property
+    def desired_mode(self) -> Mode:
+        """What the nameserver wants, as far as it is known here; AUTONOMOUS is not its to want."""
+        wanted = self.desired.mode if self.desired else "INTERACTIVE"
+        return "INTERACTIVE" if wanted == "AUTONOMOUS" else wanted
 
     def restore(self, installed: Mapping[Digest, str]) -> None:
         """Take up what the disk says, with nothing in memory yet."""
@@ -57,8 +69,9 @@ class EdgeState:
         )
 
     def reported(self) -> ActualState:
-        """What this edge would report now, without the time."""
-        return report_of(self.desired, self.actual, edge=self._edge, mode=self.mode, properties=self._properties)
+        """What this edge would report now, without the time; with what it did while it was AUTONOMOUS, afterwards."""
+        told = report_of(self.desired, self.actual, edge=self._edge, mode=self.mode, properties=self._properties)
+        return told if self.mode == "AUTONOMOUS" else replace(told, history=self.journal.entries)
 
     def report_digest(self) -> Digest:
         return report_digest(self.reported())
@@ -80,6 +93,32 @@ class EdgeState:
             self._store.commit(saved, records=records)
         self._on_disk = saved
         self.actual = actual
+
+    def accept(
+        self,
+        answer: Answer,
+        *,
+        root_version: int,
+        now: float,
+        carried: frozenset[Digest] | None = None,
+    ) -> None:
+        """Compare with what the director wants, and keep both in one transaction. ``carried``: of an imported file, the
+        releases in it.
+        """
+        actual = self.under_root(root_version)
+        desired = answer.desired[1] if answer.desired else self.desired
+        if answer.desired is not None:
+            reach("poll.verified")
+            actual = calmed(actual)
+        if desired is not None:
+            actual = answered(desired, actual, now)
+        if carried is not None:
+            actual = brought(actual, carried)
+        self.keep(actual, desired=answer.desired, records=answer.records)
+        if answer.desired is not None:
+            reach("poll.committed")
+            new = answer.desired[1]
+            log.info("desired_state", extra={"generation": new.generation, "models": [m.label for m in new.models]})
 
     def become(self, actual: Actual) -> None:
         """Hold a state that has come about. A disk that fails is logged once; the next change writes it all."""

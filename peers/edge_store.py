@@ -5,7 +5,9 @@ Owns ``state.db`` in an edge's home:
     desired(id=1, document, epoch, generation, window, digest)   the last accepted desired state and the poll's cursor
     records(digest, document)                                    signed release records that are still of interest
     saved(id=1, document)                                        federation.actual.Saved, JSON
-    facts(name, value)                                           the clock's offset; the form's version
+    facts(name, value)                                           the clock's offset; the form's version; the number of
+                                                                 the last report that was carried away
+    history(id, document)                                        what the edge did and has not told yet, oldest first
 
 Refuses to be opened by two processes, and to guess: a file that is damaged or of another form is an error that says so.
 
@@ -27,7 +29,7 @@ from typing import Final, Self
 import msgspec
 
 from federation.actual import Saved
-from federation.documents import DesiredState, SignedDocument, decode, encode
+from federation.documents import DesiredState, HistoryEntry, SignedDocument, decode, encode
 from federation.names import Digest, digest_of
 from federation.verification import Cursor, cursor_of
 from query.errors import PeerProblem, WorldProblem
@@ -42,6 +44,7 @@ CREATE TABLE IF NOT EXISTS desired (id INTEGER PRIMARY KEY CHECK (id = 1), docum
 CREATE TABLE IF NOT EXISTS records (digest TEXT PRIMARY KEY, document BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS saved (id INTEGER PRIMARY KEY CHECK (id = 1), document BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS history (id INTEGER PRIMARY KEY AUTOINCREMENT, document BLOB NOT NULL);
 """
 
 
@@ -165,6 +168,38 @@ class EdgeStore:
         """Remember what the nameserver told about the time."""
         with self._translated(), self._transaction() as execute:
             execute("INSERT OR REPLACE INTO facts VALUES ('clock_offset_s', ?)", (repr(offset_s),))
+
+    def history(self) -> list[tuple[int, HistoryEntry]]:
+        """What was noted and not forgotten, numbered, the oldest first."""
+        with self._translated():
+            rows = self._connection.execute("SELECT id, document FROM history ORDER BY id").fetchall()
+        try:
+            return [(number, decode(raw, HistoryEntry)) for number, raw in rows]
+        except msgspec.MsgspecError as error:
+            raise self._damaged(error) from error
+
+    def add_history(self, entry: HistoryEntry, *, entries_max: int) -> int:
+        """Note it durably and forget the oldest beyond a bound; its number."""
+        with self._translated(), self._transaction() as execute:
+            number = execute("INSERT INTO history (document) VALUES (?)", (encode(entry),)).lastrowid
+            assert number is not None
+            execute("DELETE FROM history WHERE id <= ?", (number - entries_max,))
+        return number
+
+    def forget_history(self, upto: int) -> None:
+        """Forget what was noted up to a number."""
+        with self._translated(), self._transaction() as execute:
+            execute("DELETE FROM history WHERE id <= ?", (upto,))
+
+    def next_sequence(self, now: float) -> int:
+        """The number of a report that is carried away, above all before it, also when this file was lost meanwhile and
+        the clock was right: it begins at the time. Durable on return.
+        """
+        with self._translated(), self._transaction() as execute:
+            row = execute("SELECT value FROM facts WHERE name = 'carried_sequence'").fetchone()
+            number = max(int(row[0]) + 1 if row else 1, int(now))
+            execute("INSERT OR REPLACE INTO facts VALUES ('carried_sequence', ?)", (str(number),))
+        return number
 
     @contextmanager
     def _transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:

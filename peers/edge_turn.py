@@ -37,7 +37,7 @@ from federation.actual import (
     removed,
     report_digest,
 )
-from federation.documents import REPORT_BYTES_MAX, LoadedEntry, encode
+from federation.documents import REPORT_BYTES_MAX, LoadedEntry, Mode, encode
 from federation.names import Digest, PeerId
 from federation.outcomes import finished
 from federation.reconciliation import abandoned, decide, dismissed, known_verdict, requested
@@ -209,6 +209,8 @@ class Turn:
         lasting = isinstance(outcome, Lasting)
         about = {"code": outcome.error, "reason": outcome.message, "lasting": lasting}
         log.warning("action_failed", extra={"action": type(action).__name__.lower(), "model": action.name} | about)
+        label = action.name if isinstance(action, Unload) else action.label
+        self._state.journal.note_failure(label, outcome.error, now=self._clock.now())
         if problem is not None and not isinstance(action, Unload) and (action.name, action.record) in self._loading:
             name, version, record = action.name, action.version, action.record
             self._state.become(abandoned(self._state.actual, name=name, version=version, record=record))
@@ -223,6 +225,8 @@ class Turn:
                 reach("verify.recorded")
             case Load():
                 reach("load.recorded")
+                journal = self._state.journal
+                journal.note_success("loaded", action.name, action.label, now=self._clock.now())
                 log.info("loaded", extra={"model": action.label, "origin": action.origin})
                 entry = self._state.actual.loaded[action.name]
                 for asker in self._loading.pop((action.name, action.record), ()):
@@ -230,6 +234,7 @@ class Turn:
                         asker.set_result(entry)
             case Unload():
                 reach("unload.recorded")
+                self._state.journal.note_success("unloaded", action.name, action.name, now=self._clock.now())
                 log.info("unloaded", extra={"model": action.name})
                 for waiting in self._unloading.pop(action.name, ()):
                     if not waiting.done():
@@ -237,7 +242,11 @@ class Turn:
 
     async def _report(self, action: Report) -> None:
         told = self._state.reported()
+        history = told.history
         body = encode(replace(told, reported=int(self._clock.now())))
+        while len(body) > REPORT_BYTES_MAX and told.history:  # the state itself goes before what was long ago
+            told = replace(told, history=told.history[len(told.history) // 2 + 1 :])
+            body = encode(replace(told, reported=int(self._clock.now())))
         outcome: Done | Passing = Done()
         if len(body) > REPORT_BYTES_MAX:
             outcome = Passing("report_too_large", f"{len(body)} bytes, expected at most {REPORT_BYTES_MAX}")
@@ -248,11 +257,17 @@ class Turn:
                 outcome = Passing(problem.code, problem.message)
         if isinstance(outcome, Done):
             reach("report.sent")
-            action = Report(report_digest(told))
+            self._state.journal.acknowledged(history)
+            action = Report(report_digest(replace(told, history=self._state.reported().history)))
         else:
             log.info("report_failed", extra={"code": outcome.error, "reason": outcome.message})
         self._state.become(finished(self._state.actual, action, outcome, self._clock.now(), self._random()))
         reach("report.recorded")
+
+    async def report_once(self, *, mode: Mode) -> None:
+        """Tell the nameserver now, without noting that it was told. Raises why it was not."""
+        told = replace(self._state.reported(), mode=mode, reported=int(self._clock.now()))
+        await self._nameserver.report(self._identity, encode(told))
 
     async def _prune(self) -> None:
         for record in dispensable(self._state.desired, self._state.actual):

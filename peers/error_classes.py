@@ -123,6 +123,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "demo_command_failed",
     ),
     "peers.development_functions": ("not_deployed",),
+    "peers.device_mode": ("autonomous",),
     "peers.discovery": ("no_discovery",),
     "peers.edge_actions": (
         "release_missing",

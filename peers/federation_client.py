@@ -112,6 +112,7 @@ class FederationClient:
         self.last_contact: float | None = None  # federation time of the last answer, whatever it said
         self._session: aiohttp.ClientSession | None = None
         self._former: aiohttp.ClientSession | None = None  # with the certificate before, for what is under way on it
+        self._sealed: Callable[[], Problem] | None = None
 
     async def __aenter__(self) -> Self:
         self._session = self._open()
@@ -131,6 +132,19 @@ class FederationClient:
             if session is not None:
                 await session.close()
         self._session = self._former = None
+
+    async def seal(self, why: Callable[[], Problem]) -> None:
+        """Dial no more: what is under way is cut, everything else raises ``why()``."""
+        self._sealed = why
+        await self.close()
+
+    def unseal(self) -> None:
+        self._sealed = None
+
+    def check_open(self) -> None:
+        """Raises why nothing may be dialled; for whoever dials the nameserver in another way too."""
+        if self._sealed is not None:
+            raise self._sealed()
 
     async def use_context(self, context: ssl.SSLContext) -> None:
         """Connect with another certificate from now on (after a renewal).
@@ -218,6 +232,7 @@ class FederationClient:
     @asynccontextmanager
     async def uplink(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         """The WebSocket that carries queries and nudges. Raises as every other call does."""
+        self.check_open()
         problem: Problem = Unreachable("no nameserver address is known", hint=HINT)
         for address in self._addresses.known:
             try:
@@ -262,6 +277,7 @@ class FederationClient:
             connect=CONNECT_TIMEOUT_S,
             sock_read=None if endless else READ_TIMEOUT_S,
         )
+        self.check_open()
         problem: Problem = Unreachable("no nameserver address is known", hint=HINT)
         async for address in self._addresses.to_try():
             try:
@@ -300,6 +316,7 @@ class FederationClient:
         return admission
 
     def _connected(self) -> aiohttp.ClientSession:
+        self.check_open()
         if self._session is None:
             self._session = self._open()
         return self._session

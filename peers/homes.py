@@ -4,7 +4,7 @@
     membership.json roots.json          who this peer is; all root records it trusts, oldest first
     publisher.key                       of who publishes releases
     ca.key director.key                 of the nameserver alone; root.key lies in the root folder alone
-    peerage.toml                        settings
+    peerage.toml mode.json              settings; that this device is AUTONOMOUS, while it is
     state.db releases/ models/          what the nameserver or edge knows, releases, model folders
     run.json token peer.sock lock       of the process that runs here now
 
@@ -145,6 +145,14 @@ class Home:
     @property
     def settings_toml(self) -> Path:
         return self.path / "peerage.toml"
+
+    @property
+    def mode_json(self) -> Path:
+        return self.path / "mode.json"
+
+    @property
+    def kept_log(self) -> Path:
+        return self.path / "edge.log"
 
     @property
     def state_db(self) -> Path:
@@ -332,7 +340,7 @@ class Home:
 
 
 _KEYS: Final = frozenset({"identity.key", "publisher.key", "ca.key", "director.key", "root.key"})
-_DOCUMENTS: Final = frozenset({"identity.crt", "ca.crt", "membership.json", "roots.json", "peerage.toml"})
+_DOCUMENTS: Final = frozenset({"identity.crt", "ca.crt", "membership.json", "roots.json", "peerage.toml", "mode.json"})
 _STORES: Final = frozenset({"state.db", "releases", "models", "run.json", "token", "peer.sock", "lock"})
 _KNOWN: Final = _KEYS | _DOCUMENTS | _STORES
 

@@ -107,7 +107,8 @@ class EdgeSettings(ListenerSettings, frozen=True, kw_only=True):
         str | None, Meta(description="host:port of the nameserver; default: as joined, and by zeroconf")
     ] = None
     mode: Annotated[
-        Literal["INTERACTIVE", "ONLINE"], Meta(description="mode until the nameserver's first answer says another")
+        Literal["INTERACTIVE", "ONLINE", "AUTONOMOUS"],
+        Meta(description="mode until the nameserver's first answer says another; AUTONOMOUS: enter it, and stay in it"),
     ] = "INTERACTIVE"
 
 
