@@ -7,8 +7,9 @@ Pure: entries in, entries out. An entry's annotations carry what OCI has no fiel
     peerage.release       of an attached release record: ``name@version``
     peerage.record        of an attached release record: the digest of its payload
 
-Rules: a manifest stands once in its repository; a tag is on one manifest alone; a tag that names a release with a
-record attached never moves, any other may.
+Rules: a manifest stands once in its repository, and once more for each further tag; a tag is on one manifest alone; a
+version's tag never moves once a record is attached, any other may. A record that is attached but has no
+``peerage.record`` waits for its release's manifest, or says again what another says.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 from msgspec import UNSET
 
 from federation.manifests import REF_NAME, Descriptor
 from federation.names import Digest
-from query.errors import UserProblem
+from query.errors import LimitExceeded, UserProblem
 
 REPOSITORY: Final = "peerage.repository"
 SUBJECT: Final = "peerage.subject"
@@ -29,12 +31,26 @@ RELEASE: Final = "peerage.release"
 RECORD: Final = "peerage.record"
 DEVELOPMENT: Final = "development/"
 DEVELOPMENT_RELEASES_MAX: Final = 16  # of one model; the oldest go first
+REPOSITORY_ENTRIES_MAX: Final = 4096  # manifests and further tags of one repository
+ATTACHMENTS_MAX: Final = 128  # of one manifest
 
 
 class VersionTaken(UserProblem):
     """A version was made or published before, with other content."""
 
     code = "version_taken"
+
+
+class ContentNeeded(UserProblem):
+    """Something that is listed needs what should go."""
+
+    code = "content_needed"
+
+
+class RepositoryFull(LimitExceeded):
+    """More manifests in a repository, or attached to one, than it may have."""
+
+    code = "repository_full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,23 +110,66 @@ def annotations_of(entry: Descriptor) -> dict[str, str]:
 
 
 def with_entry(contents: LayoutContents, entry: Descriptor) -> list[Descriptor]:
-    """The entries after one was put: once by digest in its repository, its tag on it alone."""
+    """The entries after one was put: once by digest in its repository, its tag on it alone.
+
+    What is told of a manifest holds for all its entries and is never taken back. Raises :class:`VersionTaken` or
+    :class:`RepositoryFull`.
+    """
     told = annotations_of(entry)
     repository, name = told[REPOSITORY], told.get(REF_NAME)
-    before = contents.by_name.get(name) if name is not None else None
-    if before is not None and before.digest != entry.digest:
-        released = {release.manifest for release in contents.releases.values() if release.repository == repository}
-        if before.digest in released:
-            raise taken(name or "", Digest(before.digest), Digest(entry.digest))
+    for release in contents.releases.values():
+        if f"{release.repository}:{release.version}" == name and release.manifest != entry.digest:
+            raise taken(name, release.manifest, Digest(entry.digest))
     known = contents.by_name.get(f"{repository}@{entry.digest}")
-    if name is None and known is not None:
-        return list(contents.entries)
+    facts = {**_facts(known), **_facts(entry)}
+    entries = list(contents.entries)
+    if known is None:
+        _check_room(contents, repository, facts.get(SUBJECT))
+    elif facts != _facts(known):
+        entries = [_telling(other, facts) if _same(other, known) else other for other in entries]
+    before = contents.by_name.get(name) if name is not None else known
+    if known is not None and before is not None and before.digest == known.digest:
+        return entries
     # A manifest has one tag here: a release has one version. Pushed again under another, it stands twice.
-    entries = [other for other in contents.entries if other is not before]
-    if known is not None and REF_NAME not in annotations_of(known):
-        entries = [other for other in entries if other is not known]
-    entries.append(entry)
+    entries = [
+        other
+        for other in entries
+        if (name is None or annotations_of(other).get(REF_NAME) != name)
+        and (known is None or REF_NAME in annotations_of(other) or not _same(other, known))
+    ]
+    if sum(annotations_of(other).get(REPOSITORY) == repository for other in entries) >= REPOSITORY_ENTRIES_MAX:
+        raise RepositoryFull(f'"{repository}" has {REPOSITORY_ENTRIES_MAX} manifests and tags, the most it can have')
+    entries.append(_telling(entry, facts))
     return _bounded(entries, repository) if repository.startswith(DEVELOPMENT) else entries
+
+
+def _check_room(contents: LayoutContents, repository: str, subject: str | None) -> None:
+    if subject is None:
+        return
+    beside = {
+        other.digest
+        for other in contents.entries
+        if annotations_of(other).get(SUBJECT) == subject and annotations_of(other).get(REPOSITORY) == repository
+    }
+    if len(beside) >= ATTACHMENTS_MAX:
+        raise RepositoryFull(f"{ATTACHMENTS_MAX} manifests are attached to {subject}, the most it can have")
+
+
+def _facts(entry: Descriptor | None) -> dict[str, str]:
+    """What an entry says of its manifest, under whichever tag."""
+    told = {} if entry is None else annotations_of(entry)
+    return {key: text for key, text in told.items() if key != REF_NAME}
+
+
+def _telling(entry: Descriptor, told: dict[str, str]) -> Descriptor:
+    tag = annotations_of(entry).get(REF_NAME)
+    return msgspec.structs.replace(entry, annotations={**told, **({} if tag is None else {REF_NAME: tag})})
+
+
+def _same(one: Descriptor, other: Descriptor) -> bool:
+    """Whether two entries are of one manifest in one repository."""
+    mine, theirs = annotations_of(one).get(REPOSITORY), annotations_of(other).get(REPOSITORY)
+    return one.digest == other.digest and mine == theirs
 
 
 def _bounded(entries: list[Descriptor], repository: str) -> list[Descriptor]:

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
 from msgspec import UNSET
 
+from federation.attachments import fallback_subject, fallback_tag
 from federation.blobs import BlobStore
-from federation.layout_index import REPOSITORY, SUBJECT, LayoutContents, annotations_of
+from federation.layout_index import REPOSITORY, SUBJECT, ContentNeeded, LayoutContents, annotations_of
 from federation.manifests import (
     INDEX_TYPE,
     MANIFEST_BYTES_MAX,
     MANIFEST_TYPE,
+    REF_NAME,
     BadManifest,
     Descriptor,
     read_index,
@@ -39,10 +42,36 @@ def without_manifests(contents: LayoutContents, repository: str, digests: Iterab
     while left:
         gone |= left
         left = {other for digest in left for other in attached.get(digest, ())} - gone
+    tags = {f"{repository}:{fallback_tag(Digest(digest))}" for digest in gone}
     return [
         entry
         for entry in contents.entries
-        if entry.digest not in gone or annotations_of(entry).get(REPOSITORY) != repository
+        if annotations_of(entry).get(REPOSITORY) != repository
+        or (entry.digest not in gone and annotations_of(entry).get(REF_NAME) not in tags)
+    ]
+
+
+def without_tag(contents: LayoutContents, repository: str, tag: str) -> list[Descriptor]:
+    """The entries without a tag; its manifest stays, by its digest. A fall-back tag's index goes.
+
+    Raises :class:`UnknownName`, or :class:`ContentNeeded` for the version of a release.
+    """
+    name = f"{repository}:{tag}"
+    tagged = contents.by_name.get(name)
+    if tagged is None:
+        raise UnknownName(f'no tag "{tag}" in repository "{repository}"')
+    if any(f"{release.repository}:{release.version}" == name for release in contents.releases.values()):
+        raise ContentNeeded(
+            f'"{tag}" is the version of a release: the tag stays as long as the release',
+            hint=f"delete the release by the digest of its manifest, {tagged.digest}",
+        )
+    others = [entry for entry in contents.entries if entry is not tagged]
+    facts = {key: text for key, text in annotations_of(tagged).items() if key != REF_NAME}
+    left = LayoutContents.of(others)
+    if fallback_subject(tag) is not None or f"{repository}@{tagged.digest}" in left.by_name:
+        return others
+    return [
+        msgspec.structs.replace(entry, annotations=facts) if entry is tagged else entry for entry in contents.entries
     ]
 
 

@@ -71,7 +71,9 @@ class Index(Struct, frozen=True, rename="camel", kw_only=True):
 
     schema_version: int = 2
     media_type: str | UnsetType = UNSET
+    artifact_type: str | UnsetType = UNSET
     manifests: tuple[Descriptor, ...] = ()
+    subject: Descriptor | UnsetType = UNSET
     annotations: dict[str, str] | UnsetType = UNSET
 
 
@@ -170,7 +172,8 @@ def read_manifest(raw: bytes) -> Manifest:
             f"expected schema version 2 and at most {LAYERS_MAX} layers, "
             f"found version {manifest.schema_version} and {len(manifest.layers)} layers"
         )
-    for descriptor in (manifest.config, *manifest.layers):
+    subject = () if manifest.subject is UNSET else (manifest.subject,)
+    for descriptor in (manifest.config, *manifest.layers, *subject):
         checked_digest(descriptor.digest)
         if descriptor.size < 0:
             raise BadManifest(f"a size of {descriptor.size} bytes for {descriptor.digest}")

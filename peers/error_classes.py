@@ -96,9 +96,19 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "federation.folders": ("bad_folder",),
     "federation.intervals": ("bad_interval",),
-    "federation.layout_index": ("version_taken",),
+    "federation.layout_index": (
+        "version_taken",
+        "content_needed",
+        "repository_full",
+    ),
+    "federation.manifest_store": ("missing_part",),
     "federation.manifests": ("bad_manifest",),
     "federation.names": ("bad_name",),
+    "federation.needs": (
+        "bad_needs",
+        "needs_unmet",
+        "still_needed",
+    ),
     "federation.reconciliation": ("not_runnable",),
     "federation.reports": (
         "no_report",

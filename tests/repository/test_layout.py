@@ -9,8 +9,9 @@ import pytest
 
 from federation.blobs import PARTS_MAX, BlobStore, BusyBlob, DamagedBlob, StorageFailed, StorageFull, storing
 from federation.errors import WrongHash, WrongSize
-from federation.layout import MANIFESTS_MAX, ImageLayout
+from federation.layout import ImageLayout
 from federation.layout_index import DEVELOPMENT_RELEASES_MAX, LayoutContents, VersionTaken, with_entry
+from federation.manifest_store import MANIFESTS_MAX
 from federation.manifests import INDEX_TYPE, MANIFEST_TYPE, BadManifest, Descriptor, Index, encode_index
 from federation.names import digest_of
 from federation.packing import record_digest
