@@ -12,8 +12,9 @@ A folder holds ``model.toml`` and the files that it names, and nothing that it d
     licenses = ["Apache-2.0"]       # SPDX
     description = "…"
 
-    [needs]
-    memory_bytes = 50000000
+    [needs]                         # or in one line: needs = {features = ">=1.2"}
+    memory_bytes = 50000000         # a number: memory
+    features = ">=1.2"              # a text: another model, and the condition on its version (federation/needs.py)
 
     [[inputs]]                      # left out: taken from the ONNX file; else they must be its own
     name = "image"
@@ -21,6 +22,9 @@ A folder holds ``model.toml`` and the files that it names, and nothing that it d
     shape = [-1, 64]                # -1: variable
     [[outputs]]
     …
+
+A needed model that is itself called ``memory_bytes`` or ``releases`` is written in the table ``[needs.releases]``,
+where every other one may stand too.
 
 Refuses: an unknown key, a path that leaves the folder, a link or device anywhere on a path, and sizes and counts over
 :class:`FolderLimits`. Paths are opened component by component without following links, so a folder that changes
@@ -35,12 +39,13 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 from federation.documents import Needs, TensorSpec
 from federation.names import checked_model
+from federation.needs import check_needs
 from query.errors import LimitExceeded, UserProblem
 
 DESCRIPTION_FILE: Final = "model.toml"
@@ -165,16 +170,48 @@ def read_folder(path: Path, limits: FolderLimits = FolderLimits()) -> ModelFolde
 
 def _parsed(raw: bytes, path: Path) -> ModelDescription:
     try:
-        description = msgspec.toml.decode(raw, type=ModelDescription)
+        told = msgspec.toml.decode(raw)
+        if isinstance(told, dict) and isinstance(needs := told.get("needs"), dict):
+            told["needs"] = _sorted_needs(needs, path)
+        description = msgspec.convert(told, ModelDescription)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadFolder(f"{path / DESCRIPTION_FILE} is not a model's description: {error}") from error
     checked_model(description.name)
+    if description.needs.releases:
+        check_needs(description.name, description.needs.releases)
     if description.kind == "functions" and not description.functions:
         raise BadFolder(f'{path / DESCRIPTION_FILE}: kind "functions" needs at least one file in functions, found none')
     for script in description.functions:
         if not script.endswith(".pql"):
             raise BadFolder(f'{path / DESCRIPTION_FILE}: expected functions in files ending in .pql, found "{script}"')
     return description
+
+
+def _sorted_needs(needs: dict[str, Any], path: Path) -> dict[str, Any]:
+    """``needs`` as it is kept: what is written beside ``memory_bytes`` and has a text is a model that is needed."""
+    kept = {key: value for key, value in needs.items() if key in ("memory_bytes", "releases")}
+    named = {key: value for key, value in needs.items() if key not in kept}
+    for key, value in kept.items():
+        if isinstance(value, str):
+            raise BadFolder(
+                f'{path / DESCRIPTION_FILE}: "{key}" in needs is a {"table" if key == "releases" else "number"},'
+                f' found the text "{value[:40]}"; a model of that name is written in [needs.releases]'
+            )
+    for key, value in named.items():
+        if not isinstance(value, str):
+            raise BadFolder(
+                f'{path / DESCRIPTION_FILE}: expected a condition on the version of "{key[:80]}" that is needed,'
+                f' as ">=1.2", found {value!r:.40}'
+            )
+    if not named:
+        return kept
+    releases = kept.get("releases", {})
+    if not isinstance(releases, dict):
+        return kept
+    for key in named:
+        if key in releases:
+            raise BadFolder(f'{path / DESCRIPTION_FILE} names "{key}" twice in needs')
+    return {**kept, "releases": {**releases, **named}}
 
 
 def _read_file(root: int, folder: Path, name: str, *, bytes_max: int) -> bytes:

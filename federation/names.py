@@ -66,6 +66,11 @@ def checked_version(version: str) -> str:
     return version
 
 
+def is_version(text: str) -> bool:
+    """Whether a released version may have this name."""
+    return _VERSION.fullmatch(text) is not None
+
+
 def checked_digest(text: str) -> Digest:
     """``text`` as a digest. Raises :class:`BadName`."""
     if not _DIGEST.fullmatch(text):

@@ -94,7 +94,7 @@ def pack(
     entries = tuple(
         FileEntry(file.path, file.kind, digest_of(file.content), len(file.content)) for file in folder.files.values()
     )
-    annotations = _annotations(inspection)
+    annotations = _annotations(inspection, description.needs.releases)
     if development:
         version = development_version(folder, entries)
     else:
@@ -154,10 +154,12 @@ def record_digest(signed: SignedDocument) -> Digest:
     return digest_of(signed.payload)
 
 
-def _annotations(inspection: Inspection) -> dict[str, str]:
+def _annotations(inspection: Inspection, needs: Mapping[str, str]) -> dict[str, str]:
+    """``peerage.needs`` also makes a release with other needs another manifest: its version is taken then."""
     told = {
         "peerage.inputs": manifests.shown_tensors(inspection.inputs),
         "peerage.outputs": manifests.shown_tensors(inspection.outputs),
         "peerage.opset": ", ".join(f"{domain} {version}" for domain, version in sorted(inspection.opset.items())),
+        "peerage.needs": ", ".join(f"{name}{condition}" for name, condition in sorted(needs.items())),
     }
     return {key: text for key, text in told.items() if text}

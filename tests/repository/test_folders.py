@@ -118,3 +118,44 @@ def test_each_bound(tmp_path: Path) -> None:
         read_folder(folder, FolderLimits(folder_bytes_max=200))
     with pytest.raises(LimitExceeded, match=r"model\.toml"):
         read_folder(folder, FolderLimits(description_bytes_max=20))
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        'needs = {features = ">=1.2", memory_bytes = 7}',
+        '[needs]\nfeatures = ">=1.2"\nmemory_bytes = 7',
+        '[needs]\nmemory_bytes = 7\n[needs.releases]\nfeatures = ">=1.2"',
+        '[needs]\nmemory_bytes = 7\nreleases = {features = ">=1.2"}',
+    ],
+)
+def test_needs_are_memory_and_other_models(tmp_path: Path, toml: str) -> None:
+    read = read_folder(write_model(tmp_path / "m", more=toml))
+    assert read.description.needs.memory_bytes == 7
+    assert read.description.needs.releases == {"features": ">=1.2"}
+
+
+def test_a_needed_model_may_be_called_as_the_form_is(tmp_path: Path) -> None:
+    more = '[needs.releases]\nmemory_bytes = ">=1"\nreleases = "==spring"'
+    read = read_folder(write_model(tmp_path / "m", more=more))
+    assert read.description.needs.memory_bytes is None
+    assert read.description.needs.releases == {"memory_bytes": ">=1", "releases": "==spring"}
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ('needs = {features = "newest"}', '"newest" is no condition on features'),
+        ('needs = {doubler = ">=1"}', '"doubler" needs itself'),
+        ("needs = {features = 1.2}", 'expected a condition on the version of "features"'),
+        ('needs = {memory_bytes = ">=1"}', r"written in \[needs.releases\]"),
+        ('needs = {releases = ">=1"}', r"written in \[needs.releases\]"),
+        ('[needs]\na = ">=1"\n[needs.releases]\na = ">=1"', 'names "a" twice'),
+        ('needs = {"../a" = ">=1"}', "cannot name a model"),
+        ('needs = ["features"]', "not a model's description"),
+        ("needs = {releases = 3}", "not a model's description"),
+    ],
+)
+def test_needs_that_cannot_be_are_told(tmp_path: Path, toml: str, message: str) -> None:
+    with pytest.raises(Problem, match=message):
+        read_folder(write_model(tmp_path / "m", more=toml))

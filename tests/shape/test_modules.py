@@ -29,6 +29,7 @@ HEAVY = {
     "requests": {"peers.oci_registry"},
     "cryptography": {"federation.certificates"},
     "sqlite_utils": {"federation.projections", "federation.store"},
+    "packaging": set[str](),
     "lark": {"query.build_tables", "query.lexing", "query.parsing"},
 }
 
