@@ -13,6 +13,7 @@ may ask (:mod:`federation.admission`) and how it travels. Rules:
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final, Protocol
 from zlib import crc32
 
@@ -140,10 +141,12 @@ def _entry(state: FederationState, uuid: PeerId) -> Entry:
 
 
 class Director:
-    """Answers polls. ``key`` is one of the root record's director keys."""
+    """Answers polls. ``key`` is one of the root record's director keys, or gives the one of now: it can be replaced."""
 
-    def __init__(self, key: PrivateKey, store: Stateful, *, cache_bytes_max: int = CACHE_BYTES_MAX) -> None:
-        self._key = key
+    def __init__(
+        self, key: PrivateKey | Callable[[], PrivateKey], store: Stateful, *, cache_bytes_max: int = CACHE_BYTES_MAX
+    ) -> None:
+        self._key: Callable[[], PrivateKey] = (lambda: key) if isinstance(key, PrivateKey) else key
         self._store = store
         self._cache_bytes_max = cache_bytes_max
         self._cached: OrderedDict[PeerId, tuple[str, bytes]] = OrderedDict()
@@ -195,7 +198,7 @@ class Director:
             self._forget(uuid)
         state = self._store.state
         desired = desired_state(state, uuid, window=window)
-        signed = sign(encode(desired), DESIRED_TYPE, self._key)
+        signed = sign(encode(desired), DESIRED_TYPE, self._key())
         body = encode(PollAnswer(signed, tuple(_records(state, desired))))
         self._cached[uuid] = (etag, body)
         self._cached_bytes += len(body)

@@ -15,7 +15,8 @@ such a release or one runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from msgspec.structs import replace
@@ -279,11 +280,17 @@ def revocation_of(document: SignedDocument, root: RootRecord) -> RevokedKey | No
 
 
 def judged(
-    actual: Actual, root: RootRecord, record: Callable[[Digest], SignedDocument | None], *, now: float
+    actual: Actual,
+    root: RootRecord,
+    record: Callable[[Digest], SignedDocument | None],
+    *,
+    now: float,
+    shown: Mapping[str, LoadError] = MappingProxyType({}),
 ) -> Actual:
     """An edge after it looked at what it runs under ``root``: what is to stop gets a goal, all of it an error.
 
-    ``record`` finds the signed record of a release that was loaded. Twice is as once.
+    ``record`` finds the signed record of a release that was loaded; ``shown`` are the errors of before, whose time
+    stays. Twice is as once.
     """
     if not root.revoked:
         return actual
@@ -293,17 +300,16 @@ def judged(
         gone = None if document is None else revocation_of(document, root)
         if gone is None:
             continue
-        actual = _shown(actual, entry.label, gone, now)
+        actual = _told(actual, entry.label, gone, now, actual.errors.get(entry.label) or shown.get(entry.label))
         if gone.running == "stop":
             actual = _stopped(actual, name, entry)
     return actual
 
 
-def _shown(actual: Actual, label: str, gone: RevokedKey, now: float) -> Actual:
-    known = actual.errors.get(label)
+def _told(actual: Actual, label: str, gone: RevokedKey, now: float, known: LoadError | None) -> Actual:
     since = known.since if known is not None and known.error == KeyRevoked.code else int(now)
     error = LoadError(label, KeyRevoked.code, _message(label, gone), since)
-    return actual if known == error else replace(actual, errors=actual.errors | {label: error})
+    return actual if actual.errors.get(label) == error else replace(actual, errors=actual.errors | {label: error})
 
 
 def _message(label: str, gone: RevokedKey) -> str:

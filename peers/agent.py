@@ -25,7 +25,7 @@ from federation.documents import ActualState, DesiredState, HistoryEntry, Loaded
 from federation.names import Digest, PeerId
 from federation.verification import Cursor
 from peers.edge_actions import Actions, Engine, Releases
-from peers.edge_polling import Answer, Nameserver, Poller, Trust
+from peers.edge_polling import Answer, Nameserver, Poller, RootFollower, Trust
 from peers.edge_rhythm import Certificate, Clock, Contact, Rhythm
 from peers.edge_state import EdgeState
 from peers.edge_store import EdgeStore
@@ -68,8 +68,9 @@ class Agent:
         development_key: bytes | None = None,
         autonomous: bool = False,
     ) -> None:
-        """``mode_changed`` is told the mode at the end of :meth:`restore` and at every change after it. ``autonomous``: the
-        device was told to be.
+        """``mode_changed`` is told the mode at the end of :meth:`restore` and at every change after it.
+
+        ``autonomous``: the device was told to be.
 
         ``development_key`` (public) admits development releases signed with it; None admits none. ``free_bytes`` is
         the room left on the home's disk.
@@ -84,13 +85,21 @@ class Agent:
             store,
             identity.uuid,
             runtime=engine.runtime_version,
-            root_version=trust.root.version,
+            trust=trust,
             properties=dict(properties or {}),
             autonomous=autonomous,
         )
+        self._roots = RootFollower(nameserver, trust)
         self._turn = Turn(
             self._state,
-            Actions(releases, engine, trust, record=store.record, development_key=development_key),
+            Actions(
+                releases,
+                engine,
+                trust,
+                record=store.record,
+                development_key=development_key,
+                running=self._state.running,
+            ),
             releases,
             nameserver,
             identity=identity.uuid,
@@ -99,9 +108,8 @@ class Agent:
         )
         self._rhythm = Rhythm(
             self._state,
-            Poller(nameserver, trust, federation=identity.federation, edge=identity.uuid),
+            Poller(nameserver, trust, federation=identity.federation, edge=identity.uuid, roots=self._roots),
             identity=identity.uuid,
-            trust=trust,
             clock=clock,
             random=random,
             certificate=certificate,
@@ -142,6 +150,13 @@ class Agent:
             tasks.create_task(self._rhythm.run())
             tasks.create_task(self._turn.run())
 
+    async def follow_root(self) -> bool:
+        """Take up newer root records, and poll soon when there were any; whether there were. Raises why it cannot."""
+        moved = await self._roots.follow()
+        if moved:
+            self._rhythm.nudge()
+        return moved
+
     def nudge(self) -> None:
         """Something changed at the nameserver: poll as soon as the pace allows."""
         self._rhythm.nudge()
@@ -169,7 +184,7 @@ class Agent:
         await self.ready.wait()
         installed = await asyncio.to_thread(self._releases.installed)
         self._state.actual = replace(self._state.actual, installed=dict(installed))
-        self._state.accept(answer, root_version=self._trust.root.version, now=self._clock.now(), carried=carried)
+        self._state.accept(answer, now=self._clock.now(), carried=carried)
         self._rhythm.follow_desired_mode()
         self._turn.changed()
 

@@ -2,17 +2,19 @@
 
 Rules: with an envelope that holds, and nothing beside it that it does not cover, the signer's role, as the director
 vouches for it; in every other case the carrier's own, which on an edge is ``viewer``. An envelope that does not hold
-is refused with its class: it is never silently lowered.
+is refused with its class: it is never silently lowered. A director's key that is not known here may be a newer one: the
+root record is followed before its word is refused.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 from federation.documents import RootRecord
 from federation.envelopes import NonceMemory, check
+from federation.errors import UnknownKey
 from federation.names import shown
 from peers.requests import decode_request
 from peers.statements import Statements
@@ -22,6 +24,11 @@ from query.errors import Problem
 from query.frames import EndFrame, ErrorFrame, Frame, SchemaFrame
 from query.ledger import Ledger, Outcome, State
 from query.values import decode_value
+
+
+async def _nothing_newer() -> bool:
+    return False
+
 
 CARRIER = Caller(name="nameserver", role=Role.VIEWER)
 
@@ -37,19 +44,22 @@ class CarriedStatements:
         root: Callable[[], RootRecord],
         statements: Statements,
         federation_time: Callable[[], float],
+        follow_root: Callable[[], Awaitable[bool]] = _nothing_newer,
     ) -> None:
+        """``follow_root`` takes up newer root records and says whether there were any."""
         self._name = name
         self._federation = federation
         self._root = root
         self._statements = statements
         self._now = federation_time
+        self._follow_root = follow_root
         self._nonces = NonceMemory()
         self._began = time.monotonic()
 
     async def carried(self, message: StatementMessage) -> AsyncGenerator[Frame, None]:
         """The frames of the statement; a refusal is an answer too."""
         try:
-            caller = self._caller(message)
+            caller = await self._vouched(message)
             request = decode_request(message.body)
             variables = {name: decode_value(value) for name, value in message.variables.items()}
         except Problem as problem:
@@ -69,6 +79,14 @@ class CarriedStatements:
         async with aclosing(running) as frames:
             async for frame in frames:
                 yield frame
+
+    async def _vouched(self, message: StatementMessage) -> Caller:
+        try:
+            return self._caller(message)
+        except UnknownKey:
+            if not await self._follow_root():
+                raise
+        return self._caller(message)
 
     def _caller(self, message: StatementMessage) -> Caller:
         if message.envelope is None or message.credential is None:

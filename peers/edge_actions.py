@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -25,6 +25,7 @@ from federation.documents import ReleaseRecord, SignedDocument
 from federation.errors import (
     BadSignature,
     DevelopmentRefused,
+    KeyRevoked,
     MixedParts,
     TooFewSignatures,
     UnknownKey,
@@ -119,13 +120,17 @@ class Actions:
         *,
         record: Callable[[Digest], SignedDocument | None],
         development_key: bytes | None,
+        running: Callable[[], Container[Digest]] = frozenset,
     ) -> None:
-        """``record`` finds the signed record of a release that was named by a poll's answer."""
+        """``record`` finds the signed record of a release that was named by a poll's answer; ``running`` gives the
+        records of what this peer runs, or ran when it stopped.
+        """
         self._releases = releases
         self._engine = engine
         self._trust = trust
         self._record = record
         self._development_key = development_key
+        self._running = running
 
     async def perform(self, action: Act, *, trial: str | None = None) -> Ending:
         """Do it. Never raises but to be cancelled."""
@@ -189,6 +194,7 @@ class Actions:
             manifest=stored.manifest,
             files=stored.files,
             development_key=self._development_key,
+            running=self._running(),
         )
         _expect(release.label, label)
         return release
@@ -208,7 +214,7 @@ def outcome_of(problem: Problem) -> Passing | Lasting:
     match problem:
         case WrongHash() | WrongSize() | ReleaseMissing():
             return Passing(problem.code, problem.message, damaged=True)
-        case BadSignature() | UnknownKey() | TooFewSignatures() | DevelopmentRefused():
+        case BadSignature() | UnknownKey() | KeyRevoked() | TooFewSignatures() | DevelopmentRefused():
             return Lasting(problem.code, problem.message, trust=True)
         case Untrusted() | ContentProblem() | BadManifest():
             return Lasting(problem.code, problem.message)

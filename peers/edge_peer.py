@@ -188,6 +188,7 @@ class _Parts:
             root=lambda: self._trust.root,
             statements=self._statements,
             federation_time=self._client.federation_time,
+            follow_root=self.agent.follow_root,
         )
         backoff = Backoff(self._draw, base_s=UPLINK_BACKOFF_BASE_S, cap_s=UPLINK_BACKOFF_CAP_S)
 

@@ -4,11 +4,13 @@ Owns the order of checks on an answer and nothing that lasts: what was accepted 
 in the class of its refusal. Refuses an answer whose parts do not belong together.
 
 Rules: nothing of an answer is used before the director's signature holds under the newest root record that the answer
-names; at most ``ROOTS_PER_POLL_MAX`` root records are followed in one poll.
+names; at most ``ROOTS_PER_POLL_MAX`` root records are followed in one poll. A signature by a director key that is not
+known here is no error before the root record was followed: the director's key may have been replaced meanwhile.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -80,20 +82,57 @@ def etag_of(cursor: Cursor) -> str:
     return f'"{cursor.epoch}.{cursor.generation}.{cursor.window}"'
 
 
+class RootFollower:
+    """Takes over newer root records, one caller at a time."""
+
+    def __init__(self, nameserver: Nameserver, trust: Trust) -> None:
+        self._nameserver = nameserver
+        self._trust = trust
+        self._following = asyncio.Lock()
+
+    async def follow(self, *, versions_max: int = ROOTS_PER_POLL_MAX) -> bool:
+        """As far as there are any; whether the root record is another one than when this was called."""
+        before = self._trust.root.version
+        async with self._following:
+            while self._trust.root.version < before + versions_max:
+                try:
+                    document = await self._nameserver.root(self._trust.root.version + 1)
+                except UnknownName:
+                    break
+                record = advance(self._trust.root, document)
+                reach("root.verified")
+                self._trust.extend(document, record)
+                reach("root.committed")
+        return self._trust.root.version > before
+
+
 class Poller:
     """Polls for one edge."""
 
-    def __init__(self, nameserver: Nameserver, trust: Trust, *, federation: str, edge: PeerId) -> None:
+    def __init__(
+        self, nameserver: Nameserver, trust: Trust, *, federation: str, edge: PeerId, roots: RootFollower | None = None
+    ) -> None:
         self._nameserver = nameserver
         self._trust = trust
         self._federation = federation
         self._edge = edge
+        self._roots = roots or RootFollower(nameserver, trust)
 
     async def ask(self, cursor: Cursor | None, *, status: str, now: Callable[[], float]) -> Answer:
         """Raises what the nameserver refused, a :class:`~federation.errors.Untrusted`, or a world problem.
 
         ``now`` is asked after the answer has come, which may have told the time.
         """
+        version = self._trust.root.version
+        try:
+            return await self._asked(cursor, status=status, now=now)
+        except UnknownKey:
+            if self._trust.root.version == version:
+                raise
+        # The root record moved on while the answer was on its way: another one is signed with the key of now.
+        return await self._asked(cursor, status=status, now=now)
+
+    async def _asked(self, cursor: Cursor | None, *, status: str, now: Callable[[], float]) -> Answer:
         reply = await self._nameserver.poll(self._edge, etag=etag_of(cursor) if cursor else None, status=status)
         if reply.body is None:
             if cursor is None or (reply.etag and reply.etag != etag_of(cursor)):
@@ -122,28 +161,14 @@ class Poller:
             state = check()
         except UnknownKey:
             # The director's key may be newer than this edge's root record.
-            if not await self._follow(self._trust.root.version + ROOTS_PER_POLL_MAX):
+            if not await self._roots.follow():
                 raise
             state = check()
         if state is not None and state.root_version > self._trust.root.version:
-            await self._follow(min(state.root_version, self._trust.root.version + ROOTS_PER_POLL_MAX))
+            behind = state.root_version - self._trust.root.version
+            await self._roots.follow(versions_max=min(behind, ROOTS_PER_POLL_MAX))
             state = check()
         return state
-
-    async def _follow(self, version_max: int) -> bool:
-        """Take over newer root records, as far as there are any; whether there was one."""
-        moved = False
-        while self._trust.root.version < version_max:
-            try:
-                document = await self._nameserver.root(self._trust.root.version + 1)
-            except UnknownName:
-                break
-            record = advance(self._trust.root, document)
-            reach("root.verified")
-            self._trust.extend(document, record)
-            reach("root.committed")
-            moved = True
-        return moved
 
 
 def named(desired: DesiredState, records: tuple[SignedDocument, ...]) -> tuple[SignedDocument, ...]:

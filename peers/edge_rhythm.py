@@ -23,7 +23,7 @@ from federation.intervals import DEFAULT_INTERVAL, Interval, parse_interval
 from federation.names import PeerId
 from peers.backoff import Backoff, Pace, boot_offset_s
 from peers.device_mode import autonomous
-from peers.edge_polling import Answer, Poller, Trust
+from peers.edge_polling import Answer, Poller
 from peers.edge_state import EdgeState
 from query.errors import ErrorRecord, PeerProblem, Problem
 
@@ -82,7 +82,6 @@ class Rhythm:
         poller: Poller,
         *,
         identity: PeerId,
-        trust: Trust,
         clock: Clock,
         random: Callable[[], float],
         certificate: Certificate | None,
@@ -93,7 +92,6 @@ class Rhythm:
         self._state = state
         self._poller = poller
         self._identity = identity
-        self._trust = trust
         self._clock = clock
         self._random = random
         self._certificate = certificate
@@ -195,7 +193,7 @@ class Rhythm:
     def _accept(self, answer: Answer) -> None:
         """Compare with what the director wants, and keep both in one transaction."""
         state = self._state
-        state.accept(answer, root_version=self._trust.root.version, now=self._clock.now())
+        state.accept(answer, now=self._clock.now())
         state.keep_clock(self._clock.offset_s())
         self.follow_desired_mode()
         self._changed()

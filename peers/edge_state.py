@@ -15,10 +15,12 @@ from msgspec.structs import replace
 
 from federation.actual import Actual, brought, calmed, needed, report_digest, report_of
 from federation.documents import ActualState, DesiredState, Mode, SignedDocument
+from federation.errors import KeyRevoked
 from federation.names import Digest, PeerId
 from federation.reconciliation import answered, restored
+from federation.revocation import judged
 from federation.verification import Cursor, cursor_of
-from peers.edge_polling import Answer
+from peers.edge_polling import Answer, Trust
 from peers.edge_store import EdgeStore
 from peers.failpoints import reach
 from peers.history import Journal
@@ -38,7 +40,7 @@ class EdgeState:
         edge: PeerId,
         *,
         runtime: str,
-        root_version: int,
+        trust: Trust,
         properties: Mapping[str, str | int | float | bool],
         autonomous: bool = False,
     ) -> None:
@@ -54,7 +56,8 @@ class EdgeState:
         self.cursor: Cursor | None = stored.cursor
         self.mode: Mode = "AUTONOMOUS" if autonomous else self.desired_mode
         self.journal = Journal(store, recording=autonomous)
-        self.actual = Actual(runtime=runtime, root_version=root_version)
+        self._trust = trust
+        self.actual = Actual(runtime=runtime, root_version=trust.root.version)
 
     @property
     def desired_mode(self) -> Mode:
@@ -98,20 +101,20 @@ class EdgeState:
         self,
         answer: Answer,
         *,
-        root_version: int,
         now: float,
         carried: frozenset[Digest] | None = None,
     ) -> None:
         """Compare with what the director wants, and keep both in one transaction. ``carried``: of an imported file, the
         releases in it.
         """
-        actual = self.under_root(root_version)
+        actual = self._under_root()
         desired = answer.desired[1] if answer.desired else self.desired
         if answer.desired is not None:
             reach("poll.verified")
             actual = calmed(actual)
         if desired is not None:
             actual = answered(desired, actual, now)
+        actual = self._judged(actual, now)
         if carried is not None:
             actual = brought(actual, carried)
         self.keep(actual, desired=answer.desired, records=answer.records)
@@ -119,6 +122,27 @@ class EdgeState:
             reach("poll.committed")
             new = answer.desired[1]
             log.info("desired_state", extra={"generation": new.generation, "models": [m.label for m in new.models]})
+
+    def running(self) -> frozenset[Digest]:
+        """The records of what this edge runs, or ran when it stopped and is to run again."""
+        actual = self.actual
+        return frozenset(entry.record for entry in actual.loaded.values()) | frozenset(
+            run.record for run in actual.restoring.values()
+        )
+
+    def judge(self, now: float) -> None:
+        """Look at what runs under the root record of now."""
+        actual = self._judged(self.actual, now)
+        if actual is not self.actual:
+            self.become(actual)
+
+    def _judged(self, actual: Actual, now: float) -> Actual:
+        shown = self.actual.errors
+        judgement = judged(actual, self._trust.root, self._store.record, now=now, shown=shown)
+        for label, error in judgement.errors.items():
+            if error.error == KeyRevoked.code and label not in shown:
+                log.warning("revoked_key", extra={"model": label, "reason": error.message})
+        return judgement
 
     def become(self, actual: Actual) -> None:
         """Hold a state that has come about. A disk that fails is logged once; the next change writes it all."""
@@ -136,8 +160,9 @@ class EdgeState:
         self._failing = None
         self._on_disk = saved
 
-    def under_root(self, version: int) -> Actual:
-        """The actual state as another root record sees it."""
+    def _under_root(self) -> Actual:
+        """The actual state as the root record of now sees it."""
+        version = self._trust.root.version
         return self.actual if self.actual.root_version == version else replace(self.actual, root_version=version)
 
     def keep_clock(self, offset_s: float) -> None:

@@ -204,6 +204,8 @@ class Turn:
         outcome, problem = ending.outcome, ending.problem
         self._state.become(finished(self._state.actual, action, outcome, self._clock.now(), self._random()))
         if isinstance(outcome, Done):
+            if isinstance(action, Load):
+                self._state.judge(self._clock.now())  # what goes on under a revoked key goes on being shown
             self._done(action)
             return
         lasting = isinstance(outcome, Lasting)

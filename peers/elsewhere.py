@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from federation.documents import SignedDocument
+from federation.errors import UnknownKey
 from federation.members import Member
 from federation.names import PeerId, fold, shown
 from peers.answering import Answering
@@ -23,7 +24,7 @@ from peers.federation_client import BadAnswer, FederationClient, Unreachable, Un
 from peers.requests import StatementRequest, encode_request
 from peers.statements import Errand
 from peers.uplink_messages import StatementMessage
-from peers.uplinks import UplinkLost, Uplinks
+from peers.uplinks import Uplink, UplinkLost, Uplinks
 from query.errors import DeadlinePassed, Problem
 from query.frames import EndFrame, ErrorFrame, Frame, ProgressFrame, RowFrame, SchemaFrame
 from query.ledger import Outcome, State
@@ -103,8 +104,24 @@ class FanOut:
             answering.settle(self._away(member))
             return
 
+        try:
+            while not await self._asked(uplink, target, errand, answering):
+                pass  # the director's key was replaced while the statement was on its way
+        except UplinkLost:
+            answering.settle(Outcome(shown(target), State.UNREACHABLE, _moment(self._clock())))
+        except Problem as problem:
+            await answering.error(problem.record(peer=shown(target)))
+            answering.settle(Outcome(shown(target), State.ERROR, problem.code))
+
+    async def _asked(self, uplink: Uplink, target: str, errand: Errand, answering: Answering) -> bool:
+        """Merge an edge's answer. False when it refused the director's word and the director has another key by now:
+        nothing ran there then, and it may be asked again under the new one.
+        """
+        envelope = errand.origin.envelope
+        uuid = errand.origin.caller.uuid
+        credential = self._vouch(uuid) if envelope is not None else None
+
         def message(number: int) -> StatementMessage:
-            envelope = errand.origin.envelope
             return StatementMessage(
                 id=number,
                 body=errand.body,
@@ -112,18 +129,24 @@ class FanOut:
                 time_left_s=errand.time_left_s,
                 variables=_beyond(errand),
                 envelope=envelope,
-                credential=self._vouch(errand.origin.caller.uuid) if envelope is not None else None,
+                credential=credential,
             )
 
-        try:
-            async with uplink.ask(message) as frames:
-                async for frame in frames:
-                    await _merge(frame, answering, target)
-        except UplinkLost:
-            answering.settle(Outcome(shown(target), State.UNREACHABLE, _moment(self._clock())))
-        except Problem as problem:
-            await answering.error(problem.record(peer=shown(target)))
-            answering.settle(Outcome(shown(target), State.ERROR, problem.code))
+        schema: Frame | None = None
+        async with uplink.ask(message) as frames:
+            async for frame in frames:
+                match frame:
+                    case SchemaFrame(columns=()) if schema is None:
+                        schema = frame  # a refusal begins so
+                        continue
+                    case ErrorFrame(error=error) if error.code == UnknownKey.code and schema is not None:
+                        if _signer(credential) != _signer(self._vouch(uuid)):
+                            return False
+                if schema is not None:
+                    await _merge(schema, answering, target)
+                    schema = None
+                await _merge(frame, answering, target)
+        return True
 
     def _away(self, member: Member) -> Outcome:
         """What the silence of an edge without an uplink means."""
@@ -211,6 +234,10 @@ def _placed(frame: Frame, statement: Statement) -> Frame:
             return ErrorFrame(number, msgspec.structs.replace(error, span=span))
         case _:
             return frame
+
+
+def _signer(credential: SignedDocument | None) -> str | None:
+    return credential.signatures[0].keyid if credential is not None else None
 
 
 async def _merge(frame: Any, answering: Answering, target: str) -> None:
