@@ -7,7 +7,8 @@ whose digest is not known yet is staged as ``staging/new-<random>`` and forgotte
 
 Refuses to give out bytes under a digest that they do not have. Rules: one writer for one staged file, by a lock of the
 operating system; at most ``PARTS_MAX`` resumable files are kept, the oldest go first; nothing is removed while somebody
-copies the whole store.
+copies the whole store. Who counts on a blob that is here already claims it, so that it is as new as one written now
+to whoever collects garbage by age.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import math
 import os
 import secrets
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +33,7 @@ from query.errors import LimitExceeded, UnknownName, WorldProblem
 
 PARTS_MAX: Final = 32
 READ_BYTES: Final = 1024 * 1024
+CLAIM_S: Final = 3600.0  # a blob that is younger is new enough for whoever claims it
 WITNESSES_MAX: Final = 4096  # blobs that a store remembers to have hashed
 
 
@@ -270,7 +274,7 @@ class BlobStore:
     def put(self, content: bytes) -> Digest:
         """Keep ``content``, durable on return."""
         digest = digest_of(content)
-        if self.size(digest) != len(content):
+        if self.claim(digest) != len(content):
             with self.stage_new(bytes_max=len(content)) as staged:
                 staged.write(content)
                 staged.finish(digest)
@@ -301,12 +305,31 @@ class BlobStore:
             if len(path.name) == 64:
                 yield Digest(f"sha256:{path.name}")
 
-    def remove(self, digest: Digest) -> bool:
-        """Whether a blob is gone now: while anybody keeps all of them it stays, for whoever collects garbage later."""
+    def claim(self, digest: Digest) -> int | None:
+        """Bytes of a blob that somebody is about to name, None when it is not here. It is not removed by age until
+        it is old again: what was told here and what :meth:`remove` does exclude each other.
+        """
+        path = self.path(digest)
+        with self._lock(".removing", fcntl.LOCK_SH):
+            try:
+                found = path.stat()
+                if time.time() - found.st_mtime > CLAIM_S:
+                    os.utime(path)
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                raise StorageFailed(f"cannot claim the blob {digest}: {error.strerror}") from error
+        return found.st_size
+
+    def remove(self, digest: Digest, *, written_before: float = math.inf) -> bool:
+        """Whether a blob is gone now: while anybody keeps all of them it stays, for whoever collects garbage later, as
+        does one that was written or claimed meanwhile.
+        """
         with self._lock(".removing", fcntl.LOCK_EX), self._lock(".keeping", fcntl.LOCK_EX | fcntl.LOCK_NB) as free:
-            if free:
-                self.path(digest).unlink(missing_ok=True)
-        return free
+            if not free or self.written(digest) >= written_before:
+                return False
+            self.path(digest).unlink(missing_ok=True)
+        return True
 
     @contextmanager
     def keeping(self) -> Iterator[None]:

@@ -154,7 +154,7 @@ class _Download:
         self._limits = limits
 
     async def blob(self, path: str, digest: Digest, size: int) -> None:
-        if self._blobs.size(digest) != size:
+        if self._blobs.claim(digest) != size:
             staged = await asyncio.to_thread(self._blobs.stage, digest, size=size)
             with staged:
                 try:

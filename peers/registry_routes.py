@@ -135,7 +135,9 @@ class _Registry:
     async def blob(self, request: web.Request) -> web.StreamResponse:
         self._puller(request)
         digest = _digest(request.match_info["digest"])
-        if self._layout.blobs.size(digest) is None:
+        blobs = self._layout.blobs
+        about_to_push = request.method == "HEAD"
+        if (blobs.claim(digest) if about_to_push else blobs.size(digest)) is None:
             raise UnknownBlob(f"no blob {digest} here")
         headers = {"Content-Type": BLOB_TYPE, "Docker-Content-Digest": digest}
         return web.FileResponse(self._layout.blobs.path(digest), headers=headers)
@@ -177,7 +179,7 @@ class _Registry:
     async def begin_upload(self, request: web.Request) -> web.StreamResponse:
         member, repository = self._pusher(request)
         mount = request.query.get("mount")
-        if mount is not None and self._layout.blobs.size(_digest(mount)) is not None:
+        if mount is not None and self._layout.blobs.claim(_digest(mount)) is not None:
             return _created_blob(repository, _digest(mount))
         digest = request.query.get("digest")
         wanted = None if digest is None else _digest(digest)
@@ -257,7 +259,7 @@ class _Registry:
 
     def _check_parts(self, manifest: Manifest) -> None:
         for part in (manifest.config, *manifest.layers):
-            found = self._layout.blobs.size(checked_digest(part.digest))
+            found = self._layout.blobs.claim(checked_digest(part.digest))
             if found != part.size:
                 raise UnknownBlob(
                     f"the manifest names {part.digest} of {part.size} bytes, "
