@@ -10,6 +10,8 @@ other bytes; before that a tag may move, since what an interrupted publisher lef
 
 from __future__ import annotations
 
+import math
+
 from federation.documents import (
     ReleaseRecord,
     RootRecord,
@@ -131,8 +133,8 @@ class ImageLayout(ManifestStore):
 
     # --- removal ------------------------------------------------------------------------------------------------
 
-    def remove(self, release: InstalledRelease) -> None:
-        """Take a release off the list, then drop the blobs that nothing else names.
+    def remove(self, release: InstalledRelease, *, written_before: float = math.inf) -> None:
+        """Take a release off the list, then drop the blobs that nothing else names and that are as old as that.
 
         With the last release of a manifest go the manifest, all its tags and whatever else is attached to it.
         """
@@ -144,4 +146,4 @@ class ImageLayout(ManifestStore):
         with self._writer():
             self._replace(without_manifests(self._read(), release.repository, gone))
             for digest in unneeded(self.blobs, self._read(), candidates):
-                self.blobs.remove(digest)
+                self.blobs.remove(digest, written_before=written_before)

@@ -90,6 +90,14 @@ class StoredManifest:
     digest: Digest
 
 
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """How many blobs went, and their bytes."""
+
+    blobs: int
+    size: int
+
+
 class ManifestStore:
     """The manifests and blobs of one layout, for any thread. Blocking: reads are small, writes wait for the disk."""
 
@@ -258,16 +266,26 @@ class ManifestStore:
                 raise ContentNeeded(f"a manifest names {digest}: it stays as long as the manifest")
             self.blobs.remove(digest)
 
-    def collect_garbage(self, *, keep: Iterable[Digest] = (), written_before: float = math.inf) -> int:
-        """Remove every blob that nothing listed leads to and that was written before a time; how many went.
+    def collect_garbage(
+        self, *, keep: Iterable[Digest] = (), written_before: float = math.inf, dry_run: bool = False
+    ) -> Garbage:
+        """Remove every blob that nothing listed leads to and that was written or claimed before a time; what went, or,
+        in a ``dry_run``, would go.
 
         Nothing is listed meanwhile; what is staged is not touched. Raises :class:`UnknownName` or
         :class:`DamagedBlob` and removes nothing when a listed manifest is not whole: what it names is not known then.
         """
         with self._writer(), storing(self.path):
             found = set(self.blobs.digests()) - set(keep) - reached(self.blobs, self._read())
-            garbage = [digest for digest in found if self.blobs.written(digest) < written_before]
-            return sum(self.blobs.remove(digest) for digest in garbage)
+            sizes = {
+                digest: self.blobs.size(digest) or 0 for digest in found if self.blobs.written(digest) < written_before
+            }
+            gone = [
+                size
+                for digest, size in sizes.items()
+                if dry_run or self.blobs.remove(digest, written_before=written_before)
+            ]
+            return Garbage(len(gone), sum(gone))
 
     # --- index.json ---------------------------------------------------------------------------------------------
 

@@ -173,8 +173,8 @@ def tidy_repository(layout: ImageLayout, releases: Sequence[Release], *, now: fl
     except Problem as problem:
         log.warning("garbage_kept", extra={"reason": problem.message})
     else:
-        if removed:
-            log.info("garbage_removed", extra={"blobs": removed})
+        if removed.blobs:
+            log.info("garbage_removed", extra={"blobs": removed.blobs, "bytes": removed.size})
 
 
 def _attached(layout: ImageLayout, release: Release) -> Problem | None:

@@ -11,7 +11,7 @@ from federation.blobs import PARTS_MAX, BlobStore, BusyBlob, DamagedBlob, Storag
 from federation.errors import WrongHash, WrongSize
 from federation.layout import ImageLayout
 from federation.layout_index import DEVELOPMENT_RELEASES_MAX, LayoutContents, VersionTaken, with_entry
-from federation.manifest_store import MANIFESTS_MAX
+from federation.manifest_store import MANIFESTS_MAX, Garbage
 from federation.manifests import INDEX_TYPE, MANIFEST_TYPE, BadManifest, Descriptor, Index, encode_index
 from federation.names import digest_of
 from federation.packing import record_digest
@@ -226,7 +226,7 @@ def test_removal_drops_what_nothing_else_names(tmp_path: Path) -> None:
     assert [entry.label for entry in layout.releases()] == ["doubler@2.0"]
     assert layout.verified(second.signed, root=root_record()).label == "doubler@2.0"
     assert layout.blobs.size(first.manifest) is None
-    assert layout.collect_garbage(keep=[HELLO]) == 1
+    assert layout.collect_garbage(keep=[HELLO]).blobs == 1
     assert layout.verified(second.signed, root=root_record()).label == "doubler@2.0"
 
 
@@ -243,8 +243,9 @@ def test_what_an_index_names_is_no_garbage(tmp_path: Path) -> None:
     index = Index(media_type=INDEX_TYPE, manifests=(as_layer, as_manifest, never_pushed))
     layout.put_manifest("models/doubler", encode_index(index), media_type=INDEX_TYPE)
     layout.blobs.put(b"garbage")
-    assert layout.collect_garbage(written_before=0.0) == 0
-    assert layout.collect_garbage() == 1
+    assert layout.collect_garbage(written_before=0.0) == Garbage(0, 0)
+    assert layout.collect_garbage(dry_run=True) == Garbage(1, len(b"garbage"))
+    assert layout.collect_garbage() == Garbage(1, len(b"garbage"))
     assert all(
         layout.blobs.size(digest_of(content)) is not None for content in (*release.files.values(), release.config)
     )
