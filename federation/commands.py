@@ -12,6 +12,7 @@ from typing import Final, cast, get_args
 
 from msgspec import Struct
 
+from federation.decisions import names_of
 from federation.documents import (
     MODELS_PER_EDGE_MAX,
     JoinRequest,
@@ -43,6 +44,7 @@ from federation.events import (
 from federation.intervals import DEFAULT_INTERVAL, parse_interval
 from federation.members import Member, PropertyValue
 from federation.names import PeerId, checked_name, fold
+from federation.standing_needs import check_edge, check_group
 from federation.state import FederationState
 from query.errors import LimitExceeded, UserProblem, WrongArguments, unknown
 
@@ -118,12 +120,14 @@ def mint_epoch(*, now: float, previous: int, draw: float) -> int:
     return max(int(now), previous // EPOCH_DIGITS + 1) * EPOCH_DIGITS + int(draw * EPOCH_DIGITS)
 
 
-def start_epoch(state: FederationState, *, now: float, draw: float, beyond: int = 0) -> tuple[Event, ...]:
+def start_epoch(
+    state: FederationState, *, now: float, draw: float, beyond: int = 0, reason: str = ""
+) -> tuple[Event, ...]:
     """For a store that was restored from a backup: what edges hold may be newer than what is here.
 
     ``beyond`` is another epoch that is known to have been, e.g. the store's ``newest_epoch``.
     """
-    return (EpochStarted(mint_epoch(now=now, previous=max(state.epoch, beyond), draw=draw)),)
+    return (EpochStarted(mint_epoch(now=now, previous=max(state.epoch, beyond), draw=draw), reason),)
 
 
 def set_root(state: FederationState, document: SignedDocument) -> tuple[Event, ...]:
@@ -309,6 +313,7 @@ def add_group(state: FederationState, edge: str, group: str) -> tuple[Event, ...
         raise LimitExceeded(f'"{member.name}" is in {GROUPS_PER_EDGE_MAX} groups, the most an edge can be in')
     if known is not None:
         _check_models_of((*before, known), f'"{member.name}"')
+        check_edge(state, member.uuid, (*before, known))
     return (GroupJoined(member.uuid, known.name if known else group),)
 
 
@@ -316,12 +321,17 @@ def remove_group(state: FederationState, edge: str, group: str) -> tuple[Event, 
     """End a membership; the group stays. An edge that is not in the group changes nothing."""
     member = state.find_edge(edge)
     found_group = _ordinary(state, group, "left")
-    return (GroupLeft(member.uuid, found_group.name),) if member.uuid in found_group.members else ()
+    if member.uuid not in found_group.members:
+        return ()
+    check_edge(state, member.uuid, [kept for kept in state.groups_of(member.uuid) if kept is not found_group])
+    return (GroupLeft(member.uuid, found_group.name),)
 
 
 def delete_group(state: FederationState, group: str) -> tuple[Event, ...]:
     """End a group with its memberships and assignments."""
-    return (GroupDeleted(_ordinary(state, group, "deleted").name),)
+    found_group = _ordinary(state, group, "deleted")
+    check_group(state, found_group, None)
+    return (GroupDeleted(found_group.name),)
 
 
 def _ordinary(state: FederationState, group: str, verb: str) -> Group:
@@ -332,6 +342,6 @@ def _ordinary(state: FederationState, group: str, verb: str) -> Group:
 
 
 def _check_models_of(groups: Sequence[Group], whose: str) -> None:
-    names = {name for group in groups for name in group.assignments}
+    names = names_of(groups)
     if len(names) > MODELS_PER_EDGE_MAX:
         raise LimitExceeded(f"{whose} would have {len(names)} models: expected at most {MODELS_PER_EDGE_MAX}")

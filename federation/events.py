@@ -26,6 +26,7 @@ class EpochStarted(Struct, frozen=True, tag_field="event", tag="epoch_started"):
     """A store was created or restored: cursors of another epoch mean nothing from here on."""
 
     epoch: int
+    reason: str = ""
 
 
 class Registered(Struct, frozen=True, kw_only=True, tag_field="event", tag="registered"):

@@ -46,6 +46,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "blob_busy",
         "damaged_blob",
     ),
+    "federation.carried_state": ("bad_fingerprint",),
     "federation.commands": (
         "peer_name_taken",
         "not_allowed",
@@ -115,6 +116,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "bad_report",
     ),
     "federation.retention": ("release_held",),
+    "federation.snapshots": ("bad_backup",),
     "federation.state": (
         "wrong_kind",
         "broken_log",
@@ -125,6 +127,13 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "bad_store",
     ),
     "peers.answers": ("too_busy",),
+    "peers.backup_folders": ("backup_in_use",),
+    "peers.backups": ("home_changing",),
+    "peers.archives": (
+        "bad_archive",
+        "archive_truncated",
+        "archive_damaged",
+    ),
     "peers.cli.console": ("usage",),
     "peers.client": ("partial_answer",),
     "peers.demo.performance": ("demo_not_converged",),

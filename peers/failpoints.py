@@ -37,6 +37,10 @@ POINTS: Final = {
     "report.sent": "the nameserver has the report, the edge has not noted it",
     "report.recorded": "the report is noted as sent",
     "prune.removed": "an old release is off disk, not yet recorded",
+    # keys
+    "key.made": "a new key is on disk, nobody knows of it",
+    "key.named": "the root record names a new key, which is not in its place",
+    "key.settled": "a new key is in the place of the old one",
     # the nameserver
     "change.decided": "a change is decided, not yet in the log",
     "change.durable": "a change is in the log, its caller not yet answered",
@@ -46,6 +50,15 @@ POINTS: Final = {
     "publish.stored": "the files of a release are stored, the release not yet in the log",
     "publish.durable": "a release is in the log, its publisher not yet answered",
     "desired.signed": "a desired state is signed, not yet sent",
+    # a backup and a restore
+    "backup.log_copied": "the log is in the unfinished snapshot, no blob copied for it",
+    "backup.blob_copied": "a blob is in the backup folder, others are not",
+    "backup.written": "everything of a snapshot is on disk, it has no name yet",
+    "backup.named": "a snapshot is finished, older ones are not yet removed",
+    "backup.forgotten": "an old snapshot has lost its name, it and its blobs are still there",
+    "restore.copied": "everything is verified and beside the new home, the log as it was",
+    "restore.begun": "the new epoch is in the log, the home not in its place",
+    "restore.placed": "the home is in its place, nobody told",
 }
 
 _reached = 0
