@@ -180,9 +180,16 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "peers.links": ("not_running",),
     "peers.local_parts": ("not_a_publisher",),
-    "peers.oci_push": (
-        "push_failed",
-        "push_refused",
+    "peers.oci_errors": (
+        "registry_unreachable",
+        "registry_stalled",
+        "registry_failed",
+        "registry_busy",
+        "registry_refused",
+        "registry_unauthorized",
+        "registry_untrusted",
+        "registry_not_found",
+        "registry_no_catalogue",
     ),
     "peers.registry_answers": (
         "blob_unknown",
@@ -195,6 +202,8 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "upload_out_of_order",
     ),
     "peers.release_ports": ("no_nameserver",),
+    "peers.remote_credentials": ("bad_credentials",),
+    "peers.remote_settings": ("bad_repository",),
     "peers.repository_functions": ("other_repository",),
     "peers.running": ("stopping",),
     "peers.settings": (

@@ -2,46 +2,37 @@
 
 Owns the order, the progress and the errors of a push; one address's registry is :mod:`peers.oci_registry`.
 
-Order: files, config, record; then the manifest under its version (a development release: under its digest); then the
-attachment that carries the signed record, at whose arrival the nameserver registers the release. A crash between
-leaves what nobody looks at. Everything here blocks and runs on one thread; leaving early stops it at the next piece.
+Order to the nameserver: files, config, record; then the manifest under its version (a development release: under its
+digest); then the attachment that carries the signed record, at whose arrival the nameserver registers the release. To
+any other registry: the manifest by its digest, the attachment, and the version last, so that nobody finds a version
+without its record; one that has other content there is refused before anything is sent. A crash between leaves what
+nobody looks at. Everything blocks and runs on one thread; leaving early stops it wherever it is.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import functools
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from federation.blobs import DamagedBlob
 from federation.documents import encode
 from federation.layout import ImageLayout
-from federation.layout_index import InstalledRelease
+from federation.layout_index import InstalledRelease, taken
 from federation.manifests import EMPTY_CONFIG, read_manifest
-from federation.names import checked_digest, digest_of
+from federation.names import Digest, checked_digest, digest_of
 from federation.tls import NAMESERVER_HOSTNAME
+from peers.oci_errors import RegistryUnreachable
+from peers.oci_transfers import USUAL_LIMITS, Site, Transfer, TransferLimits, aside, in_loop
 from query.declarations import Progress, silent
-from query.errors import Cancelled, PeerProblem, Problem, WorldProblem
+from query.errors import Problem
+
+if TYPE_CHECKING:
+    from peers.oci_registry import Registry
 
 ATTACHMENT_BYTES_MAX: Final = 64 * 1024
-PROGRESS_BYTES: Final = 1024 * 1024
-
-
-class PushFailed(WorldProblem):
-    """The registry could not be reached, fell silent, or failed."""
-
-    code = "push_failed"
-
-
-class PushRefused(PeerProblem):
-    """The registry refused, or is not the one that was meant."""
-
-    code = "push_refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +44,16 @@ class PushIdentity:
     key: Path
     hostname: str = NAMESERVER_HOSTNAME
 
-
-@dataclass(frozen=True, slots=True)
-class PushLimits:
-    """Time for a connection, and for silence inside an answer: the registry syncs a blob before it answers."""
-
-    connect_s: float = 5.0
-    read_s: float = 60.0
+    def site(self, address: str) -> Site:
+        """A nameserver of this federation."""
+        return Site(
+            address=address,
+            ca=self.ca,
+            certificate=self.certificate,
+            key=self.key,
+            hostname=self.hostname,
+            ours=True,
+        )
 
 
 async def push(
@@ -69,64 +63,84 @@ async def push(
     addresses: Sequence[str],
     identity: PushIdentity,
     progress: Progress = silent,
-    limits: PushLimits = PushLimits(),
+    limits: TransferLimits = USUAL_LIMITS,
 ) -> None:
     """Send an installed release to the registry at the first of ``addresses`` (``host:port``) that answers.
 
-    Raises the registry's own problem, :class:`PushRefused` or :class:`PushFailed`.
+    Raises the registry's own problem, or a class of :mod:`peers.oci_errors`.
     """
-    loop = asyncio.get_running_loop()
-    stop = threading.Event()
+    sites = tuple(identity.site(address) for address in addresses)
+    await push_to(layout, release, sites=sites, repository=release.repository, progress=progress, limits=limits)
 
-    def told(label: str, done: int, total: int | None, unit: str) -> None:
-        loop.call_soon_threadsafe(progress, label, done, total, unit)
 
-    pushing = functools.partial(_push, layout, release, tuple(addresses), identity, told, limits, stop)
-    try:
-        await asyncio.to_thread(pushing)
-    finally:
-        stop.set()
+async def push_to(
+    layout: ImageLayout,
+    release: InstalledRelease,
+    *,
+    sites: Sequence[Site],
+    repository: str,
+    progress: Progress = silent,
+    limits: TransferLimits = USUAL_LIMITS,
+) -> None:
+    """Send an installed release to the first of ``sites`` that answers, into the OCI repository ``repository``."""
+    transfer = Transfer(f"publish {release.label}", progress=in_loop(progress), limits=limits)
+    await aside(transfer, functools.partial(_push, layout, release, tuple(sites), repository, transfer))
 
 
 def _push(
-    layout: ImageLayout,
-    release: InstalledRelease,
-    addresses: tuple[str, ...],
-    identity: PushIdentity,
-    progress: Progress,
-    limits: PushLimits,
-    stop: threading.Event,
+    layout: ImageLayout, release: InstalledRelease, sites: tuple[Site, ...], repository: str, transfer: Transfer
 ) -> None:
+    from peers.oci_attachments import attach
     from peers.oci_registry import Registry
 
-    signed = layout.signed(release)
-    envelope = encode(signed)
+    blobs = _blobs(layout, release)
+    transfer.total = sum(blobs.values())
     raw = layout.manifest(release.repository, release.manifest).raw
     attachment = layout.blobs.read(release.attachment, bytes_max=ATTACHMENT_BYTES_MAX)
-    manifest = read_manifest(raw)
+    problem: Problem = RegistryUnreachable(f"no address of a registry is known for {release.label}")
+    for site in sites:
+        with Registry(site, transfer) as registry:
+            try:
+                registry.reach()
+            except RegistryUnreachable as failed:
+                problem = failed
+                continue
+            if not site.ours:
+                _check_version(registry, repository, release)
+            for digest, size in blobs.items():
+                registry.send_blob(repository, layout.blobs.path(digest), digest, size)
+            if site.ours:
+                registry.send_manifest(repository, release.manifest if release.development else release.version, raw)
+                registry.send_manifest(repository, release.attachment, attachment)
+                return
+            registry.send_manifest(repository, release.manifest, raw)
+            attach(registry, repository, attachment)
+            if not _check_version(registry, repository, release):
+                registry.send_manifest(repository, release.version, raw)
+                _check_version(registry, repository, release)
+            return
+    raise problem
+
+
+def _check_version(registry: Registry, repository: str, release: InstalledRelease) -> bool:
+    """Whether the version is there with this content. Raises ``VersionTaken`` when it is there with other content."""
+    known = registry.digest_at(repository, release.version)
+    if known not in (None, release.manifest):
+        raise taken(release.label, known, release.manifest)
+    return known is not None
+
+
+def _blobs(layout: ImageLayout, release: InstalledRelease) -> dict[Digest, int]:
+    """What a release consists of beside its two manifests, by digest with sizes; all of it is here."""
+    envelope = encode(layout.signed(release))
+    manifest = read_manifest(layout.manifest(release.repository, release.manifest).raw)
     blobs = {checked_digest(part.digest): part.size for part in (*manifest.layers, manifest.config)}
     blobs[digest_of(EMPTY_CONFIG)] = len(EMPTY_CONFIG)
     blobs[digest_of(envelope)] = len(envelope)
     for digest, size in blobs.items():
         if layout.blobs.size(digest) != size:
             raise DamagedBlob(f"{release.label}: its blob {digest} of {size} bytes is not whole on this disk")
-    counted = Counted(f"publish {release.label}", sum(blobs.values()), progress, stop)
-    problem: Problem = PushFailed(f"no address of a registry is known for {release.label}")
-    for address in addresses:
-        registry = Registry(address, identity, limits, counted)
-        with contextlib.closing(registry.session):
-            try:
-                registry.reach()
-            except PushFailed as failed:
-                problem = failed
-                continue
-            for digest, size in blobs.items():
-                registry.send_blob(release.repository, layout.blobs.path(digest), digest, size)
-            reference = release.manifest if release.development else release.version
-            registry.send_manifest(release.repository, reference, raw)
-            registry.send_manifest(release.repository, release.attachment, attachment)
-            return
-    raise problem
+    return blobs
 
 
 class NameserverRepository:
@@ -145,23 +159,3 @@ class NameserverRepository:
     async def push(self, release: InstalledRelease, *, progress: Progress) -> None:
         """Send an installed release there. Raises as :func:`push`."""
         await push(self._layout, release, addresses=self.addresses, identity=self._identity, progress=progress)
-
-
-class Counted:
-    """The progress over all blobs, and the flag that ends it early."""
-
-    def __init__(self, label: str, total: int, progress: Progress, stop: threading.Event) -> None:
-        self._label = label
-        self._total = total
-        self._progress = progress
-        self._stop = stop
-        self._done = 0
-        self._told = 0
-
-    def sent(self, size: int, *, whole: bool = False) -> None:
-        if self._stop.is_set():
-            raise Cancelled(f"{self._label} was stopped")
-        self._done += size
-        if whole or self._done - self._told >= PROGRESS_BYTES:
-            self._told = self._done
-            self._progress(self._label, self._done, self._total, "bytes")

@@ -19,7 +19,17 @@ from federation.layout import ImageLayout
 from federation.layout_index import InstalledRelease, VersionTaken
 from federation.names import digest_of
 from peers.answers import TooBusy
-from peers.oci_push import PROGRESS_BYTES, NameserverRepository, PushFailed, PushLimits, PushRefused, push
+from peers.oci_errors import (
+    RegistryBusy,
+    RegistryFailed,
+    RegistryRefused,
+    RegistryStalled,
+    RegistryUnauthorized,
+    RegistryUnreachable,
+    RegistryUntrusted,
+)
+from peers.oci_push import NameserverRepository, push
+from peers.oci_transfers import PROGRESS_BYTES, TransferLimits
 from peers.registry_uploads import RegistryLimits
 from query.errors import Problem
 from tests.repository.site import (
@@ -34,7 +44,7 @@ from tests.repository.site import (
     write_model,
 )
 
-QUICK = PushLimits(connect_s=1.0, read_s=0.5)
+QUICK = TransferLimits(connect_s=1.0, read_s=0.5, answer_s=2.0)
 
 
 class Told:
@@ -170,9 +180,9 @@ async def test_the_next_address_is_tried_and_the_proxy_of_the_environment_is_not
         identity = publisher.federation.publisher.identity
         await push(publisher.layout, publisher.release, addresses=[gone, address], identity=identity)
         assert registrations.labels == ["doubler@1.0"]
-        with pytest.raises(PushFailed, match=f"^cannot reach {gone}: Connection refused$"):
+        with pytest.raises(RegistryUnreachable, match=f"^cannot reach {gone}: Connection refused$"):
             await push(publisher.layout, publisher.release, addresses=[gone], identity=identity)
-        with pytest.raises(PushFailed, match="no address"):
+        with pytest.raises(RegistryUnreachable, match="no address"):
             await push(publisher.layout, publisher.release, addresses=[], identity=identity)
 
 
@@ -182,10 +192,10 @@ async def test_another_federation_is_named(
     _, address, registrations = central
     foreign = Federation(tmp_path / "foreign", ca=STRANGER).publisher.identity
     meant = f"^{address} is not the registry that was meant: "
-    with pytest.raises(PushRefused, match=meant + "[^:()]*certificate[^:()]*$"):
+    with pytest.raises(RegistryUntrusted, match=meant + "[^:()]*certificate[^:()]*$"):
         await push(publisher.layout, publisher.release, addresses=[address], identity=foreign)
     named = dataclasses.replace(publisher.federation.publisher.identity, hostname="registry.example")
-    with pytest.raises(PushRefused, match=meant + "hostname 'registry.example' doesn't"):
+    with pytest.raises(RegistryUntrusted, match=meant + "hostname 'registry.example' doesn't"):
         await push(publisher.layout, publisher.release, addresses=[address], identity=named)
     assert registrations.labels == []
 
@@ -246,25 +256,29 @@ async def lied_to(publisher: Publisher, **answers: object) -> Problem:
 @pytest.mark.parametrize(
     ("answers", "kind", "message"),
     [
-        ({"GET": "hang"}, PushFailed, "no answer"),
-        ({"POST": "hang"}, PushFailed, "no answer"),
-        ({"GET": "endless"}, PushRefused, "more than 65536 bytes"),
-        ({"any": web.Response(status=500)}, PushFailed, "status 500"),
-        ({"any": web.Response(status=401)}, PushRefused, "status 401"),
-        ({"any": web.Response(status=403, text="<html>no</html>")}, PushRefused, "status 403"),
-        ({"any": web.Response(status=307, headers={"Location": "http://127.0.0.1:9/"})}, PushRefused, "redirects"),
-        ({"POST": web.Response(status=202)}, PushRefused, "elsewhere"),
+        ({"GET": "hang"}, RegistryStalled, "no answer"),
+        ({"POST": "hang"}, RegistryStalled, "no answer"),
+        ({"GET": "endless"}, RegistryRefused, "more than 65536 bytes"),
+        ({"any": web.Response(status=500)}, RegistryFailed, "status 500"),
+        ({"any": web.Response(status=401)}, RegistryUnauthorized, "status 401"),
+        ({"any": web.Response(status=403, text="<html>no</html>")}, RegistryUnauthorized, "status 403"),
+        (
+            {"any": web.Response(status=307, headers={"Location": "http://127.0.0.1:9/"})},
+            RegistryRefused,
+            "which is not followed",
+        ),
+        ({"POST": web.Response(status=202)}, RegistryRefused, "elsewhere"),
         (
             {"POST": web.Response(status=202, headers={"Location": "https://127.0.0.1:9/v2/x"})},
-            PushRefused,
+            RegistryRefused,
             "elsewhere",
         ),
         (
             {"POST": web.Response(status=429, text=json.dumps({"errors": [{"code": "TOOMANYREQUESTS"}]}))},
-            PushRefused,
+            RegistryBusy,
             "TOOMANYREQUESTS",
         ),
-        ({"HEAD": web.Response(status=200)}, PushRefused, "status 200"),
+        ({"HEAD": web.Response(status=200)}, RegistryRefused, "status 200"),
     ],
 )
 async def test_what_is_no_registry(
