@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from federation import commands
+from federation.carrying_functions import CarryingFunctions
 from federation.documents import ActualState
 from federation.events import Event
 from federation.explanation import explain
@@ -244,7 +245,7 @@ class EdgeFunctions:
         return self._presence.connected(self._store.state.find_edge(edge).uuid)
 
 
-NAMESERVER_FUNCTIONS: Final[tuple[type, ...]] = (EdgeFunctions, GroupFunctions, MemberFunctions)
+NAMESERVER_FUNCTIONS: Final[tuple[type, ...]] = (EdgeFunctions, GroupFunctions, MemberFunctions, CarryingFunctions)
 
 
 def nameserver_functions(
@@ -255,4 +256,5 @@ def nameserver_functions(
         EdgeFunctions(store, director, presence),
         GroupFunctions(store),
         MemberFunctions(store, make_bundle=make_bundle),
+        CarryingFunctions(store, director),
     )

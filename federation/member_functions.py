@@ -148,4 +148,5 @@ class MemberFunctions:
             commands.remove(self._store.state, member.name), caller=call.caller.name, now=call.now.timestamp()
         )
         self._store.reports.forget(member.uuid)
+        self._store.histories.forget(member.uuid)
         return True

@@ -28,6 +28,7 @@ from msgspec import Struct
 from federation import projections
 from federation.documents import REPORT_BYTES_MAX, ActualState, decode
 from federation.events import Change, Event
+from federation.histories import HistoryLog
 from federation.names import Digest, PeerId, digest_of
 from federation.state import BrokenLog, FederationState
 from query.errors import LimitExceeded, PeerProblem, WorldProblem
@@ -115,6 +116,27 @@ class ReportLog:
             ).fetchall()
         return tuple(Report(*row) for row in rows)
 
+    def mentioning(self, *words: str) -> tuple[Report, ...]:
+        """The latest report of each edge, where it has one of these words in it."""
+        found = " OR ".join(["instr(r.body, ?)"] * len(words))
+        with _translated(self._path, "read reports"):
+            rows = self._db.execute(
+                "SELECT r.edge, r.id, r.time, r.digest, r.body FROM reports r"
+                f" WHERE ({found}) AND r.id = (SELECT max(id) FROM reports WHERE edge = r.edge) ORDER BY r.edge",
+                [word.encode() for word in words],
+            ).fetchall()
+        return tuple(Report(*row) for row in rows)
+
+    def page(self, after: str = "", *, limit: int) -> tuple[Report, ...]:
+        """The latest report of each edge, for the next ``limit`` edges after one, in the order of their ids."""
+        with _translated(self._path, "read reports"):
+            rows = self._db.execute(
+                "SELECT r.edge, r.id, r.time, r.digest, r.body FROM reports r JOIN (SELECT max(id) AS latest FROM reports"
+                " WHERE edge > ? GROUP BY edge ORDER BY edge LIMIT ?) ON r.id = latest ORDER BY r.edge",
+                [after, limit],
+            ).fetchall()
+        return tuple(Report(*row) for row in rows)
+
     def forget(self, edge: PeerId) -> None:
         """Drop the reports of an edge that was removed."""
         with _translated(self._path, "drop reports"), self._db.atomic():
@@ -131,6 +153,7 @@ class FederationStore:
         self._listeners: list[Listener] = []
         self.state = state
         self.reports = ReportLog(db, path)
+        self.histories = HistoryLog(db, translated=lambda doing: _translated(path, doing))
         epoch, seq = _read_mark(lock)
         self._overtaken_epoch = epoch if (epoch, seq) > (state.epoch, state.seq) else None
         weakref.finalize(self, db.conn.close)  # a store that nobody closed leaves no open file

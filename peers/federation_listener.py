@@ -208,9 +208,10 @@ class FederationListener:
     async def _report(self, request: web.Request) -> web.StreamResponse:
         member = self._own_edge(request)
         raw = await body_of(request, bytes_max=REPORT_BYTES_MAX)
-        read_report(raw, member.uuid)
+        report = read_report(raw, member.uuid)
         now = self._clock()
         reach("report.received")
+        self._store.histories.put(member.uuid, report.history)
         self._store.reports.put(member.uuid, raw, digest=digest_of(raw), now=now)
         reach("report.durable")
         self._contacts.seen(member.uuid, now=now)
