@@ -22,7 +22,7 @@ from federation.carried_state import (
 from federation.documents import REPORT_BYTES_MAX, PollAnswer, SignedDocument, decode, encode
 from federation.errors import UnknownKey
 from federation.names import Digest, digest_of, shown
-from federation.polling import Director, decisions
+from federation.polling import Director
 from federation.reports import moment
 from query.declarations import Call, Effect, Example, Home, Role, function
 from query.errors import WrongArguments
@@ -79,8 +79,9 @@ class CarryingFunctions:
         state = self._store.state
         found: dict[Digest, SignedDocument] = {}
         assignments = [
-            *(assignment for decision in decisions(state, member.uuid) for _, assignment in decision.candidates),
-            *(assignment for group in state.groups_of(member.uuid) for assignment in group.before.values()),
+            assignment
+            for group in state.groups_of(member.uuid)
+            for assignment in (*group.assignments.values(), *group.before.values())
         ]
         for assignment in assignments:
             for pin in (assignment, *assignment.needs):
