@@ -131,8 +131,8 @@ class ReportLog:
         """The latest report of each edge, for the next ``limit`` edges after one, in the order of their ids."""
         with _translated(self._path, "read reports"):
             rows = self._db.execute(
-                "SELECT r.edge, r.id, r.time, r.digest, r.body FROM reports r JOIN (SELECT max(id) AS latest FROM reports"
-                " WHERE edge > ? GROUP BY edge ORDER BY edge LIMIT ?) ON r.id = latest ORDER BY r.edge",
+                "SELECT r.edge, r.id, r.time, r.digest, r.body FROM reports r"
+                " JOIN (SELECT max(id) AS latest FROM reports WHERE edge > ? GROUP BY edge ORDER BY edge LIMIT ?) ON r.id = latest ORDER BY r.edge",
                 [after, limit],
             ).fetchall()
         return tuple(Report(*row) for row in rows)
