@@ -244,8 +244,8 @@ def report_digest(report: ActualState) -> Digest:
     return digest_of(msgspec.json.encode(replace(report, reported=0)))
 
 
-def needed(desired: DesiredState | None, actual: Actual) -> frozenset[Digest]:
-    """Records of the releases to keep on disk."""
+def used(desired: DesiredState | None, actual: Actual) -> frozenset[Digest]:
+    """Records of the releases that are in memory, on their way there, or should be."""
     runs = (goal for goal in actual.goals.values() if isinstance(goal, Run))
     return frozenset(
         [
@@ -254,10 +254,13 @@ def needed(desired: DesiredState | None, actual: Actual) -> frozenset[Digest]:
             *(run.record for run in actual.restoring.values()),
             *(run.record for run in runs),
             *(entry.record for entry in actual.lost.values()),
-            *actual.previous.values(),
-            *actual.carried,
         ]
     )
+
+
+def needed(desired: DesiredState | None, actual: Actual) -> frozenset[Digest]:
+    """Records of the releases to keep on disk."""
+    return used(desired, actual) | frozenset(actual.previous.values()) | frozenset(actual.carried)
 
 
 def brought(actual: Actual, records: frozenset[Digest]) -> Actual:

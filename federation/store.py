@@ -132,7 +132,8 @@ class ReportLog:
         with _translated(self._path, "read reports"):
             rows = self._db.execute(
                 "SELECT r.edge, r.id, r.time, r.digest, r.body FROM reports r"
-                " JOIN (SELECT max(id) AS latest FROM reports WHERE edge > ? GROUP BY edge ORDER BY edge LIMIT ?) ON r.id = latest ORDER BY r.edge",
+                " JOIN (SELECT max(id) AS latest FROM reports WHERE edge > ? GROUP BY edge ORDER BY edge LIMIT ?)"
+                " ON r.id = latest ORDER BY r.edge",
                 [after, limit],
             ).fetchall()
         return tuple(Report(*row) for row in rows)

@@ -21,6 +21,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
+from federation.actual import used
 from federation.documents import ActualState, DesiredState, HistoryEntry, LoadedEntry, Mode
 from federation.names import Digest, PeerId
 from federation.verification import Cursor
@@ -222,6 +223,14 @@ class Agent:
         """
         await self.ready.wait()
         return await self._turn.load(name, version, record, origin=origin)
+
+    def used(self) -> frozenset[Digest]:
+        """The records of the releases that are in memory, on their way there, or should be."""
+        return used(self._state.desired, self._state.actual)
+
+    def forget(self, record: Digest) -> None:
+        """A person took a release off this disk that was not used."""
+        self._turn.forget(record)
 
     async def unload_manual(self, name: str) -> None:
         """Take a model out of memory at once, until a group wants it again."""

@@ -271,6 +271,11 @@ class Turn:
         told = replace(self._state.reported(), mode=mode, reported=int(self._clock.now()))
         await self._nameserver.report(self._identity, encode(told))
 
+    def forget(self, record: Digest) -> None:
+        """A release is off this disk by a person's word."""
+        self._state.become(removed(self._state.actual, record))
+        self._wake.set()
+
     async def _prune(self) -> None:
         for record in dispensable(self._state.desired, self._state.actual):
             label = self._state.actual.installed[record]
