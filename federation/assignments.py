@@ -2,8 +2,9 @@
 
 Rules: recency is the sequence number of the ``set_group_models`` call, and repeating a call renews it; joining a group
 is no assignment. In its own group a version replaces the one before for good. Across groups the latest wins on each
-edge (:func:`federation.polling.decisions`), and an older one comes back when the later one goes. ``all`` is a group
-like the others here, whose members are every edge, later ones too.
+edge (:mod:`federation.decisions`), and an older one comes back when the later one goes. ``all`` is a group like the
+others here, whose members are every edge, later ones too. What a release needs is chosen and pinned when it is
+assigned, and decides like an assignment of the same call.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from federation.decisions import names_of, pins
 from federation.documents import MODELS_PER_EDGE_MAX
-from federation.entries import ALL, Assignment, Group
-from federation.events import AssignedModel, Event, ModelsAssigned, ModelsUnassigned
+from federation.entries import ALL, Assignment, Group, Release
+from federation.events import AssignedModel, Event, ModelsAssigned, ModelsUnassigned, PinnedRelease
 from federation.names import DEFAULT_REPOSITORY, PeerId
+from federation.needs import Candidate, resolve
+from federation.revocation import check_assignable
+from federation.standing_needs import check_group, standing_needs
 from federation.state import FederationState
 from query.errors import LimitExceeded, UserProblem, WrongArguments, nearest, unknown
 
@@ -40,7 +45,9 @@ class WantedModel(Struct, frozen=True):
 
 
 class Overtaken(Struct, frozen=True):
-    """An assignment that decided for ``edges`` edges until a later call. In its own group it is replaced for good."""
+    """An assignment, or what it needed, that decided for ``edges`` edges until a later call. In its own group an
+    assignment is replaced for good by one of the same model.
+    """
 
     group: str
     assignment: Assignment
@@ -49,11 +56,12 @@ class Overtaken(Struct, frozen=True):
 
 
 class Assigning(Struct, frozen=True):
-    """The decision on a ``set_group_models`` call."""
+    """The decision on a ``set_group_models`` call. ``needed``: what comes with it, in the order of loading."""
 
     events: tuple[Event, ...]
     group: str
     assigned: tuple[WantedModel, ...]
+    needed: tuple[PinnedRelease, ...]
     overtaken: tuple[Overtaken, ...]
 
 
@@ -97,7 +105,7 @@ def set_group_models(state: FederationState, group: str, models: Sequence[Wanted
     :class:`~query.errors.LimitExceeded`.
     """
     found = state.find_group(group)
-    assigned = []
+    releases = []
     for model in models:
         if model.repo != DEFAULT_REPOSITORY:
             raise RepositoryNotSupported(
@@ -105,11 +113,57 @@ def set_group_models(state: FederationState, group: str, models: Sequence[Wanted
                 hint=f'publish the release here first, and leave "repo" out or set it to "{DEFAULT_REPOSITORY}"',
             )
         release = state.find_release(model.name, model.version)
-        assigned.append(AssignedModel(model.name, model.version, model.repo, release.digest))
-    _check_count(state, found, {model.name for model in models})
-    overtaken = tuple(one for model in models for one in _overtaken(state, found, model))
-    events: tuple[Event, ...] = (ModelsAssigned(found.name, tuple(assigned)),) if assigned else ()
-    return Assigning(events, found.name, tuple(models), overtaken)
+        check_assignable(release.document, state.root, model.label)
+        releases.append(release)
+    needed = _needed(state, found, releases)
+    assigned = tuple(
+        AssignedModel(model.name, model.version, model.repo, release.digest, needs)
+        for model, release, needs in zip(models, releases, needed, strict=True)
+    )
+    named = {model.name for model in models}
+    brought = {pin.name: pin for needs in needed for pin in needs if pin.name not in named}
+    _check_count(state, found, {*named, *brought})
+    after = dict(found.assignments)
+    for model in assigned:
+        told = (model.name, model.version, model.repo, model.record)
+        after[model.name] = Assignment(*told, state.seq + 1, 0.0, "", model.needs)
+    check_group(state, found, after)
+    overtaken = tuple(
+        one
+        for label, pinned in (*((m, False) for m in models), *((p, True) for p in brought.values()))
+        for one in _overtaken(state, found, label.name, label.version, pinned=pinned)
+    )
+    events: tuple[Event, ...] = (ModelsAssigned(found.name, assigned),) if assigned else ()
+    return Assigning(events, found.name, tuple(models), tuple(brought.values()), overtaken)
+
+
+def _needed(state: FederationState, group: Group, releases: Sequence[Release]) -> list[tuple[PinnedRelease, ...]]:
+    """For each release what it needs, chosen so that the edges of the group keep what they have where that can be."""
+    if not any(release.record.needs.releases for release in releases):
+        return [() for _ in releases]
+    standing, preferred = standing_needs(state, group, frozenset(release.record.name for release in releases))
+    trusted = state.root.publishers.keys() - state.root.revoked.keys()
+
+    def candidate(release: Release) -> Candidate:
+        record = release.record
+        return Candidate(
+            record.name,
+            record.version,
+            release.digest,
+            record.needs.releases,
+            deprecated=release.deprecated is not None,
+            preferred=(record.name, record.version) in preferred,
+        )
+
+    def published(name: str) -> list[Candidate]:
+        return [
+            candidate(release)
+            for release in state.published.versions(name)
+            if any(signature.keyid in trusted for signature in release.document.signatures)
+        ]
+
+    found = resolve([candidate(release) for release in releases], published, standing)
+    return [tuple(PinnedRelease(one.name, one.version, one.record) for one in needs) for needs in found]
 
 
 def remove_group_models(state: FederationState, group: str, names: Sequence[Any]) -> tuple[Event, ...]:
@@ -121,39 +175,45 @@ def remove_group_models(state: FederationState, group: str, names: Sequence[Any]
         if name not in found.assignments:
             problem = unknown("model", name, found.assignments)
             raise type(problem)(problem.message.replace(f'"{name}"', f'"{name}" in group "{found.name}"', 1))
-    return (ModelsUnassigned(found.name, tuple(dict.fromkeys(names))),) if names else ()
+    if not names:
+        return ()
+    check_group(state, found, {name: kept for name, kept in found.assignments.items() if name not in names})
+    return (ModelsUnassigned(found.name, tuple(dict.fromkeys(names))),)
 
 
-def _overtaken(state: FederationState, group: Group, model: WantedModel) -> Iterator[Overtaken]:
-    """The assignments of the model that decide for any edge of ``group`` now, the latest first.
+def _overtaken(state: FederationState, group: Group, name: str, version: str, *, pinned: bool) -> Iterator[Overtaken]:
+    """The assignments of the model that decide for any edge of ``group`` now, the latest first; pins are such too.
 
     Works through the groups by recency, each with the members that no later one had: set operations, so that ``all``
     of a hundred thousand edges takes milliseconds.
     """
-    before = [
-        (other.assignments[model.name], other) for other in state.group_objects() if model.name in other.assignments
-    ]
+    before = [(other.assignments[name], other, False) for other in state.group_objects() if name in other.assignments]
+    for other in state.group_objects():
+        for assignment in other.assignments.values():
+            if assignment.needs:
+                brought = (one.assignment for one in pins(assignment, other) if one.assignment.name == name)
+                before.extend((pin, other, True) for pin in brought)
     open_members: set[PeerId] = set(group.members)
-    for assignment, other in sorted(before, key=lambda pair: -pair[0].seq):
+    for assignment, other, as_need in sorted(before, key=lambda one: (-one[0].seq, one[2])):
         decided = open_members & other.members
         open_members -= decided
-        if other is group:
-            if assignment.version != model.version:
+        if other is group and not as_need and not pinned:
+            if assignment.version != version:
                 yield Overtaken(other.name, assignment, len(decided), replaced=True)
-        elif decided:
+        elif decided and (other is not group or assignment.version != version):
             yield Overtaken(other.name, assignment, len(decided), replaced=False)
 
 
 def _check_count(state: FederationState, group: Group, added: set[str]) -> None:
     """No edge may come to have more models than a desired state holds."""
-    everything = added.union(*(other.assignments for other in state.group_objects()))
+    everything = added | names_of(state.group_objects())
     if len(everything) <= MODELS_PER_EDGE_MAX:
         return
-    own = added.union(group.assignments)
+    own = added | names_of((group,))
     sets_of_groups = {state.groups_of(uuid) for uuid in group.members}
     sets_of_groups.add((group,) if group.name == ALL else (group, *state.group_objects()[:1]))
     for groups in sets_of_groups:
-        count = len(own.union(*(other.assignments for other in groups)))
+        count = len(own | names_of(groups))
         if count > MODELS_PER_EDGE_MAX:
             raise LimitExceeded(
                 f'an edge of group "{group.name}" would have {count} models: expected at most {MODELS_PER_EDGE_MAX}'

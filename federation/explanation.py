@@ -11,11 +11,11 @@ from typing import Any
 
 from msgspec import Struct
 
+from federation.decisions import Candidate, Decision, decisions, needs_of
 from federation.documents import ActualState, LoadedEntry
-from federation.entries import Assignment, Entry, Group
+from federation.entries import Entry
 from federation.members import Member
 from federation.names import PeerId, shown
-from federation.polling import Decision, decisions
 from federation.reports import Contact, moment
 from federation.state import FederationState
 from query.errors import unknown
@@ -31,17 +31,21 @@ class Waiting(Struct, frozen=True):
 
 
 class Explanation(Struct, frozen=True):
-    """One model on one edge; ``model`` is None for an edge that has none and that no group names one for."""
+    """One model on one edge; ``model`` is None for an edge that has none and that no group names one for.
+
+    ``needs``: what the desired release needs, as it is decided for this edge.
+    """
 
     model: str | None
     decision: Decision | None
     loaded: LoadedEntry | None
     waiting: Waiting | None
+    needs: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """As ``edge:explain`` shows it."""
         candidates = self.decision.candidates if self.decision else ()
-        records = [_assignment_record(group, assignment) for group, assignment in candidates]
+        records = [_candidate_record(candidate) for candidate in candidates]
         waiting = self.waiting
         return {
             "model": self.model,
@@ -50,6 +54,7 @@ class Explanation(Struct, frozen=True):
             "loaded_by": self.loaded.origin if self.loaded else None,
             "winner": records[0] if records else None,
             "losers": records[1:],
+            "needs": list(self.needs),
             "waits_for": None
             if waiting is None
             else {
@@ -61,10 +66,12 @@ class Explanation(Struct, frozen=True):
         }
 
 
-def _assignment_record(group: Group, assignment: Assignment) -> dict[str, Any]:
+def _candidate_record(candidate: Candidate) -> dict[str, Any]:
+    assignment, needed_by = candidate.assignment, candidate.needed_by
+    source = {"source": "group"} if needed_by is None else {"source": "need", "needed_by": needed_by.label}
     return {
-        "source": "group",
-        "group": group.name,
+        **source,
+        "group": candidate.group.name,
         "version": assignment.version,
         "assignment": assignment.seq,
         "time": moment(assignment.time),
@@ -102,7 +109,9 @@ def explain(
     for name in names:
         decision, running = decided.get(name), loaded.get(name)
         waiting = _waiting(state, entry, name, decision, running, actual=actual, contact=contact, now=now)
-        yield Explanation(name, decision, running, waiting)
+        needs = needs_of(state, decision.winner) if decision else {}
+        labels = tuple(decided[needed].winner.label for needed in sorted(needs) if needed in decided)
+        yield Explanation(name, decision, running, waiting, labels)
 
 
 def _idle(entry: Entry, actual: ActualState | None, contact: Contact, *, now: float) -> Waiting:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from federation import commands
 from federation.carrying_functions import CarryingFunctions
+from federation.decisions import decisions
 from federation.documents import ActualState
 from federation.events import Event
 from federation.explanation import explain
@@ -18,7 +19,7 @@ from federation.group_functions import GroupFunctions
 from federation.member_functions import MakeBundle, MemberFunctions
 from federation.members import Member, PropertyValue
 from federation.names import PeerId, shown
-from federation.polling import Director, decisions
+from federation.polling import Director
 from federation.reports import Contact, NoReport, converged, moment, state_record, status_record
 from query.declarations import Call, Effect, Example, Home, Role, function
 
@@ -87,6 +88,7 @@ class EdgeFunctions:
                     "assignment": decision.winner.seq,
                     "assigned": moment(decision.winner.time),
                     "by": decision.winner.by,
+                    "needed_by": decision.needed_by.label if decision.needed_by else None,
                 }
                 for decision in decisions(state, member.uuid)
             ],

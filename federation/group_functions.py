@@ -110,7 +110,8 @@ class GroupFunctions:
 
         Each element is a record with ``name``, ``version`` and, if wanted, ``repo``, which is ``default``. The latest
         assignment wins, not the highest version, also between groups; a repeated call counts as the latest. The answer
-        names what it overtook: ``replaced`` ones are gone for good, others come back when this assignment goes.
+        names what it overtook: ``replaced`` ones are gone for good, others come back when this assignment goes. What
+        the models need is chosen now, the newest that fits; it comes along as ``needed``, and goes with them.
         """
         state = self._store.state
         made = assignments.set_group_models(state, group, assignments.read_models(models))
@@ -118,6 +119,7 @@ class GroupFunctions:
         return {
             "group": made.group,
             "assigned": [model.label for model in made.assigned],
+            "needed": [pin.label for pin in made.needed],
             "overtaken": [
                 {
                     "group": one.group,

@@ -19,6 +19,7 @@ from zlib import crc32
 
 from msgspec import Struct
 
+from federation.decisions import decisions, needs_of
 from federation.documents import (
     DESIRED_TYPE,
     MODELS_PER_EDGE_MAX,
@@ -28,7 +29,7 @@ from federation.documents import (
     SignedDocument,
     encode,
 )
-from federation.entries import Assignment, Entry, Group
+from federation.entries import Entry
 from federation.intervals import Interval, parse_interval
 from federation.keys import PrivateKey
 from federation.names import PeerId
@@ -70,38 +71,21 @@ class Stateful(Protocol):
     def state(self) -> FederationState: ...
 
 
-class Decision(Struct, frozen=True):
-    """The assignments of one model that apply to an edge, the latest first: the winner, then the losers."""
-
-    name: str
-    candidates: tuple[tuple[Group, Assignment], ...]
-
-    @property
-    def group(self) -> Group:
-        return self.candidates[0][0]
-
-    @property
-    def winner(self) -> Assignment:
-        return self.candidates[0][1]
-
-
-def decisions(state: FederationState, uuid: PeerId) -> tuple[Decision, ...]:
-    """For each model that any group of the edge names, by name: which assignment decides. The latest wins."""
-    candidates: dict[str, list[tuple[Group, Assignment]]] = {}
-    for group in state.groups_of(uuid):
-        for assignment in group.assignments.values():
-            candidates.setdefault(assignment.name, []).append((group, assignment))
-    return tuple(
-        Decision(name, tuple(sorted(candidates[name], key=lambda pair: -pair[1].seq))) for name in sorted(candidates)
-    )
-
-
 def desired_models(state: FederationState, uuid: PeerId) -> tuple[DesiredModel, ...]:
-    """What an edge should run, by name."""
+    """What an edge should run, by name. What each needs is named as it is decided for this very edge."""
+    made = decisions(state, uuid)
+    records = {decision.name: decision.winner.record for decision in made}
     return tuple(
-        DesiredModel(name, won.version, won.record, decision.group.name, won.seq)
-        for decision in decisions(state, uuid)
-        for name, won in ((decision.name, decision.winner),)
+        DesiredModel(
+            decision.name,
+            won.version,
+            won.record,
+            decision.group.name,
+            won.seq,
+            tuple(records[name] for name in sorted(needs_of(state, won)) if name in records),
+        )
+        for decision in made
+        for won in (decision.winner,)
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 from uuid import UUID
 
@@ -18,6 +20,7 @@ from federation.documents import (
     LoadedEntry,
     LoadError,
     Mode,
+    Needs,
     ReleaseRecord,
     SignedDocument,
     encode,
@@ -63,7 +66,13 @@ def founding(state: FederationState) -> tuple[Event, ...]:
     )
 
 
-def release_document(label: str, *, content: bytes = b"weights", signer: PrivateKey = PUBLISHER) -> SignedDocument:
+def release_document(
+    label: str,
+    *,
+    content: bytes = b"weights",
+    signer: PrivateKey = PUBLISHER,
+    needs: Mapping[str, str] = MappingProxyType({}),
+) -> SignedDocument:
     """The signed record of ``name@version`` whose only file is ``content``."""
     name, version = label.split("@")
     record = ReleaseRecord(
@@ -74,6 +83,7 @@ def release_document(label: str, *, content: bytes = b"weights", signer: Private
         kind="onnx",
         files=(FileEntry("model.onnx", "weight", digest_of(content), len(content)),),
         created=int(NOW),
+        needs=Needs(releases=dict(needs)),
     )
     return sign(encode(record), RELEASE_TYPE, signer)
 
@@ -119,6 +129,10 @@ class Small:
     def publish(self, *labels: str) -> None:
         for label in labels:
             self.write(release_commands.publish_release(self.state, release_document(label)))
+
+    def publish_needing(self, label: str, **needs: str) -> None:
+        document = release_document(label, content=label.encode(), needs=needs)
+        self.write(release_commands.publish_release(self.state, document))
 
     def assign(self, group: str, *labels: str) -> assignments.Assigning:
         wanted = [assignments.WantedModel(*label.split("@")) for label in labels]

@@ -94,6 +94,7 @@ def test_the_statements_of_the_reference(ask: Ask, small: Small) -> None:
     assert ask("edge:set_group_models", "staging-area-edges", models) == {
         "group": "staging-area-edges",
         "assigned": ["my-sa-model@5.3"],
+        "needed": [],
         "overtaken": [],
     }
     assert [model["version"] for model in ask("edge:get_config", "my-edge-1")["models"]] == ["5.3"]
@@ -142,6 +143,7 @@ def test_the_answer_names_what_was_overtaken(ask: Ask, small: Small) -> None:
     assert answer == {
         "group": "all",
         "assigned": ["my-sa-model@5.4"],
+        "needed": [],
         "overtaken": [
             {"group": "lab", "model": "my-sa-model@5.3", "edges": 1, "replaced": False, "time": then, "by": "ada"}
         ],
@@ -167,6 +169,7 @@ def test_the_config_names_the_group_and_assignment_that_decided(ask: Ask, small:
                 "assignment": small.state.seq,
                 "assigned": then,
                 "by": "ada",
+                "needed_by": None,
             }
         ],
     }
