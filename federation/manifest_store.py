@@ -131,6 +131,11 @@ class ManifestStore:
         digest = checked_digest(entry.digest)
         return StoredManifest(self.blobs.read(digest, bytes_max=MANIFEST_BYTES_MAX), entry.media_type, digest)
 
+    def lists(self, repository: str, reference: str) -> bool:
+        """Whether a manifest or tag stands in the listing, and not only follows from it as a fall-back tag does."""
+        joined = "@" if reference.startswith("sha256:") else ":"
+        return f"{repository}{joined}{reference}" in self._read().by_name
+
     def _fallback(self, contents: LayoutContents, repository: str, subject: Digest) -> StoredManifest | None:
         found = fallback_index(self.blobs, contents, repository, subject)
         if found is None:
@@ -264,7 +269,8 @@ class ManifestStore:
         with self._writer(), storing(self.path):
             if digest not in unneeded(self.blobs, self._read(), {digest}):
                 raise ContentNeeded(f"a manifest names {digest}: it stays as long as the manifest")
-            self.blobs.remove(digest)
+            if not self.blobs.remove(digest):
+                raise ContentNeeded(f"{digest} stays while the repository is being copied")
 
     def collect_garbage(
         self, *, keep: Iterable[Digest] = (), written_before: float = math.inf, dry_run: bool = False
@@ -330,7 +336,7 @@ class ManifestStore:
 def check_whole(blobs: BlobStore, manifest: Manifest) -> None:
     """Raises :class:`MissingPart` unless config and layers are here, in their sizes."""
     for part in (manifest.config, *manifest.layers):
-        found = blobs.size(checked_digest(part.digest))
+        found = blobs.claim(checked_digest(part.digest))
         if found != part.size:
             raise MissingPart(
                 f"the manifest names {part.digest} of {part.size} bytes, "

@@ -196,6 +196,9 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "repository_unknown",
         "bad_digest",
         "not_deleted",
+        "endpoint_unknown",
+        "method_not_allowed",
+        "not_satisfiable",
     ),
     "peers.registry_uploads": (
         "upload_unknown",

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from federation import release_commands
-from federation.documents import SignedDocument
-from federation.entries import Release
+from federation import release_commands, retention
+from federation.documents import ReleaseRecord, SignedDocument
 from federation.events import Change, Event, Removed
 from federation.keys import read_key
 from federation.layout import ImageLayout
@@ -24,9 +23,8 @@ from federation.verification import verify_record
 from peers.failpoints import reach
 from peers.homes import Home
 from peers.presence import ContactBook
-from peers.registry_uploads import RegistryLimits
 from peers.uplinks import Uplinks
-from query.errors import Problem, UnknownName
+from query.errors import UnknownName
 
 log = logging.getLogger("peerage.nameserver")
 
@@ -133,6 +131,10 @@ class Publishing:
         self._clock = clock
         self._verifying = asyncio.Lock()
 
+    def check_record(self, signed: SignedDocument, member: Member) -> None:
+        """Raises unless an endorsed publisher, or for a development release the member, signed the record."""
+        verify_record(signed, self._store.state.root, development_key=member.key)
+
     async def on_release(self, signed: SignedDocument, manifest: bytes, member: Member) -> None:
         """Register a release once its signature and every file hold. Raises the refusal's class."""
         reach("publish.stored")
@@ -148,47 +150,13 @@ class Publishing:
         reach("publish.durable")
         log.info("published", extra={"release": record.label, "by": member.name})
 
-
-def tidy_repository(layout: ImageLayout, releases: Sequence[Release], *, now: float) -> None:
-    """Before anybody is served: list what the log knows and a kill left unlisted, and remove what nothing names.
-
-    A release whose files are not all here stays unlisted until it is published again; what is left of it is kept.
-    """
-    try:
-        lacking = [release for release in releases if layout.find_record(release.digest) is None]
-    except Problem as problem:
-        log.error("repository_damaged", extra={"reason": problem.message})  # noqa: TRY400 — the reason says it all
-        return
-    keep: set[Digest] = set()
-    for release in lacking:
-        record = release.record
-        missing = _attached(layout, release)
-        if missing is None:
-            log.warning("release_repaired", extra={"release": record.label})
-        else:
-            keep |= {record.manifest, *(entry.digest for entry in record.files)}
-            log.error("release_incomplete", extra={"release": record.label, "reason": missing.message})
-    try:
-        removed = layout.collect_garbage(keep=keep, written_before=now - RegistryLimits().upload_life_s)
-    except Problem as problem:
-        log.warning("garbage_kept", extra={"reason": problem.message})
-    else:
-        if removed.blobs:
-            log.info("garbage_removed", extra={"blobs": removed.blobs, "bytes": removed.size})
-
-
-def _attached(layout: ImageLayout, release: Release) -> Problem | None:
-    """List a release, or say what is in the way."""
-    record = release.record
-    sizes = {record.manifest: record.manifest_size, **{entry.digest: entry.size for entry in record.files}}
-    for digest, size in sizes.items():
-        if layout.blobs.size(digest) != size:
-            return UnknownName(f"{digest} of {size} bytes is not here: publish the release again from where it is")
-    try:
-        layout.attach(release.document)
-    except Problem as problem:
-        return problem
-    return None
+    async def on_delete(self, record: ReleaseRecord, digest: Digest, member: Member) -> None:
+        """Let go of a release that nobody holds. Raises ``ReleaseHeld``."""
+        state, now = self._store.state, self._clock()
+        holders = retention.holders(state, state.find_release(record.name, record.version), now=now)
+        events = release_commands.delete_release(state, record.name, record.version, holders=holders)
+        self._store.append(events, caller=member.name, now=now)
+        log.info("deleted", extra={"release": record.label, "by": member.name})
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,7 +209,15 @@ class _Parts:
             clock=self._clock,
         )
         publishing = Publishing(self.store, self._layout, self._clock)
-        listener.add_routes(registry_routes(self._layout, member_of=listener.member, on_release=publishing.on_release))
+        listener.add_routes(
+            registry_routes(
+                self._layout,
+                member_of=listener.member,
+                on_release=publishing.on_release,
+                check_record=publishing.check_record,
+                on_delete=publishing.on_delete,
+            )
+        )
         return listener
 
     def application(self) -> ApplicationListener:

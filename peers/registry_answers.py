@@ -1,21 +1,25 @@
 """How the repository answers when it cannot do what was asked: OCI's error codes, with ours beside them.
 
 Owns the errors that the distribution API alone knows, and the table from a problem's class to OCI's code and HTTP
-status. The body is ``{"errors": [{code, message}], "error": {…}}``: OCI's form, and the same error in ours.
+status. The body is ``{"errors": [{code, message}], "error": {…}}``: OCI's form, and the same error in ours. Who is not
+admitted is told UNAUTHORIZED with status 403, as on the rest of the face: no log-in would help; who is but may not,
+DENIED.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
 from aiohttp import web
 
 from federation.blobs import StorageFull
-from federation.errors import WrongHash, WrongSize
-from federation.layout_index import VersionTaken
+from federation.errors import Refused, WrongHash, WrongRole, WrongSize
+from federation.layout_index import ContentNeeded, RepositoryFull, VersionTaken
+from federation.manifest_store import MissingPart
 from federation.manifests import BadManifest
 from federation.names import BadName
 from peers.answers import RETRY_AFTER_S, Answer, TooBusy, status_of
@@ -47,9 +51,27 @@ class BadDigest(UserProblem):
 
 
 class NotDeleted(UserProblem):
-    """Deletion is not offered."""
+    """What follows from other content is not deleted by itself."""
 
     code = "not_deleted"
+
+
+class UnknownEndpoint(UnknownName):
+    """Not a path of the distribution API."""
+
+    code = "endpoint_unknown"
+
+
+class MethodNotAllowed(UserProblem):
+    """A path of the distribution API, asked in a way that it does not know."""
+
+    code = "method_not_allowed"
+
+
+class NotSatisfiable(UserProblem):
+    """A range of bytes that a blob does not have."""
+
+    code = "not_satisfiable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +85,20 @@ class _Form:
 def _form(problem: Problem, request: web.Request) -> _Form:
     manifests = "/manifests/" in request.path
     match problem:
+        case MethodNotAllowed():
+            return _Form("UNSUPPORTED", 405)
+        case UnknownEndpoint():
+            return _Form("UNSUPPORTED", 404)
+        case NotSatisfiable():
+            return _Form("SIZE_INVALID", 416)
         case UnknownUpload():
             return _Form("BLOB_UPLOAD_UNKNOWN", 404)
         case UploadOutOfOrder():
             return _Form("BLOB_UPLOAD_INVALID", 416)
+        case MissingPart():
+            return _Form("MANIFEST_BLOB_UNKNOWN", 404)
         case UnknownBlob():
-            return _Form("MANIFEST_BLOB_UNKNOWN", 404) if manifests else _Form("BLOB_UNKNOWN", 404)
+            return _Form("BLOB_UNKNOWN", 404)
         case UnknownRepository():
             return _Form("NAME_UNKNOWN", 404)
         case UnknownName():
@@ -79,6 +109,8 @@ def _form(problem: Problem, request: web.Request) -> _Form:
             return _Form("MANIFEST_INVALID", 400)
         case WrongHash() | BadDigest():
             return _Form("DIGEST_INVALID", 400)
+        case RepositoryFull() | ContentNeeded():
+            return _Form("DENIED", 403)
         case WrongSize() | LimitExceeded():
             return _Form("SIZE_INVALID", 413)
         case NotDeleted():
@@ -91,7 +123,13 @@ def _form(problem: Problem, request: web.Request) -> _Form:
             return _Form("BLOB_UPLOAD_INVALID", 408)
         case StorageFull():
             return _Form("DENIED", 507)
+        case WrongRole():
+            return _Form("DENIED", 403)
+        case Refused():
+            return _Form("UNAUTHORIZED", 403)
         case Forbidden() | PeerProblem():
+            return _Form("DENIED", 403)
+        case UserProblem() if request.method == "DELETE":  # whoever holds what should go
             return _Form("DENIED", 403)
         case _:
             return _Form("UNSUPPORTED" if isinstance(problem, UserProblem) else "UNKNOWN", status_of(problem))
@@ -111,10 +149,17 @@ def told(handler: Answer) -> Answer:
         except Exception:
             log.exception("request_failed", extra={"path": request.path})
             problem = InternalProblem("this peer failed to answer; its log has the cause")
-        form = _form(problem, request)
-        record = problem.record()
-        body = msgspec.json.encode({"errors": [{"code": form.code, "message": record.message}], "error": record})
-        headers = {"Retry-After": str(RETRY_AFTER_S)} if form.status in (429, 503) else {}
-        return web.Response(status=form.status, body=body, content_type="application/json", headers=headers)
+        return refusal(problem, request)
 
     return answering
+
+
+def refusal(problem: Problem, request: web.Request, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A problem in OCI's form; ``headers`` tell more of it."""
+    form = _form(problem, request)
+    record = problem.record()
+    body = msgspec.json.encode({"errors": [{"code": form.code, "message": record.message}], "error": record})
+    told = {"Retry-After": str(RETRY_AFTER_S)} if form.status in (429, 503) else {}
+    return web.Response(
+        status=form.status, body=body, content_type="application/json", headers={**told, **(headers or {})}
+    )

@@ -6,8 +6,8 @@ distribution specification: 1 version, 2 blobs with Range, 3 manifests, 4a 4b 5 
 9 10 deletion, 11 mount, 12 referrers, 13 14 upload state and its end; and Docker's ``/v2/_catalog``.
 
 Rules: every byte is hashed while it arrives; uploads are bounded in number, size, idle time and lifetime, by our own
-deadlines. Blobs are shared by all repositories; one goes only when no manifest names it. Every answer below ``/v2/`` has
-OCI's form, also to what is no endpoint.
+deadlines. Blobs are shared by all repositories; one goes only when no manifest names it. Every answer below ``/v2/``
+has OCI's form, also to what is no endpoint.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from peers.registry_answers import (
 from peers.registry_manifests import CheckRecord, Manifests, OnDelete, OnRelease
 from peers.registry_requests import Access, chunk_start, digest_in, page
 from peers.registry_uploads import RegistryLimits, UploadOutOfOrder, Uploads
+from peers.repository_turns import RepositoryTurns
 
 _METHODS: Final = ("GET", "HEAD", "POST", "PATCH", "PUT", "DELETE")
 
@@ -48,11 +49,13 @@ def registry_routes(
     on_release: OnRelease,
     check_record: CheckRecord,
     on_delete: OnDelete,
+    turns: RepositoryTurns | None = None,
     clock: Callable[[], float] = time.monotonic,
     limits: RegistryLimits | None = None,
 ) -> list[web.RouteDef]:
     """The routes under ``/v2/``. ``member_of`` admits or raises; ``on_release`` registers a release or raises,
-    ``check_record`` believes its record alone or raises, and ``on_delete`` lets go of a release or raises.
+    ``check_record`` believes its record alone or raises, and ``on_delete`` lets go of a release or raises. They are
+    called in turn for each repository, among ``turns`` that others may share.
 
     ``clock`` is monotonic. An aiohttp client limit does not matter to these routes: they bound bodies themselves.
     """
@@ -66,6 +69,7 @@ def registry_routes(
         on_release=on_release,
         check_record=check_record,
         on_delete=on_delete,
+        turns=turns or RepositoryTurns(),
         request_s=limits.request_s,
     )
     name = "/v2/{name:.+}"

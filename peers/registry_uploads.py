@@ -3,9 +3,10 @@
 Owns the table of open uploads and their bounds. Refuses more uploads, bytes or time than :class:`RegistryLimits` says:
 aiohttp never ends a body that was half sent, so every read has our own deadline, and a request has one over all.
 
-Rules: an upload belongs to the member that began it, and one request at a time writes to it. A failed request ends
-its upload: the next attempt begins anew. Lifetimes are looked at whenever an upload begins, so no task of its own is
-needed; with the process, uploads are forgotten, and their files swept at the next start.
+Rules: an upload belongs to the member that began it, and one request at a time writes to it. When a request's body
+breaks off or falls silent, its upload stays with the bytes that came, to be gone on with; any other failure ends it.
+Lifetimes are looked at whenever an upload begins, so no task of its own is needed; with the process, uploads are
+forgotten, and their files swept at the next start.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aiohttp import StreamReader
+from aiohttp import ClientPayloadError, StreamReader
+from aiohttp.http_exceptions import PayloadEncodingError
 
 from federation.blobs import BlobStore, StagedBlob
 from federation.errors import WrongSize
@@ -83,9 +85,12 @@ class Uploads:
         self._open[name] = _Upload(repository, owner, staged, now)
         return name
 
-    def offset(self, name: str, *, owner: str) -> int:
+    def offset(self, name: str, *, owner: str, repository: str) -> int:
         """How many bytes an upload has."""
-        return self._mine(name, owner).staged.offset
+        upload = self._mine(name, owner)
+        if upload.repository != repository:
+            raise UnknownUpload(f'the upload {name[:40]!r} is not in "{repository}"')
+        return upload.staged.offset
 
     async def receive(
         self,
@@ -95,10 +100,12 @@ class Uploads:
         owner: str,
         start: int | None = None,
         declared: int | None = None,
+        resumable: bool = True,
     ) -> int:
         """Append a request's body; the offset after it.
 
-        Raises :class:`UploadOutOfOrder` (the upload stays), ``DeadlinePassed`` or ``LimitExceeded`` (it ends).
+        Raises :class:`UploadOutOfOrder`, ``DeadlinePassed`` or a ``ConnectionError`` (the upload stays, unless it
+        cannot be resumed by who began it), or ``LimitExceeded`` (it ends).
         """
         upload = self._mine(name, owner)
         if upload.busy or (start is not None and start != upload.staged.offset):
@@ -107,29 +114,39 @@ class Uploads:
             self._end(name)
             raise LimitExceeded(f"a blob of more than {self._limits.upload_bytes_max} bytes")
         upload.busy = True
+        stays = False
         try:
-            await self._append(upload, body)
-        except BaseException:
-            self._end(name)
+            await self._append(upload, body, declared=declared)
+            stays = True
+        except (asyncio.CancelledError, ConnectionError, DeadlinePassed):
+            stays = resumable
             raise
-        upload.busy = False
-        upload.touched = self._clock()
+        finally:
+            upload.busy = False
+            upload.touched = self._clock()
+            if not stays:
+                self._end(name)
         return upload.staged.offset
 
-    async def _append(self, upload: _Upload, body: StreamReader) -> None:
+    async def _append(self, upload: _Upload, body: StreamReader, *, declared: int | None) -> None:
         idle = self._limits.idle_s
+        begun = upload.staged.offset
         try:
             async with asyncio.timeout(self._limits.request_s):
                 while True:
                     async with asyncio.timeout(idle):
                         chunk = await body.readany()
                     if not chunk:
-                        return
+                        break
                     upload.staged.write(chunk)
         except TimeoutError as error:
             raise DeadlinePassed(f"the body stopped after {upload.staged.offset} bytes") from error
         except WrongSize as error:
             raise LimitExceeded(f"a blob of more than {self._limits.upload_bytes_max} bytes") from error
+        except (ClientPayloadError, PayloadEncodingError) as error:
+            raise ConnectionResetError(f"the body broke off: {error}") from error
+        if declared is not None and upload.staged.offset - begun != declared:
+            raise ConnectionResetError(f"the body broke off after {upload.staged.offset - begun} of {declared} bytes")
 
     async def finish(self, name: str, digest: Digest, *, owner: str) -> Digest:
         """The upload becomes a blob, durable on return. Raises ``WrongHash``; the upload ends either way."""

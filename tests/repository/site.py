@@ -14,13 +14,14 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from federation.certificates import issue, make_authority
-from federation.documents import Kind, RootRecord, SignedDocument, decode
+from federation.documents import Kind, ReleaseRecord, RootRecord, SignedDocument, decode
 from federation.folders import read_folder
 from federation.keys import PrivateKey
 from federation.layout import ImageLayout
 from federation.members import Member
-from federation.names import PeerId
+from federation.names import Digest, PeerId
 from federation.packing import Inspection, PackedRelease, pack
+from federation.retention import ReleaseHeld
 from federation.roots import first_root
 from federation.tls import NAMESERVER_HOSTNAME, client_context, server_context
 from federation.verification import verify_record
@@ -179,6 +180,8 @@ class Registrations:
 
     def __init__(self) -> None:
         self.labels: list[str] = []
+        self.held: set[str] = set()
+        self.deleted: list[tuple[str, Digest]] = []
         self.asked = asyncio.Event()
         self.answered = asyncio.Event()
         self.answered.set()
@@ -188,6 +191,14 @@ class Registrations:
         self.asked.set()
         await self.answered.wait()
         self.labels.append(record.label)
+
+    def check(self, signed: SignedDocument, member: Member) -> None:
+        verify_record(signed, root_record(), development_key=member.key)
+
+    async def let_go(self, record: ReleaseRecord, digest: Digest, member: Member) -> None:
+        if record.label in self.held:
+            raise ReleaseHeld(f"{record.label} is held by group field has it: expected nobody")
+        self.deleted.append((record.label, digest))
 
 
 @asynccontextmanager
@@ -200,10 +211,13 @@ async def registry(
     limits: RegistryLimits | None = None,
 ) -> AsyncIterator[str]:
     """A nameserver's repository on TLS."""
+    registrations = registrations or Registrations()
     routes = registry_routes(
         layout,
         member_of=federation.member_of,
-        on_release=registrations or Registrations(),
+        on_release=registrations,
+        check_record=registrations.check,
+        on_delete=registrations.let_go,
         clock=clock,
         limits=limits,
     )
