@@ -7,9 +7,11 @@ from __future__ import annotations
 from typing import Final
 
 from federation.commands import NotAllowed
-from federation.documents import ReleaseRecord, SignedDocument
+from federation.documents import KeyId, ReleaseRecord, SignedDocument
+from federation.errors import RemovedPeer
 from federation.events import Event, ReleaseDeleted, ReleaseDeprecated, ReleasePublished
 from federation.retention import Holder, check_free
+from federation.revocation import check_assignable, check_new
 from federation.state import FederationState
 from query.errors import LimitExceeded, WrongArguments
 
@@ -34,7 +36,9 @@ def publish_release(
         raise NotAllowed(f"{record.label} is a development release: it is loaded where it was made, not published")
     known = state.release(record.name, record.version)
     if known is not None and known.record.manifest == record.manifest:
+        check_assignable(known.document, state.root, record.label)
         return ()
+    _check_publisher(state, check_new(document, state.root, record.label), record.label)
     deleted = state.published.deleted(record.name, record.version)
     manifest = known.record.manifest if known else deleted
     if manifest is not None and manifest != record.manifest:
@@ -42,6 +46,17 @@ def publish_release(
     if deleted is None and len(state.published) + state.published.deleted_count >= releases_max:
         raise LimitExceeded(f"the federation has or had {releases_max} releases, the most it can have")
     return (ReleasePublished(document),)
+
+
+def _check_publisher(state: FederationState, keyid: KeyId, label: str) -> None:
+    """Who was removed publishes nothing, whoever brings it. Raises :class:`~federation.errors.RemovedPeer`."""
+    trusted = state.root.publishers[keyid]
+    owner = state.publisher_of(trusted.key, trusted.name)
+    if owner is not None and owner.removed:
+        raise RemovedPeer(
+            f'publisher "{owner.name}", who signed {label}, was removed from the federation',
+            hint="its earlier releases stay good until its key is revoked: peerage keys revoke",
+        )
 
 
 def deprecate_release(state: FederationState, name: str, version: str, reason: str | None) -> tuple[Event, ...]:

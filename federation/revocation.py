@@ -32,18 +32,28 @@ from federation.documents import (
     SignedDocument,
     TrustedKey,
 )
-from federation.errors import BadKeyChange, KeyRetired, KeyRevoked, NeedsMoreSignatures, TooFewSignatures, Untrusted
-from federation.keys import PUBLIC_BYTES, PrivateKey, keyid_of
-from federation.names import Digest
+from federation.errors import (
+    BadKeyChange,
+    BadProof,
+    KeyRetired,
+    KeyRevoked,
+    NeedsMoreSignatures,
+    TooFewSignatures,
+    Untrusted,
+)
+from federation.keys import PUBLIC_BYTES, PrivateKey, keyid_of, signed_by
+from federation.members import Member
+from federation.names import Digest, PeerId
 from federation.outcomes import without
 from federation.roots import active_key, advance, checked, public_keys, sign_root
-from federation.signing import signers
+from federation.signing import pae, signers
 from query.errors import unknown
 
 Running = Literal["keep", "stop"]
 Standing = Literal["endorsed", "retired", "revoked", "unknown"]
 
 KEYID_PREFIX_LENGTH_MIN: Final = 6
+OFFER_TYPE: Final = "application/vnd.peerage.publisher-key.v1"
 
 
 # --- finding keys ---------------------------------------------------------------------------------------------------
@@ -331,14 +341,24 @@ def _stopped(actual: Actual, name: str, entry: LoadedEntry | Run) -> Actual:
     return replace(actual, goals=actual.goals | {name: Stop(name, "manual")})
 
 
-def stopping(records: Iterable[tuple[str, SignedDocument]], root: RootRecord) -> tuple[str, ...]:
-    """Of what a peer without an agent runs, by name, what is to be taken out of memory."""
-    found = []
-    for name, document in records:
-        gone = revocation_of(document, root)
-        if gone is not None and gone.running == "stop":
-            found.append(name)
-    return tuple(found)
+def stopping(signed: Mapping[str, KeyId], root: RootRecord) -> tuple[str, ...]:
+    """Of what a peer without an agent runs, the names to take out of memory. ``signed``: the key that signed each."""
+    return tuple(
+        name for name, keyid in signed.items() if keyid in root.revoked and root.revoked[keyid].running == "stop"
+    )
+
+
+def check_offer(key: bytes, proof: bytes, *, member: Member, root: RootRecord) -> None:
+    """A publisher's new key may wait for the root record. Raises :class:`BadProof` and :class:`BadKeyChange`."""
+    if not signed_by(key, offer_claim(root.federation, member.uuid, key), proof):
+        raise BadProof("the offered key was not proven: its owner must sign the offer with it")
+    if keyid_of(key) != active_key(root, member.name):
+        _fresh(root, key, member.name)
+
+
+def offer_claim(federation: str, uuid: PeerId, key: bytes) -> bytes:
+    """What a new key signs to show that its offerer has it."""
+    return pae(OFFER_TYPE, f"{federation} {uuid} ".encode() + key)
 
 
 def public_key(text: str) -> bytes:

@@ -93,6 +93,12 @@ async def open_client(home: Home, settings: ClientSettings, *, clock: Callable[[
     trust = HomeTrust(home, trusted_root(home))
     engine = opened_engine(settings)
     stack.callback(engine.close)
+    memory = PlainMemory(engine)
+
+    async def follow_root() -> None:
+        await trust.follow(client)
+        memory.obey(trust.root)
+
     running = RunningQueries()
     catalogue = PeerCatalogue()
     statements = statements_of(membership, key=key, client=client, catalogue=catalogue, running=running)
@@ -100,7 +106,7 @@ async def open_client(home: Home, settings: ClientSettings, *, clock: Callable[[
         *local_functions(
             PeerSelf(home, membership, settings),
             engine=engine,
-            memory=PlainMemory(engine),
+            memory=memory,
             layout=ImageLayout(home.releases),
             root=lambda: trust.root,
             asking=OwnStatements(statements),
@@ -108,7 +114,7 @@ async def open_client(home: Home, settings: ClientSettings, *, clock: Callable[[
             client=client,
             agent=None,
             where=lambda: client.addresses[0] if client.addresses else "",
-            follow_root=lambda: trust.follow(client),
+            follow_root=follow_root,
         )
     )
     catalogue.follow(engine)

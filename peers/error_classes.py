@@ -143,6 +143,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "peers.development_functions": ("not_deployed",),
     "peers.device_mode": ("autonomous",),
+    "peers.director_keys": ("director_key_missing",),
     "peers.discovery": ("no_discovery",),
     "peers.edge_actions": (
         "release_missing",
@@ -208,6 +209,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
     "peers.remote_credentials": ("bad_credentials",),
     "peers.remote_settings": ("bad_repository",),
     "peers.repository_functions": ("other_repository",),
+    "peers.own_releases": ("release_loaded",),
     "peers.running": ("stopping",),
     "peers.settings": (
         "bad_setting",

@@ -4,6 +4,7 @@
     membership.json roots.json          who this peer is; all root records it trusts, oldest first
     publisher.key                       of who publishes releases
     ca.key director.key                 of the nameserver alone; root.key lies in the root folder alone
+    publisher.next.key director.next.key    made to replace one of these, until the root record names it
     peerage.toml mode.json              settings; that this device is AUTONOMOUS, while it is
     state.db releases/ models/          what the nameserver or edge knows, releases, model folders
     run.json token peer.sock lock       of the process that runs here now
@@ -137,6 +138,14 @@ class Home:
     @property
     def director_key(self) -> Path:
         return self.path / "director.key"
+
+    @property
+    def publisher_next_key(self) -> Path:
+        return self.path / "publisher.next.key"
+
+    @property
+    def director_next_key(self) -> Path:
+        return self.path / "director.next.key"
 
     @property
     def root_key(self) -> Path:
@@ -339,7 +348,10 @@ class Home:
             raise BadHome(f"{path} is damaged: {error}", hint="restore it, or join again in a new home") from error
 
 
-_KEYS: Final = frozenset({"identity.key", "publisher.key", "ca.key", "director.key", "root.key"})
+_KEYS: Final = frozenset({"identity.key", "publisher.key", "ca.key", "director.key", "root.key"}) | {
+    "publisher.next.key",
+    "director.next.key",
+}
 _DOCUMENTS: Final = frozenset({"identity.crt", "ca.crt", "membership.json", "roots.json", "peerage.toml", "mode.json"})
 _STORES: Final = frozenset({"state.db", "releases", "models", "run.json", "token", "peer.sock", "lock"})
 _KNOWN: Final = _KEYS | _DOCUMENTS | _STORES
@@ -367,6 +379,15 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         raise _unusable(path, error) from error
+
+
+def take_place(path: Path, of: Path) -> None:
+    """Rename a file to the place of another, durable on return. Raises :class:`HomeUnwritable`."""
+    try:
+        path.replace(of)
+        _sync_folder(of.parent)
+    except OSError as error:
+        raise _unusable(of, error) from error
 
 
 def _sync_folder(path: Path) -> None:

@@ -1,19 +1,26 @@
 """What a person's load and unload do to a peer's memory, on an edge and elsewhere.
 
 Owns nothing: an edge's agent records a request before it acts on it; a nameserver or a client keeps no record, since
-it starts with nothing in memory each time.
+it starts with nothing in memory each time; what a revoked key signed stops there where the revocation says so.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Literal
 
 from engine.engine import Engine
+from federation.documents import KeyId, RootRecord
+from federation.names import Digest
+from federation.revocation import stopping
 from federation.verification import VerifiedRelease
 from peers.agent import Agent
 
 if TYPE_CHECKING:
     from engine.loaded import LoadedModel  # brings numpy, which an idle edge does without
+
+
+log = logging.getLogger("peerage.models")
 
 
 class AgentMemory:
@@ -33,17 +40,43 @@ class AgentMemory:
         """Raises :class:`~query.errors.UnknownName` for a model that is not in memory."""
         await self._agent.unload_manual(name)
 
+    def used(self) -> frozenset[Digest]:
+        """The records of the releases that are in memory, on their way there, or should be."""
+        return self._agent.used()
+
+    def forget(self, record: Digest) -> None:
+        """A person took a release that was not used off this disk."""
+        self._agent.forget(record)
+
 
 class PlainMemory:
     """The memory of a peer that no group speaks of, until the process ends."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._signed: dict[str, KeyId] = {}  # what is loaded, by which key
 
     async def load_release(self, release: VerifiedRelease, *, origin: Literal["manual", "development"]) -> LoadedModel:
         """Raises as :class:`AgentMemory` does."""
-        return await self._engine.load(release, origin=origin)
+        model = await self._engine.load(release, origin=origin)
+        self._signed[model.name] = release.keyid
+        return model
+
+    def obey(self, root: RootRecord) -> None:
+        """Take out of memory what a root record says must stop."""
+        for name in stopping(self._signed, root):
+            self._signed.pop(name)
+            if any(model.name == name for model in self._engine.loaded()):
+                self._engine.unload(name)
+                log.warning("revoked_key", extra={"model": name, "reason": "its publisher's key was revoked"})
 
     async def unload(self, name: str) -> None:
         """Raises :class:`~engine.errors.ModelNotLoaded` for a model that is not in memory."""
         self._engine.unload(name)
+
+    def used(self) -> frozenset[Digest]:
+        """The records of the releases that are in memory."""
+        return frozenset(model.record_digest for model in self._engine.loaded())
+
+    def forget(self, record: Digest) -> None:
+        """Nothing is noted of what is on disk."""

@@ -20,8 +20,8 @@ from typing import Final
 from federation import bundles, commands
 from federation.documents import Bundle, SignedDocument
 from federation.envelopes import credential
+from federation.events import Change, RootSet
 from federation.functions import nameserver_functions
-from federation.keys import read_key
 from federation.layout import ImageLayout
 from federation.members import Member
 from federation.polling import Director
@@ -30,6 +30,7 @@ from federation.tls import reason_of
 from peers import founding
 from peers.application_listener import ApplicationListener
 from peers.catalogues import PeerCatalogue
+from peers.director_keys import DirectorKeys
 from peers.discovery import announced
 from peers.elsewhere import FanOut
 from peers.faces import FederationFace, application_face, cancelled, federation_face
@@ -105,6 +106,7 @@ async def _nameserver(
             await stack.enter_async_context(_announced(membership, settings, parts.addresses, face.port))
         follower = ChangeFollower(parts.store, parts.uplinks, parts.contacts)
         stack.callback(parts.store.subscribe(follower))
+        stack.callback(parts.store.subscribe(parts.follow_root))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         background = [
             tasks.create_task(parts.uplinks.pace_nudges()),
@@ -140,12 +142,15 @@ class _Parts:
         self.addresses: tuple[str, ...] = ()
         self.store = NameserverStore.open(home.state_db)
         self._begin_epoch()
-        self._director_key = read_key(home.director_key)
-        self._director = Director(self._director_key, self.store)
+        self._director_keys = DirectorKeys(home, lambda: self.store.state.root)
+        self._director_keys.settle()
+        self._director_keys.current()  # without one nothing can be told to any edge: it says so now
+        self._director = Director(self._director_keys.current, self.store)
         self.uplinks = Uplinks()
         self.contacts = ContactBook(self.uplinks)
         self._layout = ImageLayout(home.releases)
         self._engine = opened_engine(settings)
+        self._memory = PlainMemory(self._engine)
         self._tls_refused = 0
         self._refusals = Refusals()
         catalogue = PeerCatalogue()
@@ -170,11 +175,11 @@ class _Parts:
         catalogue.compose(
             *nameserver_functions(self.store, self._director, self.contacts, make_bundle=self._bundle),
             RosterFunctions(Members(self.store)),
-            KeyFunctions(self.store),
+            KeyFunctions(self.store, self._director_keys),
             *local_functions(
                 PeerSelf(home, membership, settings),
                 engine=self._engine,
-                memory=PlainMemory(self._engine),
+                memory=self._memory,
                 layout=self._layout,
                 root=lambda: self.store.state.root,
                 asking=OwnStatements(self._statements),
@@ -185,6 +190,12 @@ class _Parts:
             ),
         )
         catalogue.follow(self._engine)
+
+    def follow_root(self, changes: tuple[Change, ...]) -> None:
+        """A root record came into force: its director key takes its place, and what it stops here stops."""
+        if any(isinstance(change.event, RootSet) for change in changes):
+            self._director_keys.settle()
+            self._memory.obey(self.store.state.root)
 
     def close(self) -> None:
         self._engine.close()
@@ -257,7 +268,9 @@ class _Parts:
         member = state.member(uuid)
         if member is None or member.removed or member.key is None:
             return None
-        return credential(member, director=self._director_key, federation=state.federation, now=self._clock())
+        return credential(
+            member, director=self._director_keys.current(), federation=state.federation, now=self._clock()
+        )
 
     def _bundle(self, member: Member, token: str) -> str:
         assert member.token_expires is not None

@@ -17,6 +17,7 @@ from federation.names import PeerId
 from federation.roots import endorse, first_root, sign_root
 from federation.store import FederationStore
 from peers.cli.keeping import candidate, trusted_root
+from peers.director_keys import DirectorKeys
 from peers.founding import found
 from peers.homes import Home
 from peers.key_functions import KeyFunctions
@@ -45,8 +46,13 @@ def store(home: Home) -> Iterator[FederationStore]:
 
 
 @pytest.fixture
-def keys(store: FederationStore) -> KeyFunctions:
-    return KeyFunctions(store)
+def directors(home: Home, store: FederationStore) -> DirectorKeys:
+    return DirectorKeys(home, lambda: store.state.root)
+
+
+@pytest.fixture
+def keys(store: FederationStore, directors: DirectorKeys) -> KeyFunctions:
+    return KeyFunctions(store, directors)
 
 
 def register(store: FederationStore, name: str, *, publisher: bool, joined: bool) -> None:
@@ -80,6 +86,7 @@ def test_a_publisher_is_endorsed(home: Home, store: FederationStore, keys: KeyFu
         "key": PUBLISHER.keyid,
         "public": PUBLISHER.public.hex(),
         "endorsed": False,
+        "present": None,
     }
     document = signed_by_root(home, store)
     assert keys.set_root(CALL, document) == 2
@@ -87,7 +94,7 @@ def test_a_publisher_is_endorsed(home: Home, store: FederationStore, keys: KeyFu
     assert keys.publisher(CALL, "ada")["endorsed"] is True
     shown = keys.root(CALL)
     assert (shown["federation"], shown["version"], shown["threshold"]) == ("mine", 2, 1)
-    assert shown["publishers"] == [{"name": "ada", "key": PUBLISHER.keyid}]
+    assert shown["publishers"] == [{"name": "ada", "key": PUBLISHER.keyid, "standing": "endorsed"}]
     assert [decode(text.encode(), SignedDocument) for text in keys.root_documents(CALL)] == list(
         store.state.root_documents
     )
@@ -120,7 +127,8 @@ def test_only_an_admin_sets_the_root_and_all_are_at_home_on_the_nameserver() -> 
     declared = {one.name: one for one in declarations(KeyFunctions)}
     assert {one.home for one in declared.values()} == {FunctionHome.NAMESERVER}
     assert {name: one.role for name, one in declared.items() if one.role is not Role.VIEWER} == {
-        "keys:set_root": Role.ADMIN
+        "keys:set_root": Role.ADMIN,
+        "keys:prepare_director": Role.ADMIN,
     }
 
 

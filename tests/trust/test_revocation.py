@@ -339,8 +339,9 @@ class TestWhatRuns:
         assert (after.goals, list(after.errors)) == ({}, ["digits@1.0"])
 
     def test_a_peer_without_an_agent_stops_the_same(self) -> None:
-        assert stopping([("digits", self.doc)], STOPPED) == ("digits",)
-        assert stopping([("digits", self.doc)], KEPT) == ()
+        signed = {"digits": PUBLISHER.keyid, "other": NEW.keyid}
+        assert stopping(signed, STOPPED) == ("digits",)
+        assert stopping(signed, KEPT) == stopping(signed, RETIRED) == ()
 
     def test_a_good_verdict_does_not_survive_a_stop(self) -> None:
         good = self.edge(verdicts={self.digest: Verdict(self.digest, "r")})
