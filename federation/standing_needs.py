@@ -29,7 +29,8 @@ def check_group(state: FederationState, group: Group, after: Mapping[str, Assign
     """
     assignments = tuple((after or {}).values())
     concerned = _concerned(state.group_objects(), assignments)
-    if not concerned:
+    changed_names = {one.name for one in {*group.assignments.values()} ^ {*assignments}}
+    if not changed_names & concerned:
         return
     for groups in classes(state, group, concerned):
         before = decided((one, one.assignments.values()) for one in groups)

@@ -14,6 +14,8 @@ import pytest
 
 from federation.events import GroupJoined, Joined, Registered
 from federation.names import PeerId
+from federation.needs import StillNeeded
+from federation.standing_needs import classes
 from federation.store import FederationStore
 from query.errors import UnknownName
 from tests.membership.small import Small, identity
@@ -78,6 +80,20 @@ def test_an_edge_takes_little_memory_and_a_start_reads_tables(tmp_path: Path) ->
     assert store.state.generation(uuids[0]) > 0
     assert taken / count < EDGE_BYTES_MAX
     store.close()
+
+
+def test_edges_in_the_same_groups_are_one_case_for_what_is_needed() -> None:
+    small, _ = with_edges(4000)
+    small.publish("features@1.2", "features@1.0", "plain@1")
+    small.publish_needing("a@1", features=">=1.2")
+    assert len(classes(small.state, small.state.find_group("all"))) == 1  # no group assigns anything
+    for number in range(5):
+        small.assign(f"group-{number}", "features@1.2")
+    assert len(classes(small.state, small.state.find_group("all"))) == 6
+    small.assign("all", "a@1")
+    assert len(classes(small.state, small.state.find_group("group-7"), frozenset({"a"}))) == 1
+    with pytest.raises(StillNeeded):
+        small.assign("all", "features@1.0")
 
 
 def test_a_suggestion_is_found_among_many_names_without_comparing_all() -> None:
