@@ -180,7 +180,6 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "bad_admission",
     ),
     "peers.links": ("not_running",),
-    "peers.local_parts": ("not_a_publisher",),
     "peers.oci_errors": (
         "registry_unreachable",
         "registry_stalled",
@@ -192,6 +191,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "registry_not_found",
         "registry_no_catalogue",
     ),
+    "peers.publisher_keys": ("not_a_publisher",),
     "peers.registry_answers": (
         "blob_unknown",
         "repository_unknown",

@@ -6,7 +6,7 @@ import logging
 import os
 import platform
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +34,7 @@ from peers.homes import Home, Membership
 from peers.memory import AgentMemory, PlainMemory
 from peers.model_functions import ReleaseFunctions
 from peers.peer_functions import PeerFunctions
+from peers.publisher_keys import publisher_key
 from peers.release_folders import ReleaseFolders
 from peers.release_ports import ReleaseSite, nothing_newer
 from peers.repository_functions import RepositoryFunctions
@@ -49,12 +50,6 @@ if TYPE_CHECKING:
     from engine.engine import Engine
 
 log = logging.getLogger("peerage.federation")
-
-
-class NotAPublisher(PeerProblem):
-    """A home that signs no releases."""
-
-    code = "not_a_publisher"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,19 +183,26 @@ def local_functions(
 
     home = me.home
     identity = read_key(home.identity_key)
+
+    async def before_signing() -> None:
+        if home.publisher_next_key.exists():  # has it been endorsed?
+            with suppress(Problem):  # else the present one signs
+                await follow_root()
+
     site = ReleaseSite(
         accept_development=me.settings.accept_development,
         loads_imports=agent is not None,
         source=client,
         repository=PushingRepository(home, layout, client) if client is not None else None,
         follow_root=follow_root,
+        before_signing=before_signing,
     )
     folders = ReleaseFolders(me.models, identity=identity, root=root, trials=engine)
     elsewhere = StatementsElsewhere(asking)
     releases = ReleaseFunctions(
         layout,
         site=site,
-        publisher=lambda: _publisher_key(home),
+        publisher=lambda: publisher_key(home, root()),
         folders=folders,
         root=root,
         trials=engine,
@@ -227,15 +229,6 @@ def local_functions(
         development,
         ModelFunctions(engine, models_path=me.models, open_folder=folders.opened, find_release=releases.find_release),
     )
-
-
-def _publisher_key(home: Home) -> PrivateKey:
-    if not home.publisher_key.exists():
-        raise NotAPublisher(
-            f"{home} has no publisher key, so it signs no releases",
-            hint="register with --publisher, join in a new home, and have the key endorsed: peerage keys endorse NAME",
-        )
-    return read_key(home.publisher_key)
 
 
 def opened_client(

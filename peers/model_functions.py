@@ -66,6 +66,7 @@ class ReleaseFunctions:
         """
         tested = _tested(options or {})
         checked_version(version)
+        await self._site.before_signing()
         publisher = self._publisher()
         folder, inspection = await self._folders.read(name)
         _, draft = await self._folders.development(folder, inspection, now=call.now.timestamp())

@@ -90,6 +90,7 @@ class ReleaseSite:
     source: Source | None = None
     repository: Repository | None = None
     follow_root: Callable[[], Awaitable[None]] = nothing_newer
+    before_signing: Callable[[], Awaitable[None]] = nothing_newer
 
 
 def identified(release: InstalledRelease) -> dict[str, Any]:
