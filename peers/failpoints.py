@@ -49,6 +49,7 @@ POINTS: Final = {
     "report.durable": "a report is durable, not yet acknowledged",
     "publish.stored": "the files of a release are stored, the release not yet in the log",
     "publish.durable": "a release is in the log, its publisher not yet answered",
+    "delete.durable": "the deletion of a release is in the log, its files not yet gone",
     "desired.signed": "a desired state is signed, not yet sent",
     # a backup and a restore
     "backup.log_copied": "the log is in the unfinished snapshot, no blob copied for it",
