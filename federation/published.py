@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import msgspec
 
 from federation.entries import Assignment, Release
-from federation.events import ReleaseDeleted, ReleaseDeprecated
+from federation.events import PinnedRelease, ReleaseDeleted, ReleaseDeprecated
 from federation.names import Digest
 from query.errors import UnknownName, nearest, unknown
 
@@ -70,7 +70,8 @@ class PublishedReleases:
 
     def let_go(self, assignment: Assignment, time: float) -> None:
         """An assignment ended: until then, desired states named its release and those that it needs."""
-        for named in (assignment, *assignment.needs):
+        ended: tuple[Assignment | PinnedRelease, ...] = (assignment, *assignment.needs)
+        for named in ended:
             versions = self._releases.get(named.name, {})
             release = versions.get(named.version)
             if release is not None and release.digest == named.record:
