@@ -83,11 +83,12 @@ class CarryingFunctions:
             for group in state.groups_of(member.uuid)
             for assignment in (*group.assignments.values(), *group.before.values())
         ]
-        for assignment in assignments:
-            for pin in (assignment, *assignment.needs):
-                release = state.release(pin.name, pin.version)
-                if release is not None and release.digest == pin.record and release.digest not in named:
-                    found[release.digest] = release.document
+        held = [(one.name, one.version, one.record) for one in assignments]
+        held += [(pin.name, pin.version, pin.record) for one in assignments for pin in one.needs]
+        for name, version, record in held:
+            release = state.release(name, version)
+            if release is not None and release.digest == record and record not in named:
+                found[record] = release.document
         return list(found.values())
 
     @function(

@@ -28,6 +28,7 @@ DECLARING: Final = (
     ("peers.peer_functions", "RosterFunctions"),
     ("peers.peer_functions", "PeerFunctions"),
     ("peers.edge_functions", "OwnEdgeFunctions"),
+    ("peers.device_functions", "DeviceFunctions"),
     ("peers.model_functions", "ReleaseFunctions"),
     ("peers.repository_functions", "RepositoryFunctions"),
     ("peers.development_functions", "DevelopmentFunctions"),

@@ -11,17 +11,19 @@ from __future__ import annotations
 import ipaddress
 import os
 from contextlib import suppress
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct
 
+from federation.documents import Mode
 from federation.names import PeerId, checked_name
 from peers.homes import BadHome, Home, Membership, write_whole
 from peers.settings import BadSetting
-from query.errors import UserProblem
+from query.errors import UserProblem, WrongArguments
 
-UNATTACHED_NAME = "EDGE"
+UNATTACHED_NAME: Final = "EDGE"
+MODES: Final[tuple[Mode, ...]] = ("INTERACTIVE", "ONLINE", "AUTONOMOUS")
 
 
 class Autonomous(UserProblem):
@@ -94,3 +96,11 @@ def check_local(application_host: str) -> None:
 def unattached(name: str) -> Membership:
     """Who a device is before anything tied it to a federation: nobody knows it, and nothing signed is for it."""
     return Membership(federation="", uuid=PeerId(""), name=name, kind="edge", role="viewer", addresses=(), not_after=0)
+
+
+def checked_mode(text: str) -> Mode:
+    """Raises ``WrongArguments`` for another word."""
+    for mode in MODES:
+        if text.upper() == mode:
+            return mode
+    raise WrongArguments(f'no mode "{text[:40]}": expected one of {", ".join(MODES)}')

@@ -74,12 +74,7 @@ class LayoutReleases:
         self._client = client
 
     def installed(self) -> Mapping[Digest, str]:
-        blobs = self._layout.blobs
-        return {
-            release.record_digest: release.label
-            for release in self._layout.releases(development=True)
-            if blobs.size(release.manifest) is not None
-        }
+        return installed_in(self._layout)
 
     async def fetch(self, document: SignedDocument, record: ReleaseRecord) -> None:
         await fetch(document, client=self._client, layout=self._layout)
@@ -159,19 +154,35 @@ class HomeCertificate:
     def renew_at(self) -> float:
         return self._renew_at
 
-    async def renew(self) -> None:
-        admission = await self._client.renew()
-        if read_pem(admission.certificate).key != self._key:
-            raise WrongKey("the nameserver's new certificate is for another key than this peer's")
-        write_whole(self._home.identity_crt, admission.certificate.encode("ascii"))
-        membership = self._home.membership()
-        self._home.write_membership(
-            msgspec.structs.replace(
-                membership, not_after=admission.not_after, clock_offset_s=round(self._client.clock_offset_s, 3)
-            )
-        )
+    async def renew(self, *, by: FederationClient | None = None) -> None:
+        """``by``: over another client than the one that goes on with the new certificate."""
+        await renew_home(self._home, by or self._client, key=self._key)
         await self._client.use_context(home_context(self._home))
         self._read()
+
+
+async def renew_home(home: Home, client: FederationClient, *, key: bytes) -> None:
+    """Have the nameserver make a new certificate for this home's public key, and keep it. Raises its refusal."""
+    admission = await client.renew()
+    if read_pem(admission.certificate).key != key:
+        raise WrongKey("the nameserver's new certificate is for another key than this peer's")
+    write_whole(home.identity_crt, admission.certificate.encode("ascii"))
+    membership = home.membership()
+    home.write_membership(
+        msgspec.structs.replace(
+            membership, not_after=admission.not_after, clock_offset_s=round(client.clock_offset_s, 3)
+        )
+    )
+
+
+def installed_in(layout: ImageLayout) -> dict[Digest, str]:
+    """The releases of a layout, by the digest of their record."""
+    blobs = layout.blobs
+    return {
+        release.record_digest: release.label
+        for release in layout.releases(development=True)
+        if blobs.size(release.manifest) is not None
+    }
 
 
 def home_context(home: Home) -> ssl.SSLContext:
@@ -191,6 +202,11 @@ def free_bytes(path: Path) -> Callable[[], int]:
         return known[1]
 
     return free
+
+
+def no_root() -> RootRecord:
+    """What a device trusts that belongs to no federation: nobody."""
+    return RootRecord(federation="", version=0, threshold=1, roots={}, directors={}, publishers={}, created=0)
 
 
 def trusted_root(home: Home) -> RootRecord:

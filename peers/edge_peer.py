@@ -1,6 +1,8 @@
 """An edge, composed: state on disk, agent, engine, uplink, application face, for as long as it runs.
 
-What was loaded answers before any network: the agent restores first, then the faces open, then discovery and polls.
+What was loaded answers before any network: the agent restores first, then the faces open, then discovery and polls. An
+AUTONOMOUS edge dials nobody from the first moment on. One that belongs to no federation yet is put together anew once a
+file has made it somebody.
 """
 
 from __future__ import annotations
@@ -9,22 +11,28 @@ import asyncio
 import logging
 import os
 import random
+import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
-from federation.bundles import ADDRESSES_MAX
+from msgspec.structs import replace
+
 from federation.certificate_reading import check_issued
-from federation.documents import Mode
-from federation.keys import read_key
+from federation.keys import PrivateKey, read_key, write_key
 from federation.layout import ImageLayout
+from federation.names import shown
 from peers.agent import Agent, Identity
 from peers.application_listener import ApplicationListener
 from peers.backoff import Backoff
 from peers.carried import CarriedStatements
 from peers.catalogues import PeerCatalogue
-from peers.discovery import find_nameservers
+from peers.device_functions import Device
+from peers.device_mode import DeviceMode, autonomous, check_local, enter, read_mode, unattached
+from peers.edge_links import EdgeLinks, keep_discovering
 from peers.edge_parts import (
     EngineMemory,
     FederationClock,
@@ -32,12 +40,16 @@ from peers.edge_parts import (
     HomeTrust,
     LayoutReleases,
     free_bytes,
+    no_root,
     trusted_root,
 )
+from peers.edge_reports import make_report
 from peers.edge_store import EdgeStore
 from peers.faces import application_face, cancelled
 from peers.federation_client import FederationClient
 from peers.homes import BadHome, Home, Membership, RunRecord
+from peers.importing import attach, import_file, opened
+from peers.kept_log import KeptLog, kept_lines
 from peers.local_parts import (
     OwnStatements,
     PeerSelf,
@@ -48,13 +60,13 @@ from peers.local_parts import (
     statements_of,
 )
 from peers.memory import AgentMemory
+from peers.own_mode import OwnMode, cannot_renew
 from peers.running import RunningQueries
 from peers.settings import EdgeSettings
 from peers.uplink_client import UplinkClient
-from query.declarations import Caller, Role
+from query.declarations import Caller, Progress, Role
 
-DISCOVER_S_MIN: Final = 1.0  # between looks for a nameserver that does not answer where it was; doubles
-DISCOVER_S_MAX: Final = 30.0
+QUIET_S_MAX: Final = 5.0  # for the statements under way when a device has come to belong to a federation
 UPLINK_BACKOFF_BASE_S: Final = 0.5
 UPLINK_BACKOFF_CAP_S: Final = 30.0
 
@@ -68,40 +80,75 @@ async def run_edge(
     stop: asyncio.Event,
     ready: Callable[[RunRecord], None],
     clock: Callable[[], float] = time.time,
+    name: str | None = None,
 ) -> None:
-    """Run until ``stop`` is set. ``ready`` is told once where everything listens and what was loaded is loaded."""
-    membership = home.membership()
-    if membership.kind != "edge":
-        raise BadHome(f"{home} is the home of {membership.kind} {membership.name}: expected an edge's home")
+    """Run until ``stop`` is set. ``ready`` is told once where everything listens and what was loaded is loaded.
+
+    ``name``: what an AUTONOMOUS device is called that belongs to no federation yet.
+    """
+    fact = read_mode(home)
+    if fact is None and settings.mode != "AUTONOMOUS":
+        home.membership()  # raises: it must have joined
+    told = False
     home.prepare()
     with home.occupy():
-        check_issued(home.text(home.identity_crt), home.text(home.ca_crt))
-        async with _edge(home, settings, membership, clock=clock) as run:
-            home.write_run(run)
-            try:
-                ready(run)
-                await stop.wait()
-                log.info("stopping")
-            finally:
-                home.remove_run()
+        if fact is None and settings.mode == "AUTONOMOUS":
+            check_local(settings.application_host)
+            _check_kind(home, home.read_membership())
+            fact = enter(home, now=clock(), name=name)
+        again = True
+        while again and not stop.is_set():
+            membership = home.read_membership() or unattached(fact.name if fact else "EDGE")
+            _check_kind(home, membership)
+            anew = asyncio.Event()
+            async with _edge(home, settings, membership, clock=clock, anew=anew) as run:
+                home.write_run(run)
+                try:
+                    if not told:
+                        ready(run)
+                    told = True
+                    await _first(stop, anew)
+                    log.info("stopping")
+                finally:
+                    home.remove_run()
+            again = anew.is_set()
+
+
+def _check_kind(home: Home, membership: Membership | None) -> None:
+    if membership is not None and membership.kind != "edge":
+        raise BadHome(f"{home} is the home of {membership.kind} {membership.name}: expected an edge's home")
+
+
+async def _first(*events: asyncio.Event) -> None:
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
 
 
 @asynccontextmanager
 async def _edge(
-    home: Home, settings: EdgeSettings, membership: Membership, *, clock: Callable[[], float]
+    home: Home, settings: EdgeSettings, membership: Membership, *, clock: Callable[[], float], anew: asyncio.Event
 ) -> AsyncIterator[RunRecord]:
     async with AsyncExitStack() as stack:
-        client = opened_client(home, settings.nameserver, clock=clock)
+        fact = read_mode(home)
+        client = _client(home, settings, fact, clock)
         stack.push_async_callback(client.close)
-        parts = _Parts(home, settings, membership, client)
+        if fact is not None:
+            check_local(settings.application_host)
+            await client.seal(autonomous)
+        parts = _Parts(home, settings, membership, client, fact=fact, clock=clock, anew=anew)
         stack.callback(parts.close)
         await parts.agent.restore()
+        parts.agent.note("started")
+        stack.callback(parts.agent.note, "stopped")
         near = await stack.enter_async_context(application_face(parts.application(), home, settings))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         background = [
             tasks.create_task(parts.agent.run()),
-            tasks.create_task(parts.modes.hold_uplink(parts.uplink())),
-            tasks.create_task(_keep_discovering(client, membership, settings, parts.agent)),
+            tasks.create_task(parts.links.hold(parts.uplink().hold, discover=parts.discovering(settings))),
         ]
         # The end, last first: queries tell their ledgers, nobody comes any more, and then the uplink ends.
         stack.push_async_callback(cancelled, background)
@@ -119,22 +166,59 @@ async def _edge(
         )
 
 
+def _client(
+    home: Home, settings: EdgeSettings, fact: DeviceMode | None, clock: Callable[[], float]
+) -> FederationClient:
+    """The client of a home; of a device without a certificate one that trusts nobody, and is sealed."""
+    if home.identity_crt.exists() and home.joined:
+        check_issued(home.text(home.identity_crt), home.text(home.ca_crt))
+        return opened_client(home, settings.nameserver, clock=clock)
+    if fact is None:
+        raise cannot_renew(home)
+    return FederationClient((), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), clock=clock)
+
+
+def _own_key(home: Home) -> PrivateKey:
+    """The identity key, made on a device that never joined."""
+    if not home.identity_key.exists():
+        write_key(home.identity_key, PrivateKey.generate())
+    return read_key(home.identity_key)
+
+
 class _Parts:
     """What an edge is made of, put together but not yet running."""
 
-    def __init__(self, home: Home, settings: EdgeSettings, membership: Membership, client: FederationClient) -> None:
-        key = read_key(home.identity_key)
+    def __init__(
+        self,
+        home: Home,
+        settings: EdgeSettings,
+        membership: Membership,
+        client: FederationClient,
+        *,
+        fact: DeviceMode | None,
+        clock: Callable[[], float],
+        anew: asyncio.Event,
+    ) -> None:
+        """``anew`` is set when the device has come to belong to a federation."""
+        key = _own_key(home)
+        self._home = home
+        self._key = key
+        self._anew = anew
         self._membership = membership
         self._client = client
         self._store = EdgeStore.open(home.state_db)
         known_offset_s = self._store.read().clock_offset_s
         if known_offset_s is not None:
             client.clock_offset_s = known_offset_s
-        self._trust = HomeTrust(home, trusted_root(home))
+        self._trust = HomeTrust(home, trusted_root(home) if home.joined else no_root())
         self._engine = opened_engine(settings)
         self._draw = random.Random().random  # noqa: S311 — jitter, not a secret
-        self.modes = _Modes()
+        self.links = EdgeLinks()
         layout = ImageLayout(home.releases)
+        self._layout = layout
+        self._kept = KeptLog(home.kept_log)
+        self._kept.keep(fact is not None)
+        certificate = HomeCertificate(home, client, key=key.public) if home.identity_crt.exists() else None
         self.running = RunningQueries()
         catalogue = PeerCatalogue()
         self._statements = statements_of(membership, key=key, client=client, catalogue=catalogue, running=self.running)
@@ -147,11 +231,21 @@ class _Parts:
             engine=EngineMemory(self._engine),
             clock=FederationClock(client),
             random=self._draw,
-            certificate=HomeCertificate(home, client, key=key.public),
-            mode_changed=self.modes.change,
+            certificate=certificate,
+            mode_changed=self.links.change,
             properties=built_in_properties(),
             free_bytes=free_bytes(home.path),
             development_key=key.public if settings.accept_development else None,
+            autonomous=fact is not None,
+        )
+        mode = OwnMode(
+            home,
+            settings,
+            client=client,
+            agent=self.agent,
+            certificate=certificate,
+            clock=clock,
+            keep_log=self._kept.keep,
         )
         catalogue.compose(
             *local_functions(
@@ -164,14 +258,59 @@ class _Parts:
                 running=self.running,
                 client=client,
                 agent=self.agent,
+                device=Device(
+                    agent=self.agent,
+                    mode=mode,
+                    import_file=self._import,
+                    attach=None if home.joined else self._attach,
+                    report=self._report,
+                ),
                 where=lambda: client.addresses[0] if client.addresses else "",
             )
         )
         catalogue.follow(self._engine)
 
     def close(self) -> None:
+        self._kept.keep(False)
         self._engine.close()
         self._store.close()
+
+    def discovering(self, settings: EdgeSettings) -> Callable[[], Coroutine[Any, Any, None]]:
+        return partial(keep_discovering, self._client, self._membership, settings, self.agent)
+
+    async def _import(self, path: Path, progress: Progress) -> dict[str, Any]:
+        return await import_file(
+            path,
+            membership=self._membership,
+            trust=self._trust,
+            layout=self._layout,
+            taking=self.agent,
+            now=self._client.federation_time,
+            progress=progress,
+        )
+
+    async def _attach(self, path: Path, fingerprint: str) -> dict[str, Any]:
+        """The device becomes somebody on disk; the process is put together anew once its answers are out."""
+        with opened(path) as reader:
+            now = self._client.federation_time()
+            membership = await asyncio.to_thread(attach, self._home, reader, fingerprint=fingerprint, now=now)
+        log.info("attached", extra={"edge": membership.name, "federation": membership.federation})
+        self._attached = asyncio.get_running_loop().create_task(self._put_together_anew())
+        return {"edge": shown(membership.name), "federation": membership.federation}
+
+    async def _put_together_anew(self) -> None:
+        await self.running.quiet(within_s=QUIET_S_MAX)
+        self._anew.set()
+
+    def _report(self) -> str:
+        return make_report(
+            self._membership,
+            self._key,
+            replace(self.agent.actual_state(), history=self.agent.history),
+            store=self._store,
+            lines=kept_lines(self._home.kept_log),
+            now=self._client.federation_time(),
+        )
 
     def application(self) -> ApplicationListener:
         membership = self._membership
@@ -198,55 +337,6 @@ class _Parts:
             return backoff.failed()
 
         return UplinkClient(self._client, carried, on_nudge=self.agent.nudge, pause=pause)
-
-
-class _Modes:
-    """Holds the uplink while the mode is INTERACTIVE."""
-
-    def __init__(self) -> None:
-        self._mode: Mode = "ONLINE"
-        self._changed = asyncio.Event()
-
-    def change(self, mode: Mode) -> None:
-        self._mode = mode
-        self._changed.set()
-
-    async def hold_uplink(self, uplink: UplinkClient) -> None:
-        """Runs until cancelled."""
-        holding: asyncio.Task[None] | None = None
-        try:
-            while True:
-                self._changed.clear()
-                if self._mode == "INTERACTIVE" and holding is None:
-                    holding = asyncio.create_task(uplink.hold())
-                elif self._mode != "INTERACTIVE" and holding is not None:
-                    await cancelled([holding])
-                    holding = None
-                await self._changed.wait()
-        finally:
-            if holding is not None:
-                await cancelled([holding])
-
-
-async def _keep_discovering(
-    client: FederationClient, membership: Membership, settings: EdgeSettings, agent: Agent
-) -> None:
-    """Look for the nameserver on the local network while it does not answer where it was; a hint only."""
-    if settings.nameserver or not settings.zeroconf:
-        return
-    pause_s = DISCOVER_S_MIN
-    while True:
-        if agent.contact.state not in ("never", "unreachable"):
-            pause_s = DISCOVER_S_MIN
-        else:
-            found = await find_nameservers(membership.federation, interface=settings.zeroconf_interface)
-            fresh = [address for address in found if address not in client.addresses]
-            if fresh:
-                log.info("nameserver_found", extra={"addresses": fresh})
-                client.use_addresses(fresh[:ADDRESSES_MAX])
-                agent.nudge()
-            pause_s = min(DISCOVER_S_MAX, 2 * pause_s)
-        await asyncio.sleep(pause_s)
 
 
 def _health(membership: Membership, agent: Agent) -> dict[str, Any]:

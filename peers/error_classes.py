@@ -175,6 +175,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "home_in_use",
         "home_unwritable",
     ),
+    "peers.importing": ("bad_file",),
     "peers.joining": (
         "already_joined",
         "bad_admission",

@@ -26,6 +26,7 @@ from peers.agent import Agent
 from peers.catalogues import PeerCatalogue, check_functions
 from peers.client import Answer
 from peers.development_functions import DevelopmentFunctions
+from peers.device_functions import Device, DeviceFunctions
 from peers.edge_functions import OwnEdgeFunctions
 from peers.edge_parts import home_context
 from peers.elsewhere import Identity, Upward
@@ -108,6 +109,7 @@ class PushingRepository:
     async def push(self, release: InstalledRelease, *, progress: Progress) -> None:
         from peers.oci_push import PushIdentity, push
 
+        self.client.check_open()
         identity = PushIdentity(self.home.ca_crt, self.home.identity_crt, self.home.identity_key)
         await push(self.layout, release, addresses=self.addresses, identity=identity, progress=progress)
 
@@ -177,6 +179,7 @@ def local_functions(
     agent: Agent | None,
     where: Callable[[], str],
     follow_root: Callable[[], Awaitable[None]] = nothing_newer,
+    device: Device | None = None,
 ) -> tuple[object, ...]:
     """The functions at home everywhere. ``client`` is None on the nameserver, ``agent`` on all but an edge."""
     from engine.functions import ModelFunctions
@@ -224,6 +227,7 @@ def local_functions(
             version=program_version(),
         ),
         OwnEdgeFunctions(agent),
+        DeviceFunctions(device, uuid=me.membership.uuid),
         releases,
         repositories,
         development,

@@ -72,6 +72,14 @@ class RunningQueries:
         _cancel(entry)
         return True
 
+    async def quiet(self, *, within_s: float) -> None:
+        """Return when nothing runs, or after ``within_s``."""
+        self._idle.clear()
+        if self._running:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await self._idle.wait()
+
     async def stop(self, *, within_s: float = SETTLE_S_MAX) -> None:
         """Begin nothing more, cancel everything, and return when each has told its ledger, or after ``within_s``."""
         self._stopping = True

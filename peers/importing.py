@@ -1,0 +1,428 @@
+"""Importing on a device: an export's file is read once, suspiciously, and counts as an answered poll.
+
+    file → documents → checked (the code of a poll) → blobs staged and hashed → kept in one transaction → the turn
+
+Owns the order. Refuses before a blob is written what a poll would refuse: the state of another federation or edge, an
+older one, a replay, one that is not valid now, a chain of root records that does not hold. Refuses blobs that nothing
+signed names. Until the state is kept the edge is as it was; of a file that was refused later, no blob stays.
+
+:func:`attach` is for a device that belongs to nobody yet: a person types the fingerprint of the root record, and the
+device becomes the edge that the signed state is for, without a certificate. It writes no state: that is imported next.
+
+Rules: a release whose publisher is unknown or revoked under the newest root record does not keep the state from being
+taken, which may be what tells of the revocation; its files are not kept, and the turn shows it as after any poll.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from federation.blobs import BlobStore, StorageFull
+from federation.carried_state import CarriedContents, pinned
+from federation.documents import DesiredState, PollAnswer, ReleaseRecord, RootRecord, SignedDocument, decode, encode
+from federation.errors import Expired, KeyRevoked, NotYetValid, UnknownKey, WrongHash, WrongRecipient, WrongSize
+from federation.layout import ImageLayout
+from federation.manifests import EMPTY_CONFIG, MANIFEST_BYTES_MAX, read_manifest, record_attachment
+from federation.names import Digest, PeerId, checked_digest, checked_name, digest_of, shown
+from federation.reports import moment
+from federation.roots import trust_chain
+from federation.verification import Cursor, cursor_of, verify_desired, verify_record
+from peers.archives import ANSWER, CONTENTS, RELEASES, ROOTS, ArchiveReader, BadArchive, DamagedArchive
+from peers.device_mode import autonomous
+from peers.edge_polling import Answer, Poller, Trust, named
+from peers.failpoints import reach
+from peers.fetching import CONFIG_BYTES_MAX
+from peers.homes import Home, Membership
+from query.declarations import Progress, silent
+from query.errors import Problem, UnknownName, UserProblem
+
+FORM: Final = 1
+DISK_RESERVE_BYTES: Final = 16 * 1024 * 1024
+
+
+class BadFile(UserProblem):
+    """A file that cannot be read as one that was carried here."""
+
+    code = "bad_file"
+
+
+class Taking(Protocol):
+    """The edge that an import is for (:class:`peers.agent.Agent`, or :class:`peers.stopped_edge.StoppedEdge`)."""
+
+    @property
+    def cursor(self) -> Cursor | None: ...
+
+    def note(self, event: str, detail: str = "") -> None: ...
+
+    async def take(self, answer: Answer, *, carried: frozenset[Digest]) -> None:
+        """Keep an answered poll, durable on return, and have it acted on."""
+        ...
+
+    async def look_again(self) -> None:
+        """Releases were put into the repository."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedState:
+    """The documents of a file, decoded and no more."""
+
+    contents: CarriedContents
+    roots: tuple[SignedDocument, ...]
+    body: bytes
+    answer: PollAnswer
+    further: tuple[SignedDocument, ...]
+
+
+@dataclass(slots=True)
+class Checked:
+    """What holds of a file's documents. ``refused``: label and class of releases that may not run here."""
+
+    answer: Answer
+    etag: str
+    generation: int
+    new: bool
+    signed: tuple[SignedDocument, ...]
+    records: tuple[ReleaseRecord, ...]
+    roots: list[tuple[SignedDocument, RootRecord]]
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[ArchiveReader]:
+    """Raises :class:`BadFile` for what is no plain file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise BadFile(f"cannot read {path}: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb") as stream:
+        looked = os.fstat(descriptor)
+        if not stat.S_ISREG(looked.st_mode):
+            raise BadFile(f"{path} is no plain file: expected one that was carried here")
+        yield ArchiveReader(stream, size=looked.st_size)
+
+
+def read_documents(reader: ArchiveReader) -> CarriedState:
+    """The documents at the head of a file, held against its own listing."""
+    raw = reader.documents()
+    try:
+        contents = decode(raw[CONTENTS], CarriedContents)
+        listed = {ROOTS: contents.roots, ANSWER: contents.answer, RELEASES: contents.releases}
+        for name, digest in listed.items():
+            if digest_of(raw[name]) != digest:
+                raise DamagedArchive(f"{name} is not what the file's contents say", hint="copy it again")
+        found = CarriedState(
+            contents=contents,
+            roots=decode(raw[ROOTS], tuple[SignedDocument, ...]),
+            body=raw[ANSWER],
+            answer=decode(raw[ANSWER], PollAnswer),
+            further=decode(raw[RELEASES], tuple[SignedDocument, ...]),
+        )
+    except msgspec.MsgspecError as error:
+        raise BadArchive(f"the file's documents are not as they are written here: {error}") from error
+    if contents.form != FORM:
+        raise BadArchive(f"a file of form {contents.form}: this version reads form {FORM}")
+    return found
+
+
+# --- belonging to a federation --------------------------------------------------------------------------------------
+
+
+def attach(home: Home, reader: ArchiveReader, *, fingerprint: str, now: float) -> Membership:
+    """Make a home that belongs to nobody that of the edge whose state the file carries; durable on return.
+
+    Raises :class:`~federation.carried_state.BadFingerprint`, ``WrongRoot`` for a fingerprint that does not fit, and
+    what :func:`check` raises.
+    """
+    documents = read_documents(reader)
+    root = trust_chain(documents.roots, pinned(documents.roots, fingerprint))
+    try:
+        claimed = decode(documents.answer.desired.payload, DesiredState)
+    except msgspec.MsgspecError as error:
+        raise BadArchive(f"the file carries no desired state: {error}") from error
+    with _telling_the_time(now):
+        desired = verify_desired(
+            documents.answer.desired,
+            root=root,
+            federation=root.federation,
+            edge=claimed.edge,
+            cursor=None,
+            now=now,
+        )
+    assert desired is not None
+    named(desired, documents.answer.releases)
+    _compare(documents, desired)
+    membership = Membership(
+        federation=desired.federation,
+        uuid=desired.edge,
+        name=checked_name("edge", desired.name),
+        kind="edge",
+        role="viewer",
+        addresses=(),
+        not_after=0,
+    )
+    home.write_roots(documents.roots)
+    reach("import.rooted")
+    home.write_membership(membership)
+    reach("import.attached")
+    return membership
+
+
+# --- checking -------------------------------------------------------------------------------------------------------
+
+
+class _FileAnswers:
+    """The nameserver that a file is: it answers one poll, and has the root records that came with it."""
+
+    def __init__(self, documents: CarriedState) -> None:
+        self._documents = documents
+
+    async def poll(self, uuid: PeerId, *, etag: str | None, status: str) -> _FileReply:
+        return _FileReply(200, self._documents.contents.etag, self._documents.body, None)
+
+    async def report(self, uuid: PeerId, body: bytes) -> None:
+        raise autonomous()
+
+    async def root(self, version: int) -> SignedDocument:
+        if not 1 <= version <= len(self._documents.roots):
+            raise UnknownName(f"no root record {version} in the file")
+        return self._documents.roots[version - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class _FileReply:
+    status: int
+    etag: str
+    body: bytes | None
+    poll_after_s: float | None
+
+
+class _Ahead:
+    """Trust that goes ahead of the home's, which follows once everything else holds."""
+
+    def __init__(self, root: RootRecord) -> None:
+        self.root = root
+        self.taken: list[tuple[SignedDocument, RootRecord]] = []
+
+    def extend(self, document: SignedDocument, record: RootRecord) -> None:
+        self.taken.append((document, record))
+        self.root = record
+
+
+async def check(
+    documents: CarriedState, *, membership: Membership, root: RootRecord, cursor: Cursor | None, now: float
+) -> Checked:
+    """Hold the documents against what this edge knows, as a poll does. Raises the class of what does not hold."""
+    contents = documents.contents
+    if (contents.federation, contents.edge) != (membership.federation, membership.uuid):
+        raise WrongRecipient(
+            f"the file is for edge {shown(contents.name[:64])} of federation {contents.federation[:64]}: this is "
+            f"{shown(membership.name)} of {membership.federation}",
+            hint=f'export one for this edge: "peerage export --edge {membership.name} FILE"',
+        )
+    ahead = _Ahead(root)
+    poller = Poller(_FileAnswers(documents), ahead, federation=membership.federation, edge=membership.uuid)
+    with _telling_the_time(now):
+        answer = await poller.ask(cursor, status="", now=lambda: now)
+    state = decode(documents.answer.desired.payload, DesiredState)
+    _compare(documents, state)
+    checked = Checked(
+        answer=answer,
+        etag=state.etag,
+        generation=state.generation,
+        new=answer.desired is not None and cursor != cursor_of(*answer.desired),
+        signed=(),
+        records=(),
+        roots=ahead.taken,
+    )
+    accepted: dict[Digest, tuple[SignedDocument, ReleaseRecord]] = {}
+    for signed in (*documents.answer.releases, *documents.further):
+        try:
+            accepted[digest_of(signed.payload)] = (signed, verify_record(signed, ahead.root))
+        except (UnknownKey, KeyRevoked) as problem:
+            checked.refused.append((_label(signed), problem.code))
+    checked.signed = tuple(signed for signed, _ in accepted.values())
+    checked.records = tuple(record for _, record in accepted.values())
+    reach("import.checked")
+    return checked
+
+
+def _compare(documents: CarriedState, state: DesiredState) -> None:
+    contents = documents.contents
+    told = (contents.federation, contents.edge, contents.name, contents.etag)
+    if told != (state.federation, state.edge, state.name, state.etag):
+        raise DamagedArchive("the file's contents do not tell what its signed state says")
+
+
+def _label(signed: SignedDocument) -> str:
+    try:
+        return decode(signed.payload, ReleaseRecord).label[:200]
+    except msgspec.MsgspecError:
+        return "a release"
+
+
+@contextmanager
+def _telling_the_time(now: float) -> Iterator[None]:
+    """What is wrong with a time is mostly this device's clock: the hint says what it shows."""
+    clock = moment(now)
+    try:
+        yield
+    except NotYetValid as problem:
+        problem.hint = f"this device's clock says {clock:%Y-%m-%d %H:%M} UTC: set it, and import again"
+        raise
+    except Expired as problem:
+        problem.hint = (
+            f"export it again; this device's clock says {clock:%Y-%m-%d %H:%M} UTC. What runs here goes on running"
+        )
+        raise
+
+
+# --- blobs ----------------------------------------------------------------------------------------------------------
+
+
+class Staging:
+    """Brings the blobs of a file into a layout, each hashed on its way; blocking."""
+
+    def __init__(self, blobs: BlobStore, checked: Checked, *, progress: Progress = silent) -> None:
+        self._blobs = blobs
+        self._checked = checked
+        self._progress = progress
+        self._wanted: dict[Digest, int] = {}
+        self._manifests: set[Digest] = set()
+        self._known: dict[Digest, int] = {digest_of(EMPTY_CONFIG): len(EMPTY_CONFIG)}
+        self._placed: list[Digest] = []
+        for signed, record in zip(checked.signed, checked.records, strict=True):
+            self._manifests.add(record.manifest)
+            self._wanted[record.manifest] = record.manifest_size
+            self._wanted |= {entry.digest: entry.size for entry in record.files}
+            envelope = encode(signed)
+            attachment = record_attachment(envelope, subject=record.manifest, subject_size=record.manifest_size)
+            self._known |= {digest_of(content): len(content) for content in (envelope, attachment)}
+        for digest in tuple(self._manifests):
+            self._want_config(digest)
+
+    def stage(self, reader: ArchiveReader) -> None:
+        """Raises the class of what is wrong with the file; then nothing of it is left here."""
+        self._check_room()
+        try:
+            while (member := reader.next()) is not None:
+                digest = member.blob
+                if digest is not None:
+                    self._take(reader, digest, member.size)
+                self._progress("import", reader.offset, reader.size, "bytes")
+            self._check_complete()
+        except BaseException:
+            for digest in self._placed:
+                with suppress(OSError):
+                    self._blobs.remove(digest)
+            raise
+
+    def _take(self, reader: ArchiveReader, digest: Digest, size: int) -> None:
+        wanted = self._wanted.get(digest, self._known.get(digest))
+        if wanted is None:
+            if not self._checked.refused:  # of a refused release, what is its own is not known
+                raise BadArchive(f"the file holds a blob {digest} that nothing signed in it names")
+            return
+        if size != wanted:
+            raise WrongSize(f"the blob {digest}: expected {wanted} bytes, found {size}")
+        if digest not in self._wanted:
+            content = b"".join(reader.chunks())
+            if digest_of(content) != digest:
+                raise WrongHash(f"expected content of {digest}, found {digest_of(content)}")
+            return
+        if self._blobs.size(digest) == size:
+            return
+        with self._blobs.stage(digest, size=size) as staged:
+            if staged.offset:
+                staged.restart()
+            for chunk in reader.chunks():
+                staged.write(chunk)
+                self._progress("import", reader.offset, reader.size, "bytes")
+            staged.finish(digest)
+        self._placed.append(digest)
+        if digest in self._manifests:
+            self._want_config(digest)
+
+    def _want_config(self, manifest: Digest) -> None:
+        """Only a release's manifest says which config belongs to it."""
+        if self._blobs.size(manifest) is None:
+            return
+        config = read_manifest(self._blobs.read(manifest, bytes_max=MANIFEST_BYTES_MAX)).config
+        if config.size > CONFIG_BYTES_MAX:
+            raise WrongSize(f"a config of {config.size} bytes, expected at most {CONFIG_BYTES_MAX}")
+        self._wanted[checked_digest(config.digest)] = config.size
+
+    def _check_room(self) -> None:
+        missing = sum(size for digest, size in self._wanted.items() if self._blobs.size(digest) != size)
+        free = self._blobs.free_bytes()
+        if missing + DISK_RESERVE_BYTES > free:
+            raise StorageFull(
+                f"the file's releases need {missing} bytes and {DISK_RESERVE_BYTES} in reserve, the disk has {free}",
+                hint="free some disk space and import again",
+            )
+
+    def _check_complete(self) -> None:
+        for record in self._checked.records:
+            for digest in (record.manifest, *(entry.digest for entry in record.files)):
+                if self._blobs.size(digest) is None:
+                    raise BadArchive(f"the file lacks {digest} of {record.label}", hint="export it again")
+        lacking = [digest for digest, size in self._wanted.items() if self._blobs.size(digest) != size]
+        if lacking:
+            raise BadArchive(f"the file lacks {lacking[0]}", hint="export it again")
+
+
+# --- all of it ------------------------------------------------------------------------------------------------------
+
+
+async def import_file(
+    path: Path,
+    *,
+    membership: Membership,
+    trust: Trust,
+    layout: ImageLayout,
+    taking: Taking,
+    now: Callable[[], float],
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Read a file and take its state; what it brought, as ``peerage import`` shows it.
+
+    Raises the class of what is wrong; then the edge is as it was, and the refusal stands in its history.
+    """
+    try:
+        with opened(path) as reader:
+            documents = await asyncio.to_thread(read_documents, reader)
+            checked = await check(documents, membership=membership, root=trust.root, cursor=taking.cursor, now=now())
+            staging = await asyncio.to_thread(Staging, layout.blobs, checked, progress=progress)
+            await asyncio.to_thread(staging.stage, reader)
+    except Problem as problem:
+        taking.note("refused", f"{path.name}: {problem.code}")
+        raise
+    reach("import.staged")
+    for document, record in checked.roots:
+        trust.extend(document, record)
+    carried = frozenset(digest_of(signed.payload) for signed in checked.signed)
+    await taking.take(checked.answer, carried=carried)
+    for signed in checked.signed:
+        await asyncio.to_thread(layout.attach, signed)
+    reach("import.listed")
+    await taking.look_again()
+    taking.note("imported", f"{path.name}: generation {checked.generation}")
+    models = checked.answer.desired[1].models if checked.answer.desired else ()
+    return {
+        "edge": shown(membership.name),
+        "federation": membership.federation,
+        "generation": checked.generation,
+        "new": checked.new,
+        "models": [model.label for model in models],
+        "releases": [record.label for record in checked.records],
+        "refused": [{"release": label, "error": code} for label, code in checked.refused],
+    }
