@@ -23,13 +23,9 @@ from federation.needs import Candidate, resolve
 from federation.revocation import check_assignable
 from federation.standing_needs import check_group, standing_needs
 from federation.state import FederationState
-from query.errors import LimitExceeded, UserProblem, WrongArguments, nearest, unknown
+from query.errors import LimitExceeded, WrongArguments, nearest, unknown
 
 KEYS: Final = ("repo", "name", "version")
-
-
-class RepositoryNotSupported(UserProblem):
-    code = "repository_not_supported"
 
 
 class WantedModel(Struct, frozen=True):
@@ -99,21 +95,16 @@ def _read_model(index: int, model: Any) -> WantedModel:
 
 
 def set_group_models(state: FederationState, group: str, models: Sequence[WantedModel]) -> Assigning:
-    """Give a group these versions; its other models stay. All of them, or none when one is unknown.
+    """Give a group these versions; its other models stay. All of them, or none when one is unknown. Their repositories
+    are noted, not asked: the federation has the releases by now.
 
-    Raises :class:`UnknownName` for a group, model or version that does not exist, :class:`RepositoryNotSupported`,
-    :class:`~query.errors.LimitExceeded`.
+    Raises :class:`UnknownName` for a group, model or version that does not exist, :class:`~query.errors.LimitExceeded`.
     """
     found = state.find_group(group)
     releases = []
-    for model in models:
-        if model.repo != DEFAULT_REPOSITORY:
-            raise RepositoryNotSupported(
-                f'repository "{model.repo}" of {model.label}: this version knows "{DEFAULT_REPOSITORY}" only',
-                hint=f'publish the release here first, and leave "repo" out or set it to "{DEFAULT_REPOSITORY}"',
-            )
-        release = state.find_release(model.name, model.version)
-        check_assignable(release.document, state.root, model.label)
+    for wanted in models:
+        release = state.find_release(wanted.name, wanted.version)
+        check_assignable(release.document, state.root, wanted.label)
         releases.append(release)
     needed = _needed(state, found, releases)
     assigned = tuple(

@@ -15,7 +15,7 @@ from federation.decisions import decisions
 from federation.documents import ActualState
 from federation.events import Event
 from federation.explanation import explain
-from federation.group_functions import GroupFunctions
+from federation.group_functions import GroupFunctions, Imports
 from federation.member_functions import MakeBundle, MemberFunctions
 from federation.members import Member, PropertyValue
 from federation.names import PeerId, shown
@@ -251,12 +251,12 @@ NAMESERVER_FUNCTIONS: Final[tuple[type, ...]] = (EdgeFunctions, GroupFunctions, 
 
 
 def nameserver_functions(
-    store: FederationStore, director: Director, presence: Presence, *, make_bundle: MakeBundle
+    store: FederationStore, director: Director, presence: Presence, *, make_bundle: MakeBundle, imports: Imports
 ) -> tuple[object, ...]:
     """An instance of each of :data:`NAMESERVER_FUNCTIONS`, to be bound in a nameserver's catalogue."""
     return (
         EdgeFunctions(store, director, presence),
-        GroupFunctions(store),
+        GroupFunctions(store, imports),
         MemberFunctions(store, make_bundle=make_bundle),
         CarryingFunctions(store, director),
     )

@@ -7,24 +7,33 @@ were spelled. Nothing is half-applied: a call that raises has changed nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from federation import assignments, commands
 from federation.entries import ALL
-from federation.names import shown
+from federation.names import DEFAULT_REPOSITORY, fold, shown
 from federation.reports import moment
 from query.declarations import Call, Effect, Example, Home, Role, function
 
 if TYPE_CHECKING:
+    from federation.assignments import WantedModel
     from federation.events import Event
     from federation.store import FederationStore
+
+
+class Imports(Protocol):
+    """How releases come into the federation from the nameserver's other repositories."""
+
+    async def bring(self, models: Sequence[WantedModel], *, call: Call) -> None:
+        """Have the federation have these releases: all of them, or raise and nothing has changed."""
 
 
 class GroupFunctions:
     """Bind on the nameserver, beside :class:`federation.functions.EdgeFunctions`."""
 
-    def __init__(self, store: FederationStore) -> None:
+    def __init__(self, store: FederationStore, imports: Imports) -> None:
         self._store = store
+        self._imports = imports
 
     def _write(self, call: Call, events: Sequence[Event]) -> None:
         self._store.append(events, caller=call.caller.name, now=call.now.timestamp())
@@ -105,16 +114,21 @@ class GroupFunctions:
             '[{"repo": "default", "name": "my-sa-model", "version": "5.3"}])'
         ),
     )
-    def set_group_models(self, call: Call, group: str, models: Sequence[Any]) -> dict[str, Any]:
+    async def set_group_models(self, call: Call, group: str, models: Sequence[Any]) -> dict[str, Any]:
         """Assign versions of models to a group; the models that are not named stay.
 
-        Each element is a record with ``name``, ``version`` and, if wanted, ``repo``, which is ``default``. The latest
+        Each element is a record with ``name``, ``version`` and, if wanted, ``repo``: ``default``, or a repository of
+        the nameserver, from which releases that the federation does not have yet are imported first. The latest
         assignment wins, not the highest version, also between groups; a repeated call counts as the latest. The answer
         names what it overtook: ``replaced`` ones are gone for good, others come back when this assignment goes. What
         the models need is chosen now, the newest that fits; it comes along as ``needed``, and goes with them.
         """
-        state = self._store.state
-        made = assignments.set_group_models(state, group, assignments.read_models(models))
+        wanted = assignments.read_models(models)
+        remote = [model for model in wanted if fold(model.repo) != DEFAULT_REPOSITORY]
+        if remote:
+            self._store.state.find_group(group)
+            await self._imports.bring(remote, call=call)
+        made = assignments.set_group_models(self._store.state, group, wanted)
         self._write(call, made.events)
         return {
             "group": made.group,

@@ -30,6 +30,8 @@ DECLARING: Final = (
     ("peers.edge_functions", "OwnEdgeFunctions"),
     ("peers.device_functions", "DeviceFunctions"),
     ("peers.model_functions", "ReleaseFunctions"),
+    ("peers.release_lifecycle", "ReleaseLifecycle"),
+    ("peers.release_lifecycle", "ReleaseDeprecation"),
     ("peers.repository_functions", "RepositoryFunctions"),
     ("peers.development_functions", "DevelopmentFunctions"),
     ("engine.functions", "ModelFunctions"),

@@ -39,7 +39,6 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "folder_exists",
         "folder_not_written",
     ),
-    "federation.assignments": ("repository_not_supported",),
     "federation.blobs": (
         "storage_full",
         "storage_failed",
@@ -208,8 +207,8 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "peers.release_ports": ("no_nameserver",),
     "peers.remote_credentials": ("bad_credentials",),
+    "peers.remote_repositories": ("release_unsigned",),
     "peers.remote_settings": ("bad_repository",),
-    "peers.repository_functions": ("other_repository",),
     "peers.own_releases": ("release_loaded",),
     "peers.running": ("stopping",),
     "peers.settings": (

@@ -6,6 +6,7 @@
     ca.key director.key                 of the nameserver alone; root.key lies in the root folder alone
     publisher.next.key director.next.key    made to replace one of these, until the root record names it
     peerage.toml mode.json              settings; that this device is AUTONOMOUS, while it is
+    repositories.json                   the remote repositories that this peer knows, without secrets
     state.db releases/ models/          what the nameserver or edge knows, releases, model folders
     run.json token peer.sock lock       of the process that runs here now
 
@@ -162,6 +163,10 @@ class Home:
     @property
     def kept_log(self) -> Path:
         return self.path / "edge.log"
+
+    @property
+    def repositories_json(self) -> Path:
+        return self.path / "repositories.json"
 
     @property
     def state_db(self) -> Path:
@@ -352,7 +357,9 @@ _KEYS: Final = frozenset({"identity.key", "publisher.key", "ca.key", "director.k
     "publisher.next.key",
     "director.next.key",
 }
-_DOCUMENTS: Final = frozenset({"identity.crt", "ca.crt", "membership.json", "roots.json", "peerage.toml", "mode.json"})
+_DOCUMENTS: Final = frozenset(
+    {"identity.crt", "ca.crt", "membership.json", "roots.json", "peerage.toml", "mode.json"}
+) | {"repositories.json"}
 _STORES: Final = frozenset({"state.db", "releases", "models", "run.json", "token", "peer.sock", "lock"})
 _KNOWN: Final = _KEYS | _DOCUMENTS | _STORES
 

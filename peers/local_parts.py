@@ -27,6 +27,7 @@ from peers.catalogues import PeerCatalogue, check_functions
 from peers.client import Answer
 from peers.development_functions import DevelopmentFunctions
 from peers.device_functions import Device, DeviceFunctions
+from peers.device_mode import autonomous, read_mode
 from peers.edge_functions import OwnEdgeFunctions
 from peers.edge_parts import home_context
 from peers.elsewhere import Identity, Upward
@@ -34,10 +35,14 @@ from peers.federation_client import FederationClient
 from peers.homes import Home, Membership
 from peers.memory import AgentMemory, PlainMemory
 from peers.model_functions import ReleaseFunctions
+from peers.own_releases import OwnReleases
 from peers.peer_functions import PeerFunctions
 from peers.publisher_keys import publisher_key
 from peers.release_folders import ReleaseFolders
-from peers.release_ports import ReleaseSite, nothing_newer
+from peers.release_lifecycle import ReleaseLifecycle
+from peers.release_ports import Registering, ReleaseSite, nothing_newer
+from peers.remote_repositories import RemoteRepositories
+from peers.remote_settings import RemoteBook
 from peers.repository_functions import RepositoryFunctions
 from peers.requests import Origin, StatementRequest, encode_request
 from peers.running import RunningQueries
@@ -179,6 +184,8 @@ def local_functions(
     agent: Agent | None,
     where: Callable[[], str],
     follow_root: Callable[[], Awaitable[None]] = nothing_newer,
+    remotes: RemoteRepositories | None = None,
+    register: Registering | None = None,
     device: Device | None = None,
 ) -> tuple[object, ...]:
     """The functions at home everywhere. ``client`` is None on the nameserver, ``agent`` on all but an edge."""
@@ -199,6 +206,7 @@ def local_functions(
         repository=PushingRepository(home, layout, client) if client is not None else None,
         follow_root=follow_root,
         before_signing=before_signing,
+        register=register,
     )
     folders = ReleaseFolders(me.models, identity=identity, root=root, trials=engine)
     elsewhere = StatementsElsewhere(asking)
@@ -212,12 +220,20 @@ def local_functions(
         memory=memory,
     )
     repositories = RepositoryFunctions(
-        layout, site=site, root=root, verified=releases.verified, memory=memory, statements=elsewhere
+        layout,
+        site=site,
+        remotes=remotes or remotes_of(home, layout, root=root, follow_root=follow_root),
+        root=root,
+        verified=releases.verified,
+        memory=memory,
+        statements=elsewhere,
     )
     development = DevelopmentFunctions(
         layout, site=site, identity=identity, folders=folders, root=root, memory=memory, statements=elsewhere
     )
+    own = OwnReleases(layout, root=root, use=memory)
     return (
+        *([ReleaseLifecycle(own)] if client is not None else []),  # the nameserver speaks of the federation's
         PeerFunctions(
             name=me.membership.name,
             kind=me.membership.kind,
@@ -233,6 +249,23 @@ def local_functions(
         development,
         ModelFunctions(engine, models_path=me.models, open_folder=folders.opened, find_release=releases.find_release),
     )
+
+
+def remotes_of(
+    home: Home,
+    layout: ImageLayout,
+    *,
+    root: Callable[[], RootRecord],
+    follow_root: Callable[[], Awaitable[None]] = nothing_newer,
+) -> RemoteRepositories:
+    """The remote repositories of a home; not dialled while the device is AUTONOMOUS."""
+
+    def may_dial() -> None:
+        if read_mode(home) is not None:
+            raise autonomous()
+
+    book = RemoteBook(home.repositories_json)
+    return RemoteRepositories(book, layout, root=root, follow_root=follow_root, may_dial=may_dial)
 
 
 def opened_client(

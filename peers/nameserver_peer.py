@@ -34,10 +34,12 @@ from peers.director_keys import DirectorKeys
 from peers.discovery import announced
 from peers.elsewhere import FanOut
 from peers.faces import FederationFace, application_face, cancelled, federation_face
+from peers.federation_imports import FederationImports
 from peers.federation_listener import FederationListener
+from peers.federation_releases import FederationReleases
 from peers.homes import Home, Membership, RunRecord
 from peers.key_functions import KeyFunctions
-from peers.local_parts import OwnStatements, PeerSelf, local_functions, opened_engine
+from peers.local_parts import OwnStatements, PeerSelf, local_functions, opened_engine, remotes_of
 from peers.memory import PlainMemory
 from peers.nameserver_parts import (
     Authority,
@@ -47,12 +49,14 @@ from peers.nameserver_parts import (
     NameserverStore,
     Publishing,
     StateDirectory,
-    tidy_repository,
 )
 from peers.peer_functions import RosterFunctions
 from peers.presence import ContactBook
 from peers.refusals import Refusals
 from peers.registry_routes import registry_routes
+from peers.release_lifecycle import ReleaseDeprecation, ReleaseLifecycle
+from peers.repository_tidying import tidy_repository
+from peers.repository_turns import RepositoryTurns
 from peers.running import RunningQueries
 from peers.settings import NameserverSettings, dial_addresses, dial_names
 from peers.statements import Statements
@@ -149,6 +153,10 @@ class _Parts:
         self.uplinks = Uplinks()
         self.contacts = ContactBook(self.uplinks)
         self._layout = ImageLayout(home.releases)
+        self._turns = RepositoryTurns()
+        self._releases = FederationReleases(self.store, self._layout, turns=self._turns, clock=clock)
+        remotes = remotes_of(home, self._layout, root=lambda: self.store.state.root)
+        imports = FederationImports(self.store, self._layout, remotes=remotes, turns=self._turns, clock=clock)
         self._engine = opened_engine(settings)
         self._memory = PlainMemory(self._engine)
         self._tls_refused = 0
@@ -173,8 +181,10 @@ class _Parts:
             directory=directory,
         )
         catalogue.compose(
-            *nameserver_functions(self.store, self._director, self.contacts, make_bundle=self._bundle),
+            *nameserver_functions(self.store, self._director, self.contacts, make_bundle=self._bundle, imports=imports),
             RosterFunctions(Members(self.store)),
+            ReleaseLifecycle(self._releases),
+            ReleaseDeprecation(self._releases),
             KeyFunctions(self.store, self._director_keys),
             *local_functions(
                 PeerSelf(home, membership, settings),
@@ -187,6 +197,8 @@ class _Parts:
                 client=None,
                 agent=None,
                 where=lambda: self.addresses[0] if self.addresses else "",
+                remotes=remotes,
+                register=imports,
             ),
         )
         catalogue.follow(self._engine)
@@ -203,8 +215,7 @@ class _Parts:
 
     async def tidy_repository(self) -> None:
         """To be done before anybody is served."""
-        releases = self.store.state.releases()
-        await asyncio.to_thread(tidy_repository, self._layout, releases, now=self._clock())
+        await asyncio.to_thread(tidy_repository, self._layout, self.store.state.published, now=self._clock())
 
     def listener(self) -> FederationListener:
         """The federation face, with the repository's routes."""
@@ -226,7 +237,8 @@ class _Parts:
                 member_of=listener.member,
                 on_release=publishing.on_release,
                 check_record=publishing.check_record,
-                on_delete=publishing.on_delete,
+                on_delete=self._releases.on_delete,
+                turns=self._turns,
             )
         )
         return listener

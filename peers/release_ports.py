@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from federation.documents import TensorSpec
+from federation.documents import SignedDocument, TensorSpec
 from federation.layout_index import InstalledRelease
 from federation.verification import VerifiedRelease
 from peers.fetching import Source
@@ -73,6 +73,16 @@ class Repository(Protocol):
     def addresses(self) -> tuple[str, ...]: ...
 
 
+class Registering(Protocol):
+    """The federation's own list of releases, on the nameserver."""
+
+    def admit(self, signed: SignedDocument) -> None:
+        """Raises for a release that the federation would not take."""
+
+    async def publish(self, documents: Sequence[SignedDocument], *, call: Call) -> None:
+        """List releases whose files are here, verified, for the federation."""
+
+
 async def nothing_newer() -> None:
     """For a peer that learns of root records in another way."""
 
@@ -82,7 +92,7 @@ class ReleaseSite:
     """Where the functions run. ``source`` and ``repository`` are None on the nameserver, which has all itself.
 
     ``loads_imports``: an import is loaded too, as on an edge. ``follow_root`` takes up newer root records; an edge's
-    polls do that, and the nameserver has them.
+    polls do that, and the nameserver has them. ``register`` is the nameserver's.
     """
 
     accept_development: bool
@@ -91,6 +101,7 @@ class ReleaseSite:
     repository: Repository | None = None
     follow_root: Callable[[], Awaitable[None]] = nothing_newer
     before_signing: Callable[[], Awaitable[None]] = nothing_newer
+    register: Registering | None = None
 
 
 def identified(release: InstalledRelease) -> dict[str, Any]:

@@ -204,7 +204,7 @@ def pull(
         raise WrongLength(f"the config of {record.label} has {config.size} bytes, expected at most {CONFIG_BYTES_MAX}")
     wanted = {checked_digest(config.digest): config.size, **{entry.digest: entry.size for entry in record.files}}
     transfer.total = sum(wanted.values()) + len(manifest)
-    missing = {digest: size for digest, size in wanted.items() if blobs.size(digest) != size}
+    missing = {digest: size for digest, size in wanted.items() if blobs.claim(digest) != size}
     reserve = transfer.limits.disk_reserve_bytes
     if sum(missing.values()) + reserve > blobs.free_bytes():
         raise StorageFull(

@@ -1,30 +1,28 @@
 """Functions of the language about repositories: what they offer, importing from them and publishing to them.
 
-At home everywhere: each runs with the repository and the keys of the peer that runs it. ``default`` is the nameserver's
-repository, the federation's. Rules: the record of an import is verified before anything else is fetched, and what was
-fetched is verified before it is loaded.
+At home everywhere: each runs with the repository, the keys and the remote repositories of the peer that runs it.
+``default`` is the nameserver's repository, the federation's; any other name is one that this peer was given. Rules: the
+record of an import is verified before anything else is fetched, and what was fetched is verified before it is loaded,
+listed or published.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from federation.documents import RootRecord, SignedDocument
 from federation.errors import MixedParts
 from federation.layout import ImageLayout
-from federation.names import DEFAULT_REPOSITORY, checked_model, checked_version
+from federation.names import DEFAULT_REPOSITORY, checked_model, checked_version, fold
 from federation.verification import VerifiedRelease, verify_record
 from peers.fetching import fetch, find_records
 from peers.release_ports import Memory, NoNameserver, ReleaseSite, Statements, identified
+from peers.remote_repositories import RemoteRepositories
+from peers.remote_settings import RemoteSettings, read_settings
 from query.declarations import Call, Effect, Example, Role, function
-from query.errors import Problem, UnknownName, UserProblem
-
-
-class OtherRepository(UserProblem):
-    """A repository other than the nameserver's."""
-
-    code = "other_repository"
+from query.errors import Problem, UnknownName, WrongArguments
 
 
 class RepositoryFunctions:
@@ -35,6 +33,7 @@ class RepositoryFunctions:
         layout: ImageLayout,
         *,
         site: ReleaseSite,
+        remotes: RemoteRepositories,
         root: Callable[[], RootRecord],
         verified: Callable[[SignedDocument], Awaitable[VerifiedRelease]],
         memory: Memory,
@@ -42,10 +41,47 @@ class RepositoryFunctions:
     ) -> None:
         self._layout = layout
         self._site = site
+        self._remotes = remotes
         self._root = root
         self._verified = verified
         self._memory = memory
         self._statements = statements
+
+    # --- which there are ----------------------------------------------------------------------------------------
+
+    @function("models:repository(String name) -> Record", example='models:repository("default")')
+    def repository(self, call: Call, name: str) -> dict[str, Any]:
+        """What a repository is and where. Of secrets, the files that hold them."""
+        if fold(name) != DEFAULT_REPOSITORY:
+            return _shown(*self._remotes.book.find(name))
+        addresses = () if self._site.repository is None else self._site.repository.addresses
+        return {"name": DEFAULT_REPOSITORY, "kind": "nameserver", "addresses": list(addresses)}
+
+    @function("models:repositories() -> Vector of Record", example="models:repositories()")
+    def repositories(self, call: Call) -> list[dict[str, Any]]:
+        """The repositories of this peer: `default`, the nameserver's, and those that were set here."""
+        remote = [_shown(name, settings) for name, settings in sorted(self._remotes.book.all().items())]
+        return [self.repository(call, DEFAULT_REPOSITORY), *remote]
+
+    @function(
+        "models:set_repository(String name, Object settings) -> Boolean",
+        role=Role.ADMIN,
+        effect=Effect.CHANGES,
+        example=Example('models:set_repository("hub", {"url": "https://registry.example:5000/team"})', shows="true"),
+    )
+    def set_repository(self, call: Call, name: str, settings: Any) -> bool:
+        """Name an OCI registry as a repository of this peer; null or `{}` forgets it.
+
+        Settings: `url`; `credentials`, a file with one line `user:password` or as `docker login` writes it, which
+        nobody else may read; `ca`, a file with the authorities to trust; `certs`, a folder as `peerage certs` writes
+        it; `insecure`, true to allow plain http to another device.
+        """
+        if settings is not None and not isinstance(settings, Mapping):
+            raise WrongArguments("models:set_repository expects a record of settings, or null")
+        self._remotes.book.set(name, read_settings(name, settings) if settings else None)
+        return True
+
+    # --- what they offer ----------------------------------------------------------------------------------------
 
     @function("models:available() -> Vector of String", example="models:available()")
     async def available(self, call: Call) -> list[str]:
@@ -56,9 +92,20 @@ class RepositoryFunctions:
 
     @function("models:available(String repo) -> Vector of String", example='models:available("default")')
     async def available_in(self, call: Call, repo: str) -> list[str]:
-        """The releases in a repository; this version knows `default`, the nameserver's."""
-        _only_default(repo)
-        return await self.available(call)
+        """The releases in a repository. A registry that does not list its repositories is asked for one model."""
+        if fold(repo) == DEFAULT_REPOSITORY:
+            return await self.available(call)
+        return await self._remotes.available(repo)
+
+    @function(
+        "models:available(String repo, String name) -> Vector of String",
+        example='models:available("default", "my-model")',
+    )
+    async def available_of(self, call: Call, repo: str, name: str) -> list[str]:
+        """The releases of one model in a repository."""
+        if fold(repo) != DEFAULT_REPOSITORY:
+            return await self._remotes.available(repo, name)
+        return [label for label in await self.available(call) if label.startswith(f"{checked_model(name)}@")]
 
     @function(
         "models:is_published(String name, String version) -> Boolean", example='models:is_published("my-model", "1.0")'
@@ -73,31 +120,12 @@ class RepositoryFunctions:
         example='models:is_published("default", "my-model", "1.0")',
     )
     async def is_published_in(self, call: Call, repo: str, name: str, version: str) -> bool:
-        """Whether a repository has a release; this version knows `default`."""
-        _only_default(repo)
-        return await self.is_published(call, name, version)
+        """Whether a repository has a version of a model."""
+        if fold(repo) == DEFAULT_REPOSITORY:
+            return await self.is_published(call, name, version)
+        return await self._remotes.has(repo, name, version)
 
-    @function("models:repository(String name) -> Record", example='models:repository("default")')
-    def repository(self, call: Call, name: str) -> dict[str, Any]:
-        """What a repository is and where; this version knows `default`, the nameserver's."""
-        _only_default(name)
-        addresses = () if self._site.repository is None else self._site.repository.addresses
-        return {"name": DEFAULT_REPOSITORY, "kind": "nameserver", "addresses": list(addresses)}
-
-    @function(
-        "models:set_repository(String name, Record settings) -> Boolean",
-        role=Role.ADMIN,
-        effect=Effect.CHANGES,
-        example='models:set_repository("default", {"kind": "nameserver"})',
-    )
-    def set_repository(self, call: Call, name: str, settings: Mapping[str, Any]) -> bool:
-        """Name another repository. This version has `default` alone, which is the nameserver and stays it."""
-        _only_default(name)
-        if dict(settings) != {"kind": "nameserver"}:
-            raise OtherRepository(f'"{DEFAULT_REPOSITORY}" is the nameserver and cannot be set by this version')
-        return True
-
-    # --- to and from the nameserver -----------------------------------------------------------------------------
+    # --- publishing ---------------------------------------------------------------------------------------------
 
     @function(
         "models:publish(String name, String version) -> Record",
@@ -121,9 +149,16 @@ class RepositoryFunctions:
         example=Example('models:publish("default", "my-model", "1.0")'),
     )
     async def publish_to(self, call: Call, repo: str, name: str, version: str) -> dict[str, Any]:
-        """Send a release to a repository; this version knows `default`."""
-        _only_default(repo)
-        return await self.publish(call, name, version)
+        """Send a release from this peer's repository to another one, with its signed record. Sending it again changes
+        nothing; a version that is there with other content is left alone, and an error.
+        """
+        if fold(repo) == DEFAULT_REPOSITORY:
+            return await self.publish(call, name, version)
+        release = self._layout.installed(name, version)
+        await self._remotes.publish(repo, release, progress=call.progress)
+        return identified(release)
+
+    # --- importing ----------------------------------------------------------------------------------------------
 
     @function(
         "models:import(String name, String version) -> Record",
@@ -140,15 +175,7 @@ class RepositoryFunctions:
         signed = await self._wanted(name, version)
         if self._site.source is not None:
             await fetch(signed, client=self._site.source, layout=self._layout, progress=call.progress)
-        release = await self._verified(signed)
-        if self._site.loads_imports:
-            await self._memory.load_release(release, origin="manual")
-        return {
-            "model": release.label,
-            "digest": release.record_digest,
-            "manifest": release.record.manifest,
-            "loaded": self._site.loads_imports,
-        }
+        return await self._imported(await self._verified(signed))
 
     @function(
         "models:import(String repo, String name, String version) -> Record",
@@ -157,9 +184,29 @@ class RepositoryFunctions:
         example=Example('models:import("default", "my-model", "1.0")'),
     )
     async def import_from(self, call: Call, repo: str, name: str, version: str) -> dict[str, Any]:
-        """Fetch a release from a repository; this version knows `default`."""
-        _only_default(repo)
-        return await self.import_release(call, name, version)
+        """Fetch a release from a repository and verify it by this federation's root; an edge loads it too, the
+        nameserver publishes it to the federation. Nothing of it is here when that fails.
+        """
+        if fold(repo) == DEFAULT_REPOSITORY:
+            return await self.import_release(call, name, version)
+        register = self._site.register
+        admit = register.admit if register is not None else _anything
+        fetched = await self._remotes.fetch(repo, name, version, admit=admit, progress=call.progress)
+        if register is not None:
+            await register.publish((fetched.signed,), call=call)
+        else:
+            await asyncio.to_thread(self._layout.attach, fetched.signed)
+        return await self._imported(fetched.release)
+
+    async def _imported(self, release: VerifiedRelease) -> dict[str, Any]:
+        if self._site.loads_imports:
+            await self._memory.load_release(release, origin="manual")
+        return {
+            "model": release.label,
+            "digest": release.record_digest,
+            "manifest": release.record.manifest,
+            "loaded": self._site.loads_imports,
+        }
 
     async def _wanted(self, name: str, version: str) -> SignedDocument:
         """The record of a release, signed by an endorsed publisher: from here, else from the nameserver."""
@@ -197,8 +244,13 @@ class RepositoryFunctions:
         raise NoNameserver("the nameserver gave no answer")
 
 
-def _only_default(repo: str) -> None:
-    if repo != DEFAULT_REPOSITORY:
-        raise OtherRepository(
-            f'repository "{repo[:80]}" is not supported by this version: expected "{DEFAULT_REPOSITORY}"'
-        )
+def _anything(signed: SignedDocument) -> None:
+    """For a peer that takes every release that verifies."""
+
+
+def _shown(name: str, settings: RemoteSettings) -> dict[str, Any]:
+    shown: dict[str, Any] = {"name": name, "kind": "oci", "url": settings.url}
+    for key in ("credentials", "ca", "certs", "insecure"):
+        if getattr(settings, key):
+            shown[key] = getattr(settings, key)
+    return shown

@@ -8,6 +8,7 @@ import pytest
 
 from federation import assignments, commands
 from federation.documents import MODELS_PER_EDGE_MAX
+from federation.events import ModelsAssigned
 from query.errors import LimitExceeded, UnknownName, WrongArguments
 from tests.membership.small import Small
 
@@ -125,10 +126,12 @@ def test_nothing_is_half_applied_when_a_model_or_version_is_unknown(small: Small
     assert (small.state.seq, small.desired("E1")) == (before, [])
 
 
-def test_another_repository_is_an_error_that_says_so(small: Small) -> None:
+def test_another_repository_is_noted(small: Small) -> None:
     wanted = assignments.read_models([{"repo": "hub", "name": "m", "version": "1.0"}])
-    with pytest.raises(assignments.RepositoryNotSupported, match='repository "hub" of m@1'):
-        assignments.set_group_models(small.state, "staging", wanted)
+    made = assignments.set_group_models(small.state, "staging", wanted)
+    (assigned,) = made.events
+    assert isinstance(assigned, ModelsAssigned)
+    assert [(model.repo, model.name) for model in assigned.models] == [("hub", "m")]
 
 
 @pytest.mark.parametrize(

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from federation import bundles
+from federation.assignments import WantedModel
 from federation.documents import LoadError
 from federation.functions import NAMESERVER_FUNCTIONS, nameserver_functions
 from federation.members import Member
 from federation.names import PeerId
 from federation.reports import NoReport
-from query.declarations import Declaration, Effect, Home, Role, bind, declarations
-from query.errors import Problem, UnknownName, WrongArguments
+from query.declarations import Call, Declaration, Effect, Home, Role, bind, declarations
+from query.errors import Problem, UnknownName, WorldProblem, WrongArguments
 from query.parsing import parse
 from query.text_form import to_text
 from query.values import checked
@@ -52,6 +56,23 @@ def small() -> Small:
     return small
 
 
+class NotToBeHad(WorldProblem):
+    code = "not_to_be_had_in_a_twin"
+
+
+@dataclass
+class Elsewhere:
+    """Other repositories: ``hub`` has every release."""
+
+    asked: list[str] = field(default_factory=list)
+
+    async def bring(self, models: Sequence[WantedModel], *, call: Call) -> None:
+        for model in models:
+            if model.repo != "hub":
+                raise NotToBeHad(f"no {model.repo}")
+        self.asked += [model.label for model in models]
+
+
 @pytest.fixture
 def seen() -> Seen:
     return Seen()
@@ -64,7 +85,7 @@ def ask(small: Small, seen: Seen) -> Ask:
     def make_bundle(member: Member, token: str) -> str:
         return f"bundle for {member.name} with {token}"
 
-    parts = nameserver_functions(small.store, small.director, seen, make_bundle=make_bundle)
+    parts = nameserver_functions(small.store, small.director, seen, make_bundle=make_bundle, imports=Elsewhere())
     known = [declared for part in parts for declared in bind(part)]
 
     def call(name: str, *arguments: Any) -> Any:
@@ -74,6 +95,8 @@ def ask(small: Small, seen: Seen) -> Ask:
         assert chosen.implementation is not None
         small.now = next(small.clock)
         result = chosen.implementation(small.call(), *arguments)
+        if inspect.iscoroutine(result):
+            result = asyncio.run(result)
         if chosen.result.name != "Bag":
             return checked(result, chosen.result, name)
         assert isinstance(result, Iterable)
@@ -304,3 +327,15 @@ def test_every_function_says_what_it_is(declaration: Declaration) -> None:
     for example in declaration.examples:
         assert example.text.startswith(declaration.name)
         parse(example.text)
+
+
+def test_models_of_another_repository_are_brought_first_or_nothing_is_assigned(ask: Ask, small: Small) -> None:
+    before = small.state.seq
+    gone = [{"repo": "hub", "name": "n", "version": "1.0"}, {"repo": "gone", "name": "my-sa-model", "version": "5.3"}]
+    with raises(NotToBeHad, "no gone"):
+        ask("edge:set_group_models", "all", gone)
+    with raises(UnknownName, 'no group "nowhere"'):
+        ask("edge:set_group_models", "nowhere", gone)
+    assert small.state.seq == before
+    ask("edge:set_group_models", "all", gone[:1])
+    assert ask("edge:group_models", "all") == gone[:1]

@@ -23,7 +23,9 @@ from peers.model_functions import ReleaseFunctions
 from peers.oci_push import NameserverRepository
 from peers.release_folders import ReleaseFolders
 from peers.release_ports import NoNameserver, ReleaseSite
-from peers.repository_functions import OtherRepository, RepositoryFunctions
+from peers.remote_repositories import RemoteRepositories
+from peers.remote_settings import BadRepository, RemoteBook
+from peers.repository_functions import RepositoryFunctions
 from query.declarations import Call, Caller, Role
 from query.errors import Problem, UnknownName, WrongArguments
 from tests.repository.site import (
@@ -147,9 +149,13 @@ class Parts:
             trials=self.trials,
             memory=self.memory,
         )
+        book = RemoteBook(self.models.parent / "repositories.json")
         repositories = RepositoryFunctions(
             self.layout,
             site=self.site,
+            remotes=RemoteRepositories(
+                RemoteBook(self.models.parent / "repositories.json"), self.layout, root=root_record
+            ),
             root=root_record,
             verified=releases.verified,
             memory=self.memory,
@@ -332,23 +338,28 @@ async def test_an_import_that_no_endorsed_publisher_signed(world: World, home: P
     assert list(home.layout.blobs.digests()) == []
 
 
-async def test_there_is_one_repository(world: World, home: Peer) -> None:
+async def test_what_repositories_there_are(world: World, home: Peer) -> None:
+    nameserver = {"name": "default", "kind": "nameserver", "addresses": [world.address]}
+    assert home.repositories.repository(call(), "default") == nameserver
+    assert home.repositories.set_repository(call(), "Hub", {"url": "http://127.0.0.1:5000/team"})
+    hub = {"name": "Hub", "kind": "oci", "url": "http://127.0.0.1:5000/team"}
+    assert home.repositories.repository(call(), "hub") == hub
+    assert home.repositories.repositories(call()) == [nameserver, hub]
     for other in (
-        home.repositories.publish_to(call(), "hub", "doubler", "1.0"),
-        home.repositories.import_from(call(), "hub", "doubler", "1.0"),
-        home.repositories.available_in(call(), "hub"),
-        home.repositories.is_published_in(call(), "hub", "doubler", "1.0"),
+        home.repositories.publish_to(call(), "hup", "doubler", "1.0"),
+        home.repositories.import_from(call(), "hup", "doubler", "1.0"),
+        home.repositories.available_in(call(), "hup"),
+        home.repositories.available_of(call(), "hup", "doubler"),
+        home.repositories.is_published_in(call(), "hup", "doubler", "1.0"),
     ):
-        with pytest.raises(OtherRepository, match='repository "hub" is not supported by this version'):
+        with pytest.raises(UnknownName, match="hup|doubler@1"):
             await other
-    assert home.repositories.repository(call(), "default") == {
-        "name": "default",
-        "kind": "nameserver",
-        "addresses": [world.address],
-    }
-    assert home.repositories.set_repository(call(), "default", {"kind": "nameserver"})
-    with pytest.raises(OtherRepository):
-        home.repositories.set_repository(call(), "default", {"kind": "oci"})
+    assert home.repositories.set_repository(call(), "HUB", None)
+    assert home.repositories.repositories(call()) == [nameserver]
+    with pytest.raises(BadRepository, match="stays it"):
+        home.repositories.set_repository(call(), "default", {"url": "http://127.0.0.1:5000"})
+    with pytest.raises(WrongArguments, match="a record of settings, or null"):
+        home.repositories.set_repository(call(), "hub", "http://127.0.0.1:5000")
 
 
 # --- development releases -------------------------------------------------------------------------------------------

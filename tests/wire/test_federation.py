@@ -236,7 +236,7 @@ async def test_deploy_assign_downgrade_and_manual_load(federation: Living) -> No
     other = await federation.ask(
         'edge:set_group_models("field", [{"repo": "hub", "name": "thermo", "version": "1.0"}])'
     )
-    assert other.errors[0].code == "repository_not_supported"
+    assert other.errors[0].message == 'no repository "hub"'
 
 
 async def test_a_home_follows_the_root_records(federation: Living) -> None:
