@@ -21,7 +21,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -104,7 +104,7 @@ class StagedBlob:
     def __init__(self, store: BlobStore, path: Path, *, bytes_max: int, resumable: bool) -> None:
         self._store = store
         self._path = path
-        self._bytes_max = bytes_max
+        self.bytes_max = bytes_max
         self._resumable = resumable
         with storing(path):
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -120,7 +120,7 @@ class StagedBlob:
         self.resumed = self.offset > 0
 
     def _take_up(self) -> None:
-        if os.fstat(self._handle).st_size > self._bytes_max:
+        if os.fstat(self._handle).st_size > self.bytes_max:
             self.restart()
             return
         while chunk := os.read(self._handle, READ_BYTES):
@@ -137,14 +137,19 @@ class StagedBlob:
 
     def write(self, chunk: bytes) -> None:
         """Append. Raises :class:`WrongSize` without writing when the content would grow beyond its bound."""
-        if self.offset + len(chunk) > self._bytes_max:
-            raise WrongSize(f"expected at most {self._bytes_max} bytes, found more")
-        with storing(self._path):
-            left = memoryview(chunk)
-            while left:
-                left = left[os.write(self._handle, left) :]
-        self._hash.update(chunk)
-        self.offset += len(chunk)
+        self.write_all((chunk,))
+
+    def write_all(self, chunks: Sequence[bytes]) -> None:
+        """As :meth:`write`, of all of them."""
+        if self.offset + sum(map(len, chunks)) > self.bytes_max:
+            raise WrongSize(f"expected at most {self.bytes_max} bytes, found more")
+        for chunk in chunks:
+            with storing(self._path):
+                left = memoryview(chunk)
+                while left:
+                    left = left[os.write(self._handle, left) :]
+            self._hash.update(chunk)
+            self.offset += len(chunk)
 
     def restart(self) -> None:
         """Forget what is there and begin again."""

@@ -36,6 +36,7 @@ from federation.layout import ImageLayout
 from federation.manifests import MANIFEST_BYTES_MAX, MANIFEST_TYPE, read_index, read_manifest
 from federation.names import Digest, checked_digest, digest_of, model_repository
 from federation.packing import record_digest, release_repository
+from peers.blob_writing import BlobWriter
 from query.declarations import Progress, silent
 from query.errors import WorldProblem
 
@@ -185,18 +186,23 @@ class _Download:
             headers["Range"] = f"bytes={staged.offset}-"
         async with _answered(self._client.stream(path, headers=headers), path, self._limits.answer_s) as response:
             _check_answer(response, staged, path, size)
-            told = staged.offset
-            async for chunk in _chunks(response, path, self._limits.idle_s):
-                try:
-                    staged.write(chunk)
-                except WrongSize as error:
-                    staged.discard()
-                    raise WrongLength(f"{path}: expected {size} bytes, found more") from error
-                if staged.offset - told >= PROGRESS_BYTES:
-                    told = staged.offset
-                    self._progress(self._label, self._done + told, self._total, "bytes")
+            try:
+                await self._append(staged, _chunks(response, path, self._limits.idle_s))
+            except WrongSize as error:
+                staged.discard()
+                raise WrongLength(f"{path}: expected {size} bytes, found more") from error
         if staged.offset != size:
             raise Truncated(f"{path}: expected {size} bytes, the answer ended after {staged.offset}")
+
+    async def _append(self, staged: StagedBlob, chunks: AsyncIterator[bytes]) -> None:
+        async with BlobWriter(staged) as writer:
+            told = writer.offset
+            async for chunk in chunks:
+                await writer.write(chunk)
+                if writer.offset - told >= PROGRESS_BYTES:
+                    told = writer.offset
+                    self._progress(self._label, self._done + told, self._total, "bytes")
+            await writer.flush()
 
 
 def _check_answer(response: aiohttp.ClientResponse, staged: StagedBlob, path: str, size: int) -> None:

@@ -62,6 +62,7 @@ class Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         if self._hostname is not None:
             options |= {"assert_hostname": self._hostname, "server_hostname": self._hostname}
+        options["blocksize"] = PIECE_BYTES  # of a body as it is read and encrypted; 16 KiB unless told
         super().init_poolmanager(*args, **options)
         self.poolmanager.pool_classes_by_scheme = _pools(self._connections)
 

@@ -25,6 +25,7 @@ from federation.manifests import BLOB_TYPE
 from federation.members import Member
 from federation.names import Digest
 from peers.answers import Answer
+from peers.blob_answers import answer_blob
 from peers.registry_answers import (
     MethodNotAllowed,
     NotSatisfiable,
@@ -142,7 +143,10 @@ class _Blobs:
             problem = NotSatisfiable(f"{digest} has {size} bytes, asked for {request.headers['Range'][:60]!r}")
             return refusal(problem, request, {"Content-Range": f"bytes */{size}"})
         headers = {"Content-Type": BLOB_TYPE, "Docker-Content-Digest": digest}
-        return web.FileResponse(blobs.path(digest), headers=headers)
+        try:
+            return await answer_blob(request, blobs.path(digest), digest, headers=headers)
+        except FileNotFoundError as error:  # removed meanwhile
+            raise UnknownBlob(f"no blob {digest} here") from error
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
         self._access.pusher(request)

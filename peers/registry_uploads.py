@@ -23,6 +23,7 @@ from federation.blobs import BlobStore, StagedBlob
 from federation.errors import WrongSize
 from federation.names import Digest
 from peers.answers import TooBusy
+from peers.blob_writing import BlobWriter
 from query.errors import DeadlinePassed, LimitExceeded, UserProblem
 
 
@@ -132,13 +133,14 @@ class Uploads:
         idle = self._limits.idle_s
         begun = upload.staged.offset
         try:
-            async with asyncio.timeout(self._limits.request_s):
+            async with asyncio.timeout(self._limits.request_s), BlobWriter(upload.staged) as writer:
                 while True:
                     async with asyncio.timeout(idle):
                         chunk = await body.readany()
                     if not chunk:
+                        await writer.flush()
                         break
-                    upload.staged.write(chunk)
+                    await writer.write(chunk)
         except TimeoutError as error:
             raise DeadlinePassed(f"the body stopped after {upload.staged.offset} bytes") from error
         except WrongSize as error:
