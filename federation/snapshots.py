@@ -90,10 +90,6 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     def bytes(self) -> int:
         return sum(self.blobs.values()) + sum(file.size for file in self.files.values())
 
-    @property
-    def name(self) -> str:
-        return snapshot_name(self.taken)
-
 
 # --- names ----------------------------------------------------------------------------------------------------------
 
