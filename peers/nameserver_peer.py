@@ -208,6 +208,7 @@ class _Parts:
         if any(isinstance(change.event, RootSet) for change in changes):
             self._director_keys.settle()
             self._memory.obey(self.store.state.root)
+            self._home.write_roots(self.store.state.root_documents)
 
     def close(self) -> None:
         self._engine.close()

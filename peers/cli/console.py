@@ -7,6 +7,7 @@ trace.
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -56,6 +57,16 @@ class Console:
         """A line for people."""
         self.stderr.write(line + "\n")
         self.stderr.flush()
+
+    def confirmed(self, question: str) -> bool:
+        """Whether a person at the terminal answers yes. Raises :class:`UsageProblem` where there is none to ask."""
+        if not sys.stdin.isatty():
+            raise UsageProblem(
+                "expected an answer, and standard input is no terminal", hint="--yes answers, --dry-run only tells"
+            )
+        self.stderr.write(f"{question} [y/N] ")
+        self.stderr.flush()
+        return sys.stdin.readline().strip().casefold() in ("y", "yes")
 
     def problem(self, record: ErrorRecord, *, text: str | None = None) -> None:
         """An error, with its place in ``text`` underlined."""

@@ -21,9 +21,10 @@ from peers.settings import EdgeSettings, NameserverSettings, declared
 
 COMMANDS = [
     "nameserver", "edge", "demo", "register", "join", "query", "poll", "keys", "keys show", "keys make", "keys endorse",
+    "keys rotate", "keys rotate publisher", "keys rotate director", "keys rotate root", "keys roots", "keys revoke",
     "certs",
 ]  # fmt: skip
-WITH_JSON = [command for command in COMMANDS if command != "keys"]
+WITH_JSON = [command for command in COMMANDS if command not in ("keys", "keys rotate")]
 
 
 @pytest.fixture(autouse=True)

@@ -16,11 +16,12 @@ from federation.keys import PrivateKey, read_key
 from federation.names import PeerId
 from federation.roots import endorse, first_root, sign_root
 from federation.store import FederationStore
-from peers.cli.keeping import candidate, trusted_root
+from peers.cli.key_changes import candidate
 from peers.director_keys import DirectorKeys
 from peers.founding import found
 from peers.homes import Home
 from peers.key_functions import KeyFunctions
+from peers.root_chains import trusted_root
 from peers.settings import NameserverSettings
 from query.declarations import Call, Caller, Role, declarations
 from query.declarations import Home as FunctionHome
