@@ -183,7 +183,8 @@ def _tell_restored(done: Restored, console: Console, roots: tuple[Home, ...]) ->
     from peers.restoring import as_of
 
     console.data(f"{done.home} is nameserver of federation {done.federation} as of {as_of(done.taken)}")
-    console.data(f"  {done.members} members, {done.edges} edges, {done.releases} releases; change {done.seq}")
+    counts = f"{_number(done.edges, 'edge')}, {_number(done.releases, 'release')}"
+    console.data(f"  {_number(done.members, 'member')}, {counts}; change {done.seq}")
     newer = f", {done.newer_roots} newer than the backup" if done.newer_roots else ""
     console.data(f"  epoch {done.epoch}, root record {done.root_version}{newer}")
     console.tell("what changed after that moment is lost:")
@@ -207,8 +208,8 @@ def _lost(done: Restored, roots: tuple[Home, ...]) -> list[str]:
     if done.ended_bundles:
         shown = ", ".join(done.ended_bundles[:LACKING_SHOWN])
         lines.append(
-            f"{len(done.ended_bundles)} bundles may have been used since and are void ({shown}): "
-            '"peerage register NAME" makes new ones'
+            f"{_number(len(done.ended_bundles), 'unused bundle')} may have been used since and ended ({shown}): "
+            '"peerage register NAME" makes a new one'
         )
     return lines
 
@@ -246,7 +247,11 @@ def _restored_facts(done: Restored) -> dict[str, Any]:
 
 
 def _counts(snapshot: Snapshot) -> str:
-    return f"change {snapshot.seq}, {snapshot.edges} edges, {snapshot.releases} releases"
+    return f"change {snapshot.seq}, {_number(snapshot.edges, 'edge')}, {_number(snapshot.releases, 'release')}"
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _status(console: Console, lacking: tuple[Lacking, ...]) -> int:

@@ -62,6 +62,11 @@ def test_getting_started(started: Terminal) -> None:
     assert session_of(DOCS / "getting-started.md")
 
 
+def test_the_guide_to_backups(tmp_path: Path) -> None:
+    with terminal(tmp_path) as place:
+        play(DOCS / "backup.md", place)
+
+
 def test_an_edge_without_a_model_stays_small(started: Terminal) -> None:
     """What the edge that got no model has mapped into its memory: no model runtime, no second crypto library."""
     pid = json.loads((started.folder / "line-2" / "run.json").read_text("utf-8"))["pid"]
