@@ -5,6 +5,9 @@
 Owns the order. Refuses a home that joined already, and everything in the answer that does not follow from the bundle:
 its federation, name, authority and pinned root record, and the key that was made here.
 
+A device that became an edge by an imported file joins as that very edge, with the root records that it knows; any join
+ends the mode AUTONOMOUS of its home.
+
 Rules: a private key never leaves the home; nothing but keys is written before everything was verified, and
 ``membership.json`` is written last. A join that broke off may be repeated in the same home with the same bundle.
 """
@@ -21,9 +24,10 @@ from federation.documents import Admission, Bundle, JoinRequest
 from federation.errors import BadCertificate, UnknownKey
 from federation.keys import PrivateKey, read_key, write_key
 from federation.names import fold
-from federation.roots import trust_chain
+from federation.roots import pin_of, trust_chain
 from federation.tls import client_context
-from peers.homes import Home, Membership, write_whole
+from peers import device_mode
+from peers.homes import Home, HomeInUse, Membership, write_whole
 from query.errors import PeerProblem
 
 Discover = Callable[[str], Awaitable[Sequence[str]]]
@@ -57,12 +61,11 @@ async def join(
     ``Untrusted`` for the answer.
     """
     bundle = bundles.decode(text)
-    if home.joined:
-        membership = home.membership()
-        raise AlreadyJoined(
-            f"{home} is the home of {membership.kind} {membership.name} in federation {membership.federation}",
-            hint="join in a new home (--home)",
-        )
+    attached = home.membership() if home.joined else None
+    if attached is not None:
+        _check_attached(home, attached, bundle)
+    if home.in_use:
+        raise HomeInUse(f"{home} is in use by a process", hint="stop it first: joining gives it a new certificate")
     home.prepare()
     key = _key(home.identity_key)
     publisher_key = _key(home.publisher_key) if bundle.publisher else None
@@ -74,6 +77,8 @@ async def join(
     )
     admission, offset_s = await _ask(bundle, request, addresses=addresses, discover=discover, clock=clock)
     check(admission, bundle, key)
+    if attached is not None:
+        _check_same(home, attached, admission)
     return _settle(home, admission, bundle, clock_offset_s=offset_s)
 
 
@@ -147,7 +152,32 @@ def _settle(home: Home, admission: Admission, bundle: Bundle, *, clock_offset_s:
         clock_offset_s=clock_offset_s,
     )
     home.write_membership(membership)
+    device_mode.leave(home)
     return membership
+
+
+def _check_attached(home: Home, membership: Membership, bundle: Bundle) -> None:
+    """Raises unless the home is of an edge that never joined, and the bundle is for it."""
+    who = f"{membership.kind} {membership.name} in federation {membership.federation}"
+    if home.identity_crt.exists():
+        raise AlreadyJoined(f"{home} is the home of {who}", hint="join in a new home (--home)")
+    if (bundle.federation, bundle.kind, fold(bundle.name)) != (membership.federation, "edge", fold(membership.name)):
+        raise AlreadyJoined(
+            f"{home} is the home of {who}, by an imported file: the bundle is for {bundle.kind} {bundle.name} in "
+            f"federation {bundle.federation}",
+            hint=f'make one for this edge: "peerage register {membership.name}", or join in a new home (--home)',
+        )
+
+
+def _check_same(home: Home, membership: Membership, admission: Admission) -> None:
+    """Raises unless the nameserver admitted the edge that the device is, and goes on from the root records it knows."""
+    if admission.uuid != membership.uuid:
+        raise BadAdmission(
+            f"the nameserver admitted another {membership.name} than this device is: expected {membership.uuid}, found "
+            f"{admission.uuid}; it was removed and registered again meanwhile",
+            hint="register once more and join in a new home: what this one holds is of the old edge",
+        )
+    trust_chain(admission.roots, pin_of(home.roots()[-1]))
 
 
 def _key(path: Path) -> PrivateKey:

@@ -116,13 +116,17 @@ class HttpLink:
 async def home_link(folder: Path | None) -> HttpLink | ClientPeer:
     """The link to the peer that runs in a home; for a client's home, a peer in this process."""
     home = Home(folder or default_home())
-    membership = home.membership()
-    if membership.kind == "client":
+    run = home.read_run() if home.path.is_dir() else None
+    membership = home.read_membership()
+    if membership is None:
+        if run is None:
+            home.membership()  # raises: nobody's home
+    elif membership.kind == "client":
         from peers.client_peer import open_client
 
         return await open_client(home, read_settings(home, ClientSettings, environment=os.environ, flags={}))
-    run = home.read_run()
     if run is None or run.socket is None:
+        assert membership is not None
         raise NotRunning(
             f"{membership.name} is not running in {home}",
             hint=f"start it: peerage {membership.kind} --home {home}",

@@ -21,6 +21,7 @@ import msgspec
 
 from peers.cli.arguments import Commands, add_command, add_home, add_settings, flags_of, home_of
 from peers.cli.console import DONE, FAILED, Console
+from peers.device_mode import read_mode
 from peers.homes import BadHome, Home, Membership, RunRecord
 from peers.settings import EdgeSettings, NameserverSettings, read_settings
 
@@ -50,12 +51,16 @@ peerage nameserver --home ns --federation-port 0 --application-port 0 --zeroconf
         commands,
         "edge",
         run=run_edge_command,
-        summary="run an edge that joined a federation",
+        summary="run an edge that joined a federation, or a device without one",
         description="Models that were loaded are loaded again from disk before anything is asked of the network.",
         examples="""\
 peerage edge --home e1
-peerage edge --home e1 --nameserver 192.0.2.7:35021 --application-port 8081""",
+peerage edge --home e1 --nameserver 192.0.2.7:35021 --application-port 8081
+peerage edge --home device --mode AUTONOMOUS""",
         json="print where the edge listens as JSON, once it does",
+    )
+    edge.add_argument(
+        "--name", metavar="NAME", help="what an AUTONOMOUS device is called before it belongs to a federation"
     )
     add_home(edge, whose="the edge's home")
     add_settings(edge, EdgeSettings)
@@ -103,8 +108,11 @@ def run_edge_command(arguments: argparse.Namespace, console: Console) -> int:
     home = home_of(arguments, console)
     flags = flags_of(arguments, EdgeSettings)
     settings = read_settings(home, EdgeSettings, environment=console.environment, flags=flags)
-    membership = home.membership()
-    _check_edge(home, membership)
+    membership = home.read_membership()
+    if membership is not None:
+        _check_edge(home, membership)
+    elif settings.mode != "AUTONOMOUS" and read_mode(home) is None:
+        home.membership()  # raises: it must join first
     _start_log(settings, console)
 
     def ready(record: RunRecord) -> None:
@@ -113,7 +121,7 @@ def run_edge_command(arguments: argparse.Namespace, console: Console) -> int:
     async def serve(stop: asyncio.Event) -> None:
         from peers.edge_peer import run_edge
 
-        await run_edge(home, settings, stop=stop, ready=ready)
+        await run_edge(home, settings, stop=stop, ready=ready, name=arguments.name)
 
     return _run(serve)
 
