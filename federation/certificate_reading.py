@@ -90,6 +90,11 @@ def read_pem(cert_pem: str) -> PeerCertificate:
     return PeerCertificate._of(uris, not_before=parts.not_before, not_after=parts.not_after, key=parts.key)
 
 
+def public_key(cert_pem: str) -> bytes:
+    """The key that a certificate is for, also an authority's. Raises :class:`BadCertificate`."""
+    return _parts(cert_pem).key
+
+
 def issued_by(cert_pem: str, ca_pem: str) -> bool:
     """Whether the key of the certificate ``ca_pem`` signed ``cert_pem`` and is named its issuer. No times are checked.
 

@@ -298,6 +298,18 @@ def _read_mark(lock: int | None) -> tuple[int, int]:
     return (int(text[0]), int(text[1])) if len(text) == 2 and all(map(bytes.isdigit, text)) else (0, 0)
 
 
+def read_mark(path: Path) -> tuple[int, int]:
+    """The mark of a store that is not opened; zeros when there is none. See the module."""
+    try:
+        descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return (0, 0)
+    try:
+        return _read_mark(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _write_mark(lock: int | None, epoch: int, seq: int) -> None:
     if lock is None:
         return
