@@ -17,6 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from federation.documents import ActualState, DesiredState, LoadedEntry, LoadError, Mode
+from federation.events import PinnedRelease
 from federation.names import Digest, PeerId, digest_of
 
 VERDICTS_MAX: Final = 1024
@@ -28,7 +29,10 @@ Origin = Literal["group", "manual", "development"]
 
 
 class Run(Struct, frozen=True, tag="run", omit_defaults=True):
-    """An unfinished way into memory: fetch, verify, load, as far as it has not come yet."""
+    """An unfinished way into memory: fetch, verify, load, as far as it has not come yet.
+
+    ``needs``: the very releases that must be in memory first, where a group said so.
+    """
 
     name: str
     version: str
@@ -37,6 +41,7 @@ class Run(Struct, frozen=True, tag="run", omit_defaults=True):
     attempts: int = 0
     retry_at: float = 0.0
     since: int = 0  # when it was loaded, for a goal that restores
+    needs: tuple[PinnedRelease, ...] = ()
 
     @property
     def label(self) -> str:
@@ -79,6 +84,7 @@ class Saved(Struct, frozen=True, omit_defaults=True, kw_only=True):
     lost: dict[str, LoadedEntry] = {}
     fetched: frozenset[Digest] = frozenset()
     carried: frozenset[Digest] = frozenset()
+    needs: dict[Digest, dict[str, str]] = {}
     alarms: tuple[str, ...] = ()
     reported: Digest | None = None
 
@@ -90,7 +96,8 @@ class Actual(Struct, frozen=True, kw_only=True):
     files are all on disk, record digest → label. ``lost``: manual loads that could not be restored, until each is
     unloaded, replaced, or restored at a later boot. ``fetched``: those that the edge itself brought here, noted before
     it begins to, so that a kill in between leaves nothing that nobody prunes. ``carried``: what the last imported file
-    held, kept as long as no other file takes its place.
+    held, kept as long as no other file takes its place. ``needs``: of releases that need
+    others, the conditions by name.
     """
 
     runtime: str
@@ -105,6 +112,7 @@ class Actual(Struct, frozen=True, kw_only=True):
     installed: dict[Digest, str] = {}
     fetched: frozenset[Digest] = frozenset()
     carried: frozenset[Digest] = frozenset()
+    needs: dict[Digest, dict[str, str]] = {}
     alarms: tuple[str, ...] = ()
     reported: Digest | None = None
     report_attempts: int = 0
@@ -124,6 +132,7 @@ class Actual(Struct, frozen=True, kw_only=True):
             lost=self.lost,
             fetched=self.fetched,
             carried=self.carried,
+            needs=self.needs,
             alarms=self.alarms,
             reported=self.reported,
         )
@@ -171,7 +180,10 @@ class Load(Struct, frozen=True):
 
 
 class Unload(Struct, frozen=True):
+    """Take a model out of memory. ``again``: it makes room, and is to be loaded again when what it needs is there."""
+
     name: str
+    again: bool = False
 
 
 class Report(Struct, frozen=True):
@@ -212,6 +224,16 @@ class Lasting(Struct, frozen=True):
 
 
 Outcome: TypeAlias = Done | Passing | Lasting
+
+
+def known_verdict(actual: Actual, record: Digest) -> Verdict | None:
+    """The remembered verdict while it holds: same runtime, and same root record where it is about signatures."""
+    verdict = actual.verdicts.get(record)
+    if verdict is None or verdict.runtime != actual.runtime:
+        return None
+    if verdict.root_version is not None and verdict.root_version != actual.root_version:
+        return None
+    return verdict
 
 
 # --- what is told and kept ------------------------------------------------------------------------------------------

@@ -116,13 +116,13 @@ def set_group_models(state: FederationState, group: str, models: Sequence[Wanted
     _check_count(state, found, {*named, *brought})
     after = dict(found.assignments)
     for model in assigned:
-        told = (model.name, model.version, model.repo, model.record)
-        after[model.name] = Assignment(*told, state.seq + 1, 0.0, "", model.needs)
+        record = (model.name, model.version, model.repo, model.record)
+        after[model.name] = Assignment(*record, state.seq + 1, 0.0, "", model.needs)
     check_group(state, found, after)
+    told = [(model.name, model.version, False) for model in models]
+    told += [(pin.name, pin.version, True) for pin in brought.values()]
     overtaken = tuple(
-        one
-        for label, pinned in (*((m, False) for m in models), *((p, True) for p in brought.values()))
-        for one in _overtaken(state, found, label.name, label.version, pinned=pinned)
+        one for name, version, pinned in told for one in _overtaken(state, found, name, version, pinned=pinned)
     )
     events: tuple[Event, ...] = (ModelsAssigned(found.name, assigned),) if assigned else ()
     return Assigning(events, found.name, tuple(models), tuple(brought.values()), overtaken)

@@ -32,6 +32,7 @@ from federation.actual import (
     Wait,
 )
 from federation.documents import LoadedEntry, LoadError
+from federation.load_order import noted
 from federation.names import Digest
 
 RETRY_BASE_S: Final = 1.0
@@ -47,6 +48,10 @@ def finished(actual: Actual, action: Action, outcome: Outcome, now: float, draw:
 
     An outcome for a goal that was replaced meanwhile changes what is known (files, verdicts, memory), not the new goal.
     """
+    return noted(_finished(actual, action, outcome, now, draw), now)
+
+
+def _finished(actual: Actual, action: Action, outcome: Outcome, now: float, draw: float) -> Actual:
     match action, outcome:
         case Wait(), _:
             return actual
@@ -55,14 +60,15 @@ def finished(actual: Actual, action: Action, outcome: Outcome, now: float, draw:
         case Report(), _:
             attempts = actual.report_attempts + 1
             return replace(actual, report_attempts=attempts, report_at=now + full_jitter(attempts, draw))
-        case Unload(name=name), Done():
+        case Unload(name=name, again=again), Done():
             goals = actual.goals if isinstance(actual.goals.get(name), Run) else without(actual.goals, name)
-            return replace(
+            gone = replace(
                 actual,
                 goals=goals,
                 loaded=without(actual.loaded, name),
                 previous=without(actual.previous, name),
             )
+            return _to_return(gone, actual.loaded.get(name)) if again else gone
         case Unload(), _:
             return actual
         case Fetch() | Verify() | Load(), Done():
@@ -104,6 +110,14 @@ def _succeeded(actual: Actual, action: Fetch | Verify | Load, done: Done, now: f
                 previous=previous,
                 lost=without(actual.lost, name),
             )
+
+
+def _to_return(actual: Actual, entry: LoadedEntry | None) -> Actual:
+    """What made room is restored like what was loaded when the edge stopped, unless a goal takes its place."""
+    if entry is None or entry.name in actual.goals:
+        return actual
+    run = Run(entry.name, entry.version, entry.record, entry.origin, since=entry.since)
+    return replace(actual, restoring=actual.restoring | {entry.name: run})
 
 
 def _failed(actual: Actual, action: Fetch | Verify | Load, why: Passing | Lasting, now: float, draw: float) -> Actual:

@@ -39,12 +39,13 @@ from federation.actual import (
     Run,
     Saved,
     Stop,
-    Unload,
-    Verdict,
     Verify,
     Wait,
+    known_verdict,
 )
-from federation.documents import DesiredState, LoadedEntry, LoadError
+from federation.documents import DesiredModel, DesiredState, LoadedEntry, LoadError
+from federation.events import PinnedRelease
+from federation.load_order import check_dismissal, check_request, departures, noted, waits
 from federation.names import Digest
 from federation.outcomes import RETRY_CAP_S, forgiven, without
 from query.errors import PeerProblem
@@ -88,6 +89,7 @@ def restored(saved: Saved, *, installed: Mapping[Digest, str], runtime: str, roo
         previous=saved.previous,
         installed=dict(installed),
         fetched=saved.fetched,
+        needs=saved.needs,
         carried=saved.carried,
         alarms=saved.alarms,
         reported=saved.reported,
@@ -119,9 +121,9 @@ def answered(desired: DesiredState, actual: Actual, now: float) -> Actual:
             continue
         goal = actual.goals.get(name)
         if isinstance(goal, Run) and goal.record == model.record:
-            goals[name] = replace(goal, origin="group")
+            goals[name] = replace(goal, origin="group", needs=_needs(model, desired))
         else:
-            goals[name] = Run(name, model.version, model.record, "group")
+            goals[name] = Run(name, model.version, model.record, "group", needs=_needs(model, desired))
         if model.label in actual.errors:
             errors[model.label] = actual.errors[model.label]
     for name, goal in actual.goals.items():
@@ -138,27 +140,40 @@ def answered(desired: DesiredState, actual: Actual, now: float) -> Actual:
             errors[label] = actual.errors[label]
     coming = {goal.record for goal in goals.values() if isinstance(goal, Run)} - actual.installed.keys()
     fetched = frozenset(record for record in actual.fetched if record in actual.installed) | coming
-    return replace(actual, goals=goals, errors=errors, restoring=restoring, fetched=fetched)
+    return noted(replace(actual, goals=goals, errors=errors, restoring=restoring, fetched=fetched), now)
+
+
+def _needs(model: DesiredModel, desired: DesiredState) -> tuple[PinnedRelease, ...]:
+    """The releases that a desired model needs, by name."""
+    return tuple(
+        PinnedRelease(one.name, one.version, one.record) for one in desired.models if one.record in model.needs
+    )
 
 
 def requested(
     actual: Actual, *, name: str, version: str, record: Digest, origin: Literal["manual", "development"]
 ) -> Actual:
-    """A person asks for a release. Raises :class:`NotRunnable` for one whose content is known to be bad.
+    """A person asks for a release. Raises :class:`NotRunnable` for one whose content is known to be bad, and the
+    refusals of :func:`federation.load_order.check_request`.
 
     A refused signature is looked at again: that is cheap, and the device's settings may have changed.
     """
+    run = Run(name, version, record, origin)
+    check_request(actual, run)
     verdict = known_verdict(actual, record)
     verdicts = actual.verdicts
     if verdict is not None and verdict.error is not None:
         if verdict.root_version is None:
             raise NotRunnable(f"{name}@{version} cannot run here: {verdict.message} ({verdict.error})")
         verdicts = without(verdicts, record)
-    return replace(actual, verdicts=verdicts, goals=actual.goals | {name: Run(name, version, record, origin)})
+    return replace(actual, verdicts=verdicts, goals=actual.goals | {name: run})
 
 
 def dismissed(actual: Actual, name: str) -> Actual:
-    """A person wants a model out of memory; also ends what was under way for it."""
+    """A person wants a model out of memory; also ends what was under way for it. Raises
+    :class:`~federation.needs.StillNeeded` for one that another needs.
+    """
+    check_dismissal(actual, name)
     present = name in actual.loaded
     goals: dict[str, Goal] = without(actual.goals, name)
     if present:
@@ -192,27 +207,32 @@ def decide(
     ``report`` is the digest of what there is to report, None where nothing is reported. All actions but ``Wait`` are
     due now and independent of each other: at most one a model name.
     """
-    unloading: list[Action] = []
-    stepping: list[Action] = []
+    stepping: list[Fetch | Verify | Load] = []
     later: list[float] = []
     busy: set[str] = set()
-    for name, run in actual.restoring.items():
-        if _due(run.retry_at, now):
-            stepping.append(_step(actual, run))
-            busy.add(name)
-        else:
-            later.append(run.retry_at)
-    for name, goal in actual.goals.items():
-        if name in busy or (goal.origin == "group" and not in_force(desired, now)):
+    goals = {name: goal for name, goal in actual.goals.items() if goal.origin != "group" or in_force(desired, now)}
+    runs = (*actual.restoring.values(), *(goal for goal in goals.values() if isinstance(goal, Run)))
+    for run in runs:
+        if run.name in busy:
             continue
-        match goal:
-            case Stop():
-                unloading.append(Unload(name))
-            case Run(retry_at=retry_at) if not _due(retry_at, now):
-                later.append(retry_at)
-            case Run():
-                stepping.append(_step(actual, goal))
-    actions = unloading + stepping
+        if not _due(run.retry_at, now):
+            later.append(run.retry_at)
+            continue
+        step = _step(actual, run)
+        if not (isinstance(step, Load) and waits(actual, run)):
+            stepping.append(step)
+            busy.add(run.name)
+    leave = departures(actual, goals, [step for step in stepping if isinstance(step, Load)])
+    out = {action.name for action in leave.unloads}
+    actions: list[Action] = [
+        *leave.unloads,
+        *(
+            step
+            for step in stepping
+            if step.name not in out
+            and not (isinstance(step, Load) and (step.name in leave.held or _counts_on(actual, step, leave.leaving)))
+        ),
+    ]
     if report is not None and report != actual.reported and all(isinstance(action, Fetch) for action in actions):
         if _due(actual.report_at, now):
             actions.append(Report(report))
@@ -223,27 +243,21 @@ def decide(
     return tuple(actions)
 
 
+def _counts_on(actual: Actual, load: Load, leaving: frozenset[str]) -> bool:
+    return not leaving.isdisjoint(actual.needs.get(load.record, {}))
+
+
 def _due(retry_at: float, now: float) -> bool:
     """Whether it is time; a time further away than any back-off was set by a clock that has since been corrected."""
     return not now < retry_at <= now + RETRY_CAP_S
 
 
-def _step(actual: Actual, run: Run) -> Action:
+def _step(actual: Actual, run: Run) -> Fetch | Verify | Load:
     if run.record not in actual.installed:
         return Fetch(run.name, run.version, run.record)
     if known_verdict(actual, run.record) is None:
         return Verify(run.name, run.version, run.record)
     return Load(run.name, run.version, run.record, run.origin, run.since)
-
-
-def known_verdict(actual: Actual, record: Digest) -> Verdict | None:
-    """The remembered verdict while it holds: same runtime, and same root record where it is about signatures."""
-    verdict = actual.verdicts.get(record)
-    if verdict is None or verdict.runtime != actual.runtime:
-        return None
-    if verdict.root_version is not None and verdict.root_version != actual.root_version:
-        return None
-    return verdict
 
 
 def _holds(actual: Actual, name: str, record: Digest) -> bool:

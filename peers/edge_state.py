@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from federation.actual import Actual, brought, calmed, needed, report_digest, report_of
 from federation.documents import ActualState, DesiredState, Mode, SignedDocument
 from federation.errors import KeyRevoked
+from federation.load_order import learned
 from federation.names import Digest, PeerId
 from federation.reconciliation import answered, restored
 from federation.revocation import judged
@@ -113,7 +114,7 @@ class EdgeState:
             reach("poll.verified")
             actual = calmed(actual)
         if desired is not None:
-            actual = answered(desired, actual, now)
+            actual = answered(desired, learned(actual, answer.records, desired), now)
         actual = self._judged(actual, now)
         if carried is not None:
             actual = brought(actual, carried)

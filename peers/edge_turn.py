@@ -34,13 +34,15 @@ from federation.actual import (
     Verify,
     Wait,
     dispensable,
+    known_verdict,
     removed,
     report_digest,
 )
 from federation.documents import REPORT_BYTES_MAX, LoadedEntry, Mode, encode
+from federation.load_order import hindered, learned, noted
 from federation.names import Digest, PeerId
 from federation.outcomes import finished
-from federation.reconciliation import abandoned, decide, dismissed, known_verdict, requested
+from federation.reconciliation import abandoned, decide, dismissed, requested
 from peers.edge_actions import Act, Actions, ReleaseMissing, Releases
 from peers.edge_polling import Nameserver
 from peers.edge_rhythm import Clock
@@ -85,14 +87,21 @@ class Turn:
     async def restore(self) -> None:
         """Load what was loaded when the edge stopped, from this disk alone. What fails is taken up by :meth:`run`."""
         self._state.restore(await asyncio.to_thread(self._releases.installed))
+        while await self._restored_some():
+            pass
+        log.info("restored", extra={"models": [entry.label for entry in self._state.actual.loaded.values()]})
+
+    async def _restored_some(self) -> bool:
+        """Load what can be now; whether that may let others follow, which need it."""
+        before = len(self._state.actual.restoring)
         for name in tuple(self._state.actual.restoring):
             while (run := self._state.actual.restoring.get(name)) is not None and not run.attempts:
                 alone = replace(self._state.actual, restoring={name: run}, goals={})
-                action = decide(None, alone, self._clock.now())[0]
+                action = next(iter(decide(None, alone, self._clock.now())), None)
                 if not isinstance(action, Verify | Load):
                     break
                 await self._act(action)
-        log.info("restored", extra={"models": [entry.label for entry in self._state.actual.loaded.values()]})
+        return 0 < len(self._state.actual.restoring) < before
 
     async def run(self) -> None:
         """Act until cancelled."""
@@ -125,6 +134,7 @@ class Turn:
             ending = present is not None and isinstance(present[0], Load) and present[0].record == record
             if (name, record) not in wanted and not ending:
                 self._fail_loading(name, record, Cancelled(f'the load of "{name}" gave way to what a group wants'))
+        self._give_up_hindered()
         for name in tuple(self._unloading):
             if name in self._state.actual.loaded and not isinstance(self._state.actual.goals.get(name), Stop):
                 for asker in self._unloading.pop(name):
@@ -148,7 +158,9 @@ class Turn:
         # Its record is kept too: should the files be damaged one day, it says what to fetch again.
         document = (await asyncio.to_thread(self._releases.read, record)).document
         actual = replace(self._state.actual, installed=dict(installed))
+        actual = learned(actual, (document,), self._state.desired)
         wanted = requested(actual, name=name, version=version, record=record, origin=origin)
+        wanted = noted(wanted, self._clock.now())
         self._state.keep(wanted, records=(document,))
         reach("manual.recorded")
         asker: asyncio.Future[LoadedEntry] = asyncio.get_running_loop().create_future()
@@ -180,6 +192,15 @@ class Turn:
             if not asker.done():
                 asker.set_exception(problem)
 
+    def _give_up_hindered(self) -> None:
+        """A person is told at once of a need that is not met any more; it is not waited for."""
+        for name, record in tuple(self._loading):
+            goal = self._state.actual.goals.get(name)
+            problem = hindered(self._state.actual, goal) if goal is not None else None
+            if problem is not None and isinstance(goal, Run) and goal.record == record:
+                self._state.become(abandoned(self._state.actual, name=name, version=goal.version, record=record))
+                self._fail_loading(name, record, problem)
+
     # --- actions ------------------------------------------------------------------------------------------------
 
     async def _go(self, key: str, action: Act | Report) -> None:
@@ -192,10 +213,18 @@ class Turn:
                         await self._act(action)
                 case _:
                     async with self._changing:
-                        await self._act(action)
+                        if self._stands(action):
+                            await self._act(action)
         finally:
             del self._under_way[key]
             self._wake.set()
+
+    def _stands(self, action: Act) -> bool:
+        """Whether it would still be decided: what was done while it waited may have left it without what it needs."""
+        if isinstance(action, Verify):
+            return True
+        state = self._state
+        return action in decide(state.desired, state.actual, self._clock.now())
 
     async def _act(self, action: Act) -> None:
         """Do it, keep the state that follows, tell who waits for it."""
@@ -203,6 +232,7 @@ class Turn:
         ending = await self._actions.perform(action, trial=verdict.trial if verdict else None)
         outcome, problem = ending.outcome, ending.problem
         self._state.become(finished(self._state.actual, action, outcome, self._clock.now(), self._random()))
+        self._give_up_hindered()
         if isinstance(outcome, Done):
             if isinstance(action, Load):
                 self._state.judge(self._clock.now())  # what goes on under a revoked key goes on being shown
