@@ -90,6 +90,13 @@ def check_repository(path: Path, *, advice: Advice, in_use: bool, progress: Prog
     return inventory
 
 
+def listing_of(path: Path) -> Inventory:
+    """What a repository lists now, without a look at the blobs."""
+    inventory = Inventory()
+    _read_listing(path, inventory)
+    return inventory
+
+
 def _check_marker(path: Path, inventory: Inventory) -> None:
     marker = path / "oci-layout"
     expected = '{"imageLayoutVersion":"1.0.0"}'
