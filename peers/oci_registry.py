@@ -124,6 +124,7 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
     def __exit__(self, *raised: object) -> None:
         for session in self._opened:
             session.close()
+        self._transfer.connections.forget()
 
     def _session(self, hostname: str | None) -> requests.Session:
         session = requests.Session()

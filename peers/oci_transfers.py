@@ -159,15 +159,8 @@ class Transfer:
 
 async def aside(transfer: Transfer, work: Callable[[], _T]) -> _T:
     """Run blocking work on a thread of its own, which ends with the caller."""
-
-    def working() -> _T:
-        try:
-            return work()
-        finally:
-            transfer.connections.forget()
-
     threads = ThreadPoolExecutor(1, thread_name_prefix="registry")
-    ended = asyncio.get_running_loop().run_in_executor(threads, working)
+    ended = asyncio.get_running_loop().run_in_executor(threads, work)
     try:
         return await asyncio.shield(ended)
     except asyncio.CancelledError:
