@@ -89,19 +89,19 @@ async def run_edge(
     fact = read_mode(home)
     if fact is None and settings.mode != "AUTONOMOUS":
         home.membership()  # raises: it must have joined
-    told = False
+    known, told = fact is not None, False
     home.prepare()
     with home.occupy():
         if fact is None and settings.mode == "AUTONOMOUS":
             check_local(settings.application_host)
             _check_kind(home, home.read_membership())
             fact = enter(home, now=clock(), name=name)
-        again = True
+        again, entered = True, fact is not None and settings.mode == "AUTONOMOUS" and not known
         while again and not stop.is_set():
             membership = home.read_membership() or unattached(fact.name if fact else "EDGE")
             _check_kind(home, membership)
             anew = asyncio.Event()
-            async with _edge(home, settings, membership, clock=clock, anew=anew) as run:
+            async with _edge(home, settings, membership, clock=clock, anew=anew, entered=entered) as run:
                 home.write_run(run)
                 try:
                     if not told:
@@ -111,7 +111,7 @@ async def run_edge(
                     log.info("stopping")
                 finally:
                     home.remove_run()
-            again = anew.is_set()
+            again, entered = anew.is_set(), False
 
 
 def _check_kind(home: Home, membership: Membership | None) -> None:
@@ -130,8 +130,15 @@ async def _first(*events: asyncio.Event) -> None:
 
 @asynccontextmanager
 async def _edge(
-    home: Home, settings: EdgeSettings, membership: Membership, *, clock: Callable[[], float], anew: asyncio.Event
+    home: Home,
+    settings: EdgeSettings,
+    membership: Membership,
+    *,
+    clock: Callable[[], float],
+    anew: asyncio.Event,
+    entered: bool,
 ) -> AsyncIterator[RunRecord]:
+    """``anew`` is set when it is to be put together again; ``entered``: the mode AUTONOMOUS begins with this start."""
     async with AsyncExitStack() as stack:
         fact = read_mode(home)
         client = _client(home, settings, fact, clock)
@@ -142,6 +149,8 @@ async def _edge(
         parts = _Parts(home, settings, membership, client, fact=fact, clock=clock, anew=anew)
         stack.callback(parts.close)
         await parts.agent.restore()
+        if entered:
+            parts.agent.note("autonomous")
         parts.agent.note("started")
         stack.callback(parts.agent.note, "stopped")
         near = await stack.enter_async_context(application_face(parts.application(), home, settings))

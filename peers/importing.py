@@ -415,7 +415,8 @@ async def import_file(
         await asyncio.to_thread(layout.attach, signed)
     reach("import.listed")
     await taking.look_again()
-    taking.note("imported", f"{path.name}: generation {checked.generation}")
+    if checked.new:
+        taking.note("imported", f"{path.name}: generation {checked.generation}")
     models = checked.answer.desired[1].models if checked.answer.desired else ()
     return {
         "edge": shown(membership.name),

@@ -223,9 +223,7 @@ def _typed_fingerprint(name: str, federation: str, console: Console) -> str:
             hint="give it with --fingerprint, from what the nameserver's side shows; never from the file",
         )
     console.tell(f"the file says that it is for edge {name[:64]} of federation {federation[:64]}")
-    console.tell(
-        "whose state this device will run is decided by what you type now: the fingerprint of the root record,"
-    )
+    console.tell("what you type now decides whose state this device runs: the fingerprint of the root record,")
     console.tell(
         'as "peerage keys show" or "peerage export" showed it at the nameserver, on another way than this file'
     )
@@ -295,9 +293,10 @@ def _import_report(home: Home, path: Path, arguments: argparse.Namespace, consol
             f"{path} is no report of an edge: expected one that peerage export --report wrote",
             hint="a file with state for a device is imported on the device, in the edge's home",
         )
-    params = {"document": raw.decode("utf-8", "replace"), "key": arguments.key}
+    params = {"document": raw.decode("utf-8", "replace")} | ({"key": arguments.key} if arguments.key else {})
+    call = "edge:take_report(:document, :key)" if arguments.key else "edge:take_report(:document)"
     with connect(home.path) as federation:
-        told = federation.value("//peer: nameserver\nedge:take_report(:document, :key)", params=params)
+        told = federation.value(f"//peer: nameserver\n{call}", params=params)
     if arguments.json:
         console.json(told)
     elif not told["new"]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from peers.cli.arguments import Commands, add_command, add_home, home_of
@@ -20,6 +19,7 @@ from peers.settings import EdgeSettings, read_settings
 
 if TYPE_CHECKING:
     from peers.homes import RunRecord
+    from query.declarations import Progress
 
 PROGRESS_S: Final = 2.0
 
@@ -122,7 +122,7 @@ def asked(console: Console, run: RunRecord, text: str, params: dict[str, Any]) -
     return rows[0].value
 
 
-def progress_on(console: Console) -> Callable[[str, int, int | None, str], None]:
+def progress_on(console: Console) -> Progress:
     """Tells how far it is, every now and then."""
     said = time.monotonic()
 
