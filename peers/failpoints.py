@@ -60,6 +60,12 @@ POINTS: Final = {
     "restore.copied": "everything is verified and beside the new home, the log as it was",
     "restore.begun": "the new epoch is in the log, the home not in its place",
     "restore.placed": "the home is in its place, nobody told",
+    # a file on a device without a network
+    "import.checked": "a file's documents hold, none of its blobs is on disk",
+    "import.rooted": "the root records of a new device are on disk, it is nobody yet",
+    "import.attached": "a device has become an edge, nothing of its state is on disk",
+    "import.staged": "every blob of a file is on disk, the state is as it was",
+    "import.listed": "the state is on disk and its releases are listed, nobody told",
 }
 
 _reached = 0

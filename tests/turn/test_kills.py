@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(300)
 
 ON_THE_EDGE = tuple(POINTS)[: list(POINTS).index("change.decided")]
 ON_THE_NAMESERVER = tuple(
-    label for label in tuple(POINTS)[len(ON_THE_EDGE) :] if not label.startswith(("backup.", "restore."))
+    label for label in tuple(POINTS)[len(ON_THE_EDGE) :] if not label.startswith(("backup.", "restore.", "import."))
 )
 
 
