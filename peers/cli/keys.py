@@ -193,6 +193,7 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
 
 
 def run_show(arguments: argparse.Namespace, console: Console) -> int:
+    from federation.carried_state import fingerprint
     from federation.keys import read_key
     from peers.key_functions import root_facts
 
@@ -212,6 +213,8 @@ def run_show(arguments: argparse.Namespace, console: Console) -> int:
     own = [(path, read_key(path).keyid) for path in files if path.exists()]
     keys = [{"key": path.stem, "id": keyid, "file": str(path)} for path, keyid in own]
     facts = root_facts(root) if root is not None else {}
+    if root is not None:
+        facts["fingerprint"] = fingerprint(home.roots()[-1])
     if arguments.json:
         console.json({"keys": keys, **_renamed(facts)})
         return DONE
@@ -227,6 +230,7 @@ def run_show(arguments: argparse.Namespace, console: Console) -> int:
 def _show_root(console: Console, facts: dict[str, Any]) -> None:
     signers = f"{facts['threshold']} of {len(facts['roots'])} root keys sign"
     console.data(f"root record    {facts['version']} of {facts['federation']}: {signers}")
+    console.data(f"fingerprint    {facts['fingerprint']}")
     for kind, title in (("roots", "root"), ("directors", "director")):
         for key in facts[kind]:
             console.data(f"trusts         {key['key']}  {title} {key['name']}")
@@ -250,6 +254,7 @@ def _renamed(facts: dict[str, Any]) -> dict[str, Any]:
         "federation": facts["federation"],
         "root_version": facts["version"],
         "threshold": facts["threshold"],
+        "fingerprint": facts["fingerprint"],
         **told,
     }
 
