@@ -11,6 +11,7 @@ the nameserver says. A command that was interrupted is given again: keys that it
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -257,8 +258,8 @@ def run_change(arguments: argparse.Namespace, console: Console, plan: Plan) -> i
         preview = change.following(root, stand_in.public)
         _check_parts(root, preview, root_homes, keys)
         sign_following(root, preview, (*keys, stand_in))  # whether it can be signed is told before anything happens
-        made = "a new key"
-        lines = [line.replace(f"key {stand_in.keyid[:16]}", made) for line in told_changes(root, preview)]
+        made = re.compile(rf"(\w+) key {stand_in.keyid[:16]}")
+        lines = [made.sub(r"a new \1 key", line) for line in told_changes(root, preview)]
         if lacking:
             lines.insert(
                 0, f"the nameserver lacks {len(lacking)} root records, which the root folder has: it gets them"
