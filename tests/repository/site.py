@@ -109,6 +109,7 @@ class Federation:
                 uuid=uuid,
                 now=self._now,
                 dns=[NAMESERVER_HOSTNAME] if kind == "nameserver" else [],
+                ips=["127.0.0.1"] if kind == "nameserver" else [],
             )
         )
         keyfile.write_text(identity.pem)
