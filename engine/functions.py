@@ -123,23 +123,13 @@ class ModelFunctions:
     @function("models:info(String name) -> Record", example='models:info("my-model")')
     async def info(self, call: Call, name: str) -> dict[str, Any]:
         """What a model is: its signature, digest, signer and size, and, where it is loaded, what it needs."""
-        return await self._info(name, None)
-
-    @function("models:info(String name, String version) -> Record", example='models:info("my-model", "1.0")')
-    async def info_of_version(self, call: Call, name: str, version: str) -> dict[str, Any]:
-        """The same of one version, loaded or installed on this peer."""
-        return await self._info(name, version)
-
-    async def _info(self, name: str, version: str | None) -> dict[str, Any]:
         for model in self._engine.loaded():
-            if model.name == name and version in (None, model.version):
-                return _described(model) | _in_memory(model)
-        release = await self._find_release(name, version)
+            if model.name == name:
+                return _described(model) | in_memory(model)
+        release = await self._find_release(name, None)
         if release is None:
-            label = name if version is None else f"{name}@{version}"
-            if version is None:
-                self._engine.find(name)  # names the nearest
-            raise ModelNotLoaded(f'"{label}" is neither loaded nor installed here', hint="models:installed()")
+            self._engine.find(name)  # names the nearest
+            raise ModelNotLoaded(f'"{name}" is neither loaded nor installed here', hint="models:installed()")
         return _described(release) | {"loaded": False}
 
     @function("models:labels(String name) -> Vector of String", example='models:labels("my-model")')
@@ -187,7 +177,8 @@ def _described(release: SignedRelease | LoadedModel) -> dict[str, Any]:
     }
 
 
-def _in_memory(model: LoadedModel) -> dict[str, Any]:
+def in_memory(model: LoadedModel) -> dict[str, Any]:
+    """What is shown of a release because it is loaded."""
     return {
         "loaded": True,
         "origin": model.origin,

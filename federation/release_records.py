@@ -67,12 +67,7 @@ def told(record: ReleaseRecord, digest: Digest, signer: Signer) -> dict[str, Any
     """Everything that a signed record says of a release, with who signed it."""
     return {
         **listed(record, digest, signer),
-        "signer": {
-            "name": signer.name,
-            "key": signer.key,
-            "standing": signer.standing,
-            "since": moment(signer.since),
-        },
+        "key": {"id": signer.key, "standing": signer.standing, "since": moment(signer.since)},
         "files": [
             {"path": entry.path, "kind": entry.kind, "size": entry.size, "digest": entry.digest}
             for entry in record.files
@@ -81,7 +76,8 @@ def told(record: ReleaseRecord, digest: Digest, signer: Signer) -> dict[str, Any
         "outputs": _tensors(record.outputs),
         "opset": dict(record.opset),
         "licenses": list(record.licenses),
-        "memory_bytes": record.needs.memory_bytes,
+        "needs_memory_bytes": record.needs.memory_bytes,
+        "development": record.development,
         "repository": release_repository(record),
         "tag": None if record.development else record.version,
     }

@@ -40,15 +40,23 @@ log = logging.getLogger("peerage.nameserver")
 
 
 class FederationReleases:
-    """The nameserver's :class:`~peers.release_lifecycle.Releases`. ``clock`` is federation time."""
+    """The nameserver's :class:`~peers.release_lifecycle.Releases`. ``clock`` is federation time; ``described``
+    tells of what the nameserver itself has loaded."""
 
     def __init__(
-        self, store: FederationStore, layout: ImageLayout, *, turns: RepositoryTurns, clock: Callable[[], float]
+        self,
+        store: FederationStore,
+        layout: ImageLayout,
+        *,
+        turns: RepositoryTurns,
+        clock: Callable[[], float],
+        described: Callable[[Digest], dict[str, Any]],
     ) -> None:
         self._store = store
         self._layout = layout
         self._turns = turns
         self._clock = clock
+        self._described = described
 
     # --- telling ------------------------------------------------------------------------------------------------
 
@@ -76,6 +84,7 @@ class FederationReleases:
             **release_records.told(release.record, release.digest, signer),
             **_publication(release),
             "attachment": installed.attachment if installed else None,
+            **self._described(release.digest),
             **release_records.held(self._holders(release)),
         }
 

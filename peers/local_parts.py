@@ -231,7 +231,7 @@ def local_functions(
     development = DevelopmentFunctions(
         layout, site=site, identity=identity, folders=folders, root=root, memory=memory, statements=elsewhere
     )
-    own = OwnReleases(layout, root=root, use=memory)
+    own = OwnReleases(layout, root=root, follow_root=follow_root, use=memory)
     return (
         *([ReleaseLifecycle(own)] if client is not None else []),  # the nameserver speaks of the federation's
         PeerFunctions(

@@ -7,7 +7,7 @@ it starts with nothing in memory each time; what a revoked key signed stops ther
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from engine.engine import Engine
 from federation.documents import KeyId, RootRecord
@@ -48,6 +48,10 @@ class AgentMemory:
         """A person took a release that was not used off this disk."""
         self._agent.forget(record)
 
+    def described(self, record: Digest) -> dict[str, Any]:
+        """What is shown of a release because it is loaded, or that it is not."""
+        return _described(self._engine, record)
+
 
 class PlainMemory:
     """The memory of a peer that no group speaks of, until the process ends."""
@@ -80,3 +84,16 @@ class PlainMemory:
 
     def forget(self, record: Digest) -> None:
         """Nothing is noted of what is on disk."""
+
+    def described(self, record: Digest) -> dict[str, Any]:
+        """As :meth:`AgentMemory.described`."""
+        return _described(self._engine, record)
+
+
+def _described(engine: Engine, record: Digest) -> dict[str, Any]:
+    from engine.functions import in_memory
+
+    for model in engine.loaded():
+        if model.record_digest == record:
+            return in_memory(model)
+    return {"loaded": False}

@@ -154,11 +154,13 @@ class _Parts:
         self.contacts = ContactBook(self.uplinks)
         self._layout = ImageLayout(home.releases)
         self._turns = RepositoryTurns()
-        self._releases = FederationReleases(self.store, self._layout, turns=self._turns, clock=clock)
         remotes = remotes_of(home, self._layout, root=lambda: self.store.state.root)
         imports = FederationImports(self.store, self._layout, remotes=remotes, turns=self._turns, clock=clock)
         self._engine = opened_engine(settings)
         self._memory = PlainMemory(self._engine)
+        self._releases = FederationReleases(
+            self.store, self._layout, turns=self._turns, clock=clock, described=self._memory.described
+        )
         self._tls_refused = 0
         self._refusals = Refusals()
         catalogue = PeerCatalogue()

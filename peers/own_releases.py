@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
 from federation import release_records
@@ -36,11 +36,23 @@ class Use(Protocol):
     def forget(self, record: Digest) -> None:
         """A release is no longer on disk."""
 
+    def described(self, record: Digest) -> dict[str, Any]:
+        """What is shown of a release because it is loaded, or that it is not."""
+
 
 class OwnReleases:
     """A client's or an edge's :class:`~peers.release_lifecycle.Releases`."""
 
-    def __init__(self, layout: ImageLayout, *, root: Callable[[], RootRecord], use: Use) -> None:
+    def __init__(
+        self,
+        layout: ImageLayout,
+        *,
+        root: Callable[[], RootRecord],
+        follow_root: Callable[[], Awaitable[None]],
+        use: Use,
+    ) -> None:
+        """``follow_root`` takes up newer root records: a publisher endorsed since this home last looked is known."""
+        self._follow_root = follow_root
         self._layout = layout
         self._root = root
         self._use = use
@@ -56,12 +68,18 @@ class OwnReleases:
             yield {**release_records.listed(record, release.record_digest, signer), "loaded": loaded}
 
     async def told(self, name: str, version: str, call: Call) -> dict[str, Any]:
-        release = self._layout.installed(name, version)
+        every = await asyncio.to_thread(self._layout.releases, development=True)
+        release = next((one for one in every if one.label == f"{name}@{version}"), None)
+        if release is None:
+            release = self._layout.installed(name, version)  # raises with the nearest
         record, signer = await asyncio.to_thread(self._read, release)
+        if signer.standing == "unknown" and not record.development:
+            await self._follow_root()
+            record, signer = await asyncio.to_thread(self._read, release)
         return {
             **release_records.told(record, release.record_digest, signer),
             "attachment": release.attachment,
-            "loaded": release.record_digest in self._use.used(),
+            **self._use.described(release.record_digest),
         }
 
     async def delete(self, name: str, version: str, call: Call) -> None:

@@ -70,10 +70,11 @@ class ReleaseLifecycle:
     @function("models:info(String name, String version) -> Record", example=Example('models:info("my-model", "1.0")'))
     async def info(self, call: Call, name: str, version: str) -> dict[str, Any]:
         """Everything that is known of a release: its files, inputs, outputs, operator sets, licences and needs, under
-        which digests a registry has it, who signed it and whether that key is endorsed, retired or revoked. On the
-        nameserver also who holds it: groups, what they had before, desired states and edges.
+        which digests a registry has it, who signed it and whether that key is endorsed, retired or revoked; where it is
+        loaded, what it brings there. On the nameserver also who holds it: groups, what they had before, desired states
+        and edges.
         """
-        return await self._releases.told(checked_model(name), checked_version(version), call)
+        return await self._releases.told(checked_model(name), version, call)
 
     @function(
         "models:delete(String name, String version) -> Boolean",
