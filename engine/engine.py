@@ -10,7 +10,8 @@ Rules:
   version answers; a load that fails changes nothing. Loads come one at a time.
 - A call in flight keeps the model that it began with.
 - What a release's files say is checked at every trial and load; ``check_functions`` knows the functions of this
-  program, which a release's own may call.
+  program, which a release's own may call, beside those of the releases that it needs. These must be in memory before
+  it; a trial asks nothing of memory, so that what is needed may come later.
 - A verdict on content holds for a record digest and the versions of runtime and program; one that may pass holds for
   nothing.
 - Neither numpy nor onnxruntime is imported before the first load.
@@ -31,6 +32,7 @@ import msgspec
 
 from engine.contents import Contents, contents_of
 from engine.errors import ContentProblem, EngineBusy, ModelNotLoaded, OverMemory
+from engine.neighbours import CheckFunctions, any_functions, check_beside, needed_models
 from engine.runtime import program_version, runtime_version
 from federation.documents import ReleaseRecord, TensorSpec
 from federation.names import Digest
@@ -41,9 +43,7 @@ if TYPE_CHECKING:
     from engine.deadlines import RunDeadlines
     from engine.loaded import LoadedModel, Origin
     from engine.signature import Array
-    from query.syntax import CreateFunction
 
-CheckFunctions = Callable[[Sequence["CreateFunction"]], None]
 Listener = Callable[[str, "LoadedModel | None"], None]
 
 
@@ -106,10 +106,6 @@ class Description:
     opset: Mapping[str, int]
 
 
-def any_functions(functions: Sequence[CreateFunction]) -> None:
-    """The :data:`CheckFunctions` of an engine without a catalogue: what parses may be."""
-
-
 class Engine:
     """Used from one event loop; :meth:`call` from any thread.
 
@@ -140,18 +136,25 @@ class Engine:
         """What verdicts hold for: the runtime, which is not imported, and this program, whose rules refuse too."""
         return f"{runtime_version()}, peerage {program_version()}"
 
-    async def trial(self, release: VerifiedRelease) -> Verdict:
-        """Tries a release in a child process. Raises nothing but on cancellation: the verdict says what was wrong."""
+    async def trial(self, release: VerifiedRelease, *, beside: Sequence[VerifiedRelease] | None = None) -> Verdict:
+        """Tries a release in a child process. Raises nothing but on cancellation: the verdict says what was wrong.
+
+        ``beside`` as for :meth:`check`.
+        """
         try:
-            contents = await self.check(release)
+            contents = await self.check(release, beside=beside)
         except ContentProblem as problem:
             return Verdict(record=release.record_digest, runtime=self.runtime_version, error=problem.record())
         return await self._trial(release, contents)
 
-    async def check(self, release: VerifiedRelease) -> Contents:
-        """What a release's files say, without running it. Raises a ``ContentProblem``."""
+    async def check(self, release: VerifiedRelease, *, beside: Sequence[VerifiedRelease] | None = None) -> Contents:
+        """What a release's files say, without running it. Raises a ``ContentProblem``.
+
+        ``beside``: the releases that it needs, whose functions its own may call. Without them the functions of a
+        release that needs others are not looked at before it is loaded.
+        """
         _require_verified(release)
-        return await asyncio.to_thread(self._contents, release)
+        return await asyncio.to_thread(self._checked, release, beside)
 
     async def describe(self, graph: bytes) -> Description:
         """The signature and operator sets of an ONNX file, read in a child process.
@@ -175,7 +178,10 @@ class Engine:
         ``PassingProblem``; then what was loaded before is still there and answers.
         """
         async with self._load_turn:
-            contents = await self.check(release)
+            _require_verified(release)
+            needed = needed_models(release.record, self._models)
+            contents = await asyncio.to_thread(contents_of, release)
+            await asyncio.to_thread(check_beside, release.record, contents.functions, needed, self._check_functions)
             if verdict is None or not verdict.holds_for(release.record_digest, self.runtime_version):
                 verdict = await self._trial(release, contents)
             problem = verdict.problem()
@@ -258,9 +264,11 @@ class Engine:
             "run_s": settings.run_s,
         }
 
-    def _contents(self, release: VerifiedRelease) -> Contents:
+    def _checked(self, release: VerifiedRelease, beside: Sequence[VerifiedRelease] | None) -> Contents:
         contents = contents_of(release)
-        self._check_functions(contents.functions)
+        if beside is not None or not release.record.needs.releases:
+            others = [function for other in beside or () for function in contents_of(other).functions]
+            self._check_functions(contents.functions, others)
         return contents
 
     async def _trial(self, release: VerifiedRelease, contents: Contents) -> Verdict:

@@ -18,13 +18,15 @@
     ├── OverMemory                     more memory than the trial's limit or the peer's budget
     ├── OverTime                       more processor or wall time than allowed
     ├── TrialFailed                    the trial itself could not be held
+    ├── NeedsNotMet                    a release that it needs is not in memory, or does not fit
     └── EngineBusy                     the queue of long calls is full
     InputProblem (UserProblem)     an input that does not fit the signature: names input, expected and found
     ModelNotLoaded (UserProblem)   a name that is not in memory here
     ModelFailed (InternalProblem)  the runtime failed on an input that fits
 
 Memory and time pass because they depend on the machine at that moment and on the budget its owner sets, which no
-digest covers; everything else is decided by the bytes of the release and the version of the runtime alone.
+digest covers, and needs because they are of other releases; everything else is decided by the bytes of the release and
+the version of the runtime alone.
 """
 
 from __future__ import annotations
@@ -102,6 +104,10 @@ class OverTime(PassingProblem):
 
 class TrialFailed(PassingProblem):
     code = "trial_failed"
+
+
+class NeedsNotMet(PassingProblem):
+    code = "needs_not_met"
 
 
 class EngineBusy(PassingProblem):

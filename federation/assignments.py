@@ -9,7 +9,7 @@ assigned, and decides like an assignment of the same call.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from msgspec import Struct
@@ -133,27 +133,40 @@ def _needed(state: FederationState, group: Group, releases: Sequence[Release]) -
     if not any(release.record.needs.releases for release in releases):
         return [() for _ in releases]
     standing, preferred = standing_needs(state, group, frozenset(release.record.name for release in releases))
+    wanted = [_candidate(release, preferred) for release in releases]
+    return _pinned(resolve(wanted, lambda name: _published(state, name, preferred), standing))
+
+
+def needed_by(state: FederationState, release: Release) -> tuple[PinnedRelease, ...]:
+    """What a release needs, as it would be chosen for an edge that has nothing. Raises as ``set_group_models``."""
+    nothing: frozenset[tuple[str, str]] = frozenset()
+    found = resolve([_candidate(release, nothing)], lambda name: _published(state, name, nothing))
+    return _pinned(found)[0]
+
+
+def _published(state: FederationState, name: str, preferred: Collection[tuple[str, str]]) -> list[Candidate]:
+    """The releases of a model that may be chosen: signed by a publisher that is trusted now."""
     trusted = state.root.publishers.keys() - state.root.revoked.keys()
+    return [
+        _candidate(release, preferred)
+        for release in state.published.versions(name)
+        if any(signature.keyid in trusted for signature in release.document.signatures)
+    ]
 
-    def candidate(release: Release) -> Candidate:
-        record = release.record
-        return Candidate(
-            record.name,
-            record.version,
-            release.digest,
-            record.needs.releases,
-            deprecated=release.deprecated is not None,
-            preferred=(record.name, record.version) in preferred,
-        )
 
-    def published(name: str) -> list[Candidate]:
-        return [
-            candidate(release)
-            for release in state.published.versions(name)
-            if any(signature.keyid in trusted for signature in release.document.signatures)
-        ]
+def _candidate(release: Release, preferred: Collection[tuple[str, str]]) -> Candidate:
+    record = release.record
+    return Candidate(
+        record.name,
+        record.version,
+        release.digest,
+        record.needs.releases,
+        deprecated=release.deprecated is not None,
+        preferred=(record.name, record.version) in preferred,
+    )
 
-    found = resolve([candidate(release) for release in releases], published, standing)
+
+def _pinned(found: Iterable[Sequence[Candidate]]) -> list[tuple[PinnedRelease, ...]]:
     return [tuple(PinnedRelease(one.name, one.version, one.record) for one in needs) for needs in found]
 
 

@@ -19,6 +19,7 @@ from federation.group_functions import GroupFunctions, Imports
 from federation.member_functions import MakeBundle, MemberFunctions
 from federation.members import Member, PropertyValue
 from federation.names import PeerId, shown
+from federation.need_functions import NeedFunctions
 from federation.polling import Director
 from federation.reports import Contact, NoReport, converged, moment, state_record, status_record
 from query.declarations import Call, Effect, Example, Home, Role, function
@@ -247,7 +248,13 @@ class EdgeFunctions:
         return self._presence.connected(self._store.state.find_edge(edge).uuid)
 
 
-NAMESERVER_FUNCTIONS: Final[tuple[type, ...]] = (EdgeFunctions, GroupFunctions, MemberFunctions, CarryingFunctions)
+NAMESERVER_FUNCTIONS: Final[tuple[type, ...]] = (
+    EdgeFunctions,
+    GroupFunctions,
+    NeedFunctions,
+    MemberFunctions,
+    CarryingFunctions,
+)
 
 
 def nameserver_functions(
@@ -257,6 +264,7 @@ def nameserver_functions(
     return (
         EdgeFunctions(store, director, presence),
         GroupFunctions(store, imports),
+        NeedFunctions(store),
         MemberFunctions(store, make_bundle=make_bundle),
         CarryingFunctions(store, director),
     )

@@ -55,15 +55,17 @@ def _declared() -> Catalogue:
     return Catalogue(every_declaration())
 
 
-def check_functions(functions: Sequence[CreateFunction]) -> None:
-    """That a model's functions may be: they call the program's functions and each other, and take no name of these.
-
-    Raises :class:`~engine.errors.BadFunctions`.
+def check_functions(functions: Sequence[CreateFunction], beside: Sequence[CreateFunction] = ()) -> None:
+    """That a model's functions may be: they call the program's functions, each other, and those ``beside`` them, of the
+    models that it needs; and take no name of the program's. Raises :class:`~engine.errors.BadFunctions`.
     """
     from engine.errors import BadFunctions
 
     try:
-        resolution.check_functions(functions, _declared())
+        known = _declared()
+        if beside:
+            known = known.with_functions("needed", map(user_function, beside))
+        resolution.check_functions(functions, known)
     except Problem as problem:
         raise BadFunctions(problem.message, hint=problem.hint) from problem
 

@@ -21,6 +21,7 @@ from federation.layout import ImageLayout
 from federation.signing import sign
 from federation.verification import verify_record
 from peers.fetching import fetch
+from peers.needed_releases import NeededReleases
 from peers.release_folders import ReleaseFolders
 from peers.release_ports import Memory, NoNameserver, ReleaseSite, Statements
 from query.declarations import Call, Effect, Example, Role, function
@@ -47,6 +48,7 @@ class DevelopmentFunctions:
         folders: ReleaseFolders,
         root: Callable[[], RootRecord],
         memory: Memory,
+        needed: NeededReleases,
         statements: Statements,
     ) -> None:
         self._layout = layout
@@ -55,6 +57,7 @@ class DevelopmentFunctions:
         self._folders = folders
         self._root = root
         self._memory = memory
+        self._needed = needed
         self._statements = statements
 
     @function(
@@ -71,6 +74,7 @@ class DevelopmentFunctions:
         folder, inspection = await self._folders.read(name)
         packed, release = await self._folders.development(folder, inspection, now=call.now.timestamp())
         await asyncio.to_thread(self._layout.install, packed)
+        await self._needed.load(release.record)
         await self._memory.load_release(release, origin="development")
         return release.label
 
@@ -137,6 +141,7 @@ class DevelopmentFunctions:
         release = await asyncio.to_thread(
             self._layout.verified, kept, root=self._root(), development_key=self._identity.public
         )
+        await self._needed.load(release.record)
         await self._memory.load_release(release, origin="development")
         return release.label
 

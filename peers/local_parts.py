@@ -226,10 +226,18 @@ def local_functions(
         root=root,
         verified=releases.verified,
         memory=memory,
+        needed=releases.needed,
         statements=elsewhere,
     )
     development = DevelopmentFunctions(
-        layout, site=site, identity=identity, folders=folders, root=root, memory=memory, statements=elsewhere
+        layout,
+        site=site,
+        identity=identity,
+        folders=folders,
+        root=root,
+        memory=memory,
+        needed=releases.needed,
+        statements=elsewhere,
     )
     own = OwnReleases(layout, root=root, follow_root=follow_root, use=memory)
     return (

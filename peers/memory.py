@@ -7,11 +7,13 @@ it starts with nothing in memory each time; what a revoked key signed stops ther
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine.engine import Engine
 from federation.documents import KeyId, RootRecord
 from federation.names import Digest
+from federation.needs import StillNeeded, satisfies
 from federation.revocation import stopping
 from federation.verification import VerifiedRelease
 from peers.agent import Agent
@@ -40,6 +42,10 @@ class AgentMemory:
         """Raises :class:`~query.errors.UnknownName` for a model that is not in memory."""
         await self._agent.unload_manual(name)
 
+    def present(self) -> Sequence[LoadedModel]:
+        """The models in memory."""
+        return self._engine.loaded()
+
     def used(self) -> frozenset[Digest]:
         """The records of the releases that are in memory, on their way there, or should be."""
         return self._agent.used()
@@ -62,6 +68,13 @@ class PlainMemory:
 
     async def load_release(self, release: VerifiedRelease, *, origin: Literal["manual", "development"]) -> LoadedModel:
         """Raises as :class:`AgentMemory` does."""
+        for model in self._dependents(release.record.name):
+            condition = model.record.needs.releases[release.record.name]
+            if not satisfies(release.record.version, condition):
+                raise StillNeeded(
+                    f"{model.label} needs {release.record.name}{condition}, so {release.label} cannot take its place",
+                    hint=f'models:unload("{model.name}") first',
+                )
         model = await self._engine.load(release, origin=origin)
         self._signed[model.name] = release.keyid
         return model
@@ -70,13 +83,28 @@ class PlainMemory:
         """Take out of memory what a root record says must stop."""
         for name in stopping(self._signed, root):
             self._signed.pop(name)
+            for model in tuple(self._dependents(name)):
+                self._engine.unload(model.name)
+                log.warning("needs_unmet", extra={"model": model.label, "reason": f"{name} must stop"})
             if any(model.name == name for model in self._engine.loaded()):
                 self._engine.unload(name)
                 log.warning("revoked_key", extra={"model": name, "reason": "its publisher's key was revoked"})
 
     async def unload(self, name: str) -> None:
         """Raises :class:`~engine.errors.ModelNotLoaded` for a model that is not in memory."""
+        for model in self._dependents(name):
+            raise StillNeeded(
+                f"{model.label} needs {name}{model.record.needs.releases[name]}, so it stays",
+                hint=f'models:unload("{model.name}") first',
+            )
         self._engine.unload(name)
+
+    def _dependents(self, name: str) -> Iterator[LoadedModel]:
+        return (model for model in self._engine.loaded() if name in model.record.needs.releases)
+
+    def present(self) -> Sequence[LoadedModel]:
+        """The models in memory."""
+        return self._engine.loaded()
 
     def used(self) -> frozenset[Digest]:
         """The records of the releases that are in memory."""

@@ -20,6 +20,7 @@ from federation.layout import ImageLayout
 from federation.names import checked_model, checked_version
 from federation.packing import pack
 from federation.verification import VerifiedRelease
+from peers.needed_releases import NeededReleases
 from peers.release_folders import ReleaseFolders
 from peers.release_ports import Memory, ReleaseSite, Trials, identified
 from query.declarations import Call, Effect, Example, Role, function
@@ -47,6 +48,7 @@ class ReleaseFunctions:
         self._root = root
         self._trials = trials
         self._memory = memory
+        self.needed = NeededReleases(layout, root=root, verified=self.verified, memory=memory)
 
     # --- making -------------------------------------------------------------------------------------------------
 
@@ -60,9 +62,10 @@ class ReleaseFunctions:
         self, call: Call, name: str, version: str, options: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """Make a release of a model's folder: read, tried out, packed, signed with this home's publisher key, and kept
-        in this peer's repository. What its functions call must exist: in the language, or among themselves. Its own
-        test vectors must pass here; the option `{"test": false}` leaves them to the peers that load it. Making the same
-        content again changes nothing; other content under a version is an error.
+        in this peer's repository. What its functions call must exist: in the language, among themselves, or in the
+        releases that it needs, of which this peer must have fitting ones. Its own test vectors must pass here; the
+        option `{"test": false}` leaves them to the peers that load it. Making the same content again changes nothing;
+        other content under a version is an error.
         """
         tested = _tested(options or {})
         checked_version(version)
@@ -70,10 +73,12 @@ class ReleaseFunctions:
         publisher = self._publisher()
         folder, inspection = await self._folders.read(name)
         _, draft = await self._folders.development(folder, inspection, now=call.now.timestamp())
+        calls = any(entry.kind == "code" for entry in draft.record.files)
+        beside = await self.needed.directly(draft.record) if calls else ()
         if not tested:
-            await self._trials.check(draft)
+            await self._trials.check(draft, beside=beside)
         else:
-            problem = (await self._trials.trial(draft)).problem()
+            problem = (await self._trials.trial(draft, beside=beside)).problem()
             if problem is not None:
                 raise problem
         packed = await asyncio.to_thread(
@@ -119,10 +124,11 @@ class ReleaseFunctions:
         example=Example('models:load("my-model", "1.0")'),
     )
     async def load(self, call: Call, name: str, version: str) -> str:
-        """Load a release that is installed on this peer; `name@version`."""
+        """Load a release that is installed on this peer, and first what it needs; `name@version`."""
         installed = self._layout.installed(checked_model(name), version)
         signed = await asyncio.to_thread(self._layout.signed, installed)
         release = await self.verified(signed)
+        await self.needed.load(release.record)
         await self._memory.load_release(release, origin="manual")
         return release.label
 

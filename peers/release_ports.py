@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from federation.documents import SignedDocument, TensorSpec
+from federation.documents import ReleaseRecord, SignedDocument, TensorSpec
 from federation.layout_index import InstalledRelease
+from federation.names import Digest
 from federation.verification import VerifiedRelease
 from peers.fetching import Source
 from query.declarations import Call, Progress
@@ -42,10 +43,22 @@ class Trials(Protocol):
 
     async def describe(self, graph: bytes) -> Description: ...
 
-    async def trial(self, release: VerifiedRelease) -> Verdict: ...
+    async def trial(self, release: VerifiedRelease, *, beside: Sequence[VerifiedRelease] | None = None) -> Verdict: ...
 
-    async def check(self, release: VerifiedRelease) -> object:
-        """Raises for files that no trial is needed to refuse, such as functions that name what does not exist."""
+    async def check(self, release: VerifiedRelease, *, beside: Sequence[VerifiedRelease] | None = None) -> object:
+        """Raises for files that no trial is needed to refuse, such as functions that name what does not exist, in the
+        language and in the releases ``beside`` it, which it needs.
+        """
+
+
+class Present(Protocol):
+    """A model in memory."""
+
+    @property
+    def record(self) -> ReleaseRecord: ...
+
+    @property
+    def record_digest(self) -> Digest: ...
 
 
 class Memory(Protocol):
@@ -54,6 +67,10 @@ class Memory(Protocol):
     async def load_release(self, release: VerifiedRelease, *, origin: Literal["manual", "development"]) -> object: ...
 
     async def unload(self, name: str) -> None: ...
+
+    def present(self) -> Sequence[Present]:
+        """What is in memory."""
+        ...
 
 
 class Statements(Protocol):

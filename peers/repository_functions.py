@@ -12,12 +12,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from federation.documents import RootRecord, SignedDocument
+from federation.documents import ReleaseRecord, RootRecord, SignedDocument
 from federation.errors import MixedParts
 from federation.layout import ImageLayout
 from federation.names import DEFAULT_REPOSITORY, checked_model, checked_version, fold
+from federation.needs import NeedsUnmet
 from federation.verification import VerifiedRelease, verify_record
 from peers.fetching import fetch, find_records
+from peers.needed_releases import NeededReleases
 from peers.release_ports import Memory, NoNameserver, ReleaseSite, Statements, identified
 from peers.remote_repositories import RemoteRepositories
 from peers.remote_settings import RemoteSettings, read_settings
@@ -37,6 +39,7 @@ class RepositoryFunctions:
         root: Callable[[], RootRecord],
         verified: Callable[[SignedDocument], Awaitable[VerifiedRelease]],
         memory: Memory,
+        needed: NeededReleases,
         statements: Statements,
     ) -> None:
         self._layout = layout
@@ -45,6 +48,7 @@ class RepositoryFunctions:
         self._root = root
         self._verified = verified
         self._memory = memory
+        self._needed = needed
         self._statements = statements
 
     # --- which there are ----------------------------------------------------------------------------------------
@@ -167,15 +171,12 @@ class RepositoryFunctions:
         example=Example('models:import("my-model", "1.0")'),
     )
     async def import_release(self, call: Call, name: str, version: str) -> dict[str, Any]:
-        """Fetch a release from the nameserver and verify it; an edge loads it too, until its groups say otherwise at
-        the next answered poll.
+        """Fetch a release from the nameserver and verify it, and first what it needs; an edge loads them too, until its
+        groups say otherwise at the next answered poll.
         """
-        checked_model(name)
-        checked_version(version)
-        signed = await self._wanted(name, version)
-        if self._site.source is not None:
-            await fetch(signed, client=self._site.source, layout=self._layout, progress=call.progress)
-        return await self._imported(await self._verified(signed))
+        release = await self._fetched(checked_model(name), checked_version(version), call)
+        await self._bring_needed(release.record, call)
+        return await self._imported(release)
 
     @function(
         "models:import(String repo, String name, String version) -> Record",
@@ -198,8 +199,26 @@ class RepositoryFunctions:
             await asyncio.to_thread(self._layout.attach, fetched.signed)
         return await self._imported(fetched.release)
 
+    async def _fetched(self, name: str, version: str, call: Call) -> VerifiedRelease:
+        signed = await self._wanted(name, version)
+        if self._site.source is not None:
+            await fetch(signed, client=self._site.source, layout=self._layout, progress=call.progress)
+        return await self._verified(signed)
+
+    async def _bring_needed(self, record: ReleaseRecord, call: Call) -> None:
+        """What a release needs: as this peer has it, else as the nameserver would choose it."""
+        try:
+            await self._needed.of(record)
+        except NeedsUnmet:
+            if self._site.source is None:
+                return  # the nameserver has what it has
+            needs = {"name": record.name, "version": record.version}
+            for pin in await self._of_nameserver("models:needs(:name, :version)", needs, call):
+                await self._fetched(pin["name"], pin["version"], call)
+
     async def _imported(self, release: VerifiedRelease) -> dict[str, Any]:
         if self._site.loads_imports:
+            await self._needed.load(release.record)
             await self._memory.load_release(release, origin="manual")
         return {
             "model": release.label,

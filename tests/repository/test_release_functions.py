@@ -22,7 +22,7 @@ from peers.development_functions import DevelopmentFunctions, NotDeployed
 from peers.model_functions import ReleaseFunctions
 from peers.oci_push import NameserverRepository
 from peers.release_folders import ReleaseFolders
-from peers.release_ports import NoNameserver, ReleaseSite
+from peers.release_ports import NoNameserver, Present, ReleaseSite
 from peers.remote_repositories import RemoteRepositories
 from peers.remote_settings import BadRepository, RemoteBook
 from peers.repository_functions import RepositoryFunctions
@@ -73,10 +73,10 @@ class Trials:
     async def describe(self, graph: bytes) -> Description:
         return Description()
 
-    async def check(self, release: VerifiedRelease) -> None:
+    async def check(self, release: VerifiedRelease, *, beside: Sequence[VerifiedRelease] | None = None) -> None:
         self.checked.append(release.label)
 
-    async def trial(self, release: VerifiedRelease) -> Verdict:
+    async def trial(self, release: VerifiedRelease, *, beside: Sequence[VerifiedRelease] | None = None) -> Verdict:
         self.tried.append(release.label)
         return Verdict(self.problem)
 
@@ -90,6 +90,9 @@ class Memory:
 
     async def unload(self, name: str) -> None:
         self.loaded = [entry for entry in self.loaded if not entry[0].startswith(f"{name}@")]
+
+    def present(self) -> Sequence[Present]:
+        return ()
 
 
 def caller(key: PrivateKey | None = None) -> Caller:
@@ -149,7 +152,6 @@ class Parts:
             trials=self.trials,
             memory=self.memory,
         )
-        book = RemoteBook(self.models.parent / "repositories.json")
         repositories = RepositoryFunctions(
             self.layout,
             site=self.site,
@@ -159,6 +161,7 @@ class Parts:
             root=root_record,
             verified=releases.verified,
             memory=self.memory,
+            needed=releases.needed,
             statements=statements,
         )
         development = DevelopmentFunctions(
@@ -168,6 +171,7 @@ class Parts:
             folders=folders,
             root=root_record,
             memory=self.memory,
+            needed=releases.needed,
             statements=statements,
         )
         return releases, repositories, development
