@@ -17,7 +17,7 @@ from query.declarations import Call, Effect, Example, Home, Role, function
 
 if TYPE_CHECKING:
     from federation.assignments import WantedModel
-    from federation.events import Event
+    from federation.events import Event, PinnedRelease
     from federation.store import FederationStore
 
 
@@ -121,7 +121,7 @@ class GroupFunctions:
         the nameserver, from which releases that the federation does not have yet are imported first. The latest
         assignment wins, not the highest version, also between groups; a repeated call counts as the latest. The answer
         names what it overtook: ``replaced`` ones are gone for good, others come back when this assignment goes. What
-        the models need is chosen now, the newest that fits; it comes along as ``needed``, and goes with them.
+        the models need is chosen now, the newest that fits; it comes along as ``needed``, and goes with them. Releases among them that are ``deprecated`` are named.
         """
         wanted = assignments.read_models(models)
         remote = [model for model in wanted if fold(model.repo) != DEFAULT_REPOSITORY]
@@ -145,7 +145,18 @@ class GroupFunctions:
                 }
                 for one in made.overtaken
             ],
+            **self._deprecated([*made.assigned, *made.needed]),
         }
+
+    def _deprecated(self, chosen: Sequence[WantedModel | PinnedRelease]) -> dict[str, Any]:
+        """Which of the releases that were just assigned should not be chosen any more, and why."""
+        releases = [self._store.state.release(one.name, one.version) for one in chosen]
+        told = [
+            {"model": release.record.label, "reason": release.deprecated}
+            for release in releases
+            if release is not None and release.deprecated is not None
+        ]
+        return {"deprecated": told} if told else {}
 
     @function(
         "edge:remove_group_models(String group, Vector names) -> Boolean",
