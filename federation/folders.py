@@ -28,11 +28,13 @@ where every other one may stand too.
 
 Refuses: an unknown key, a path that leaves the folder, a link or device anywhere on a path, and sizes and counts over
 :class:`FolderLimits`. Paths are opened component by component without following links, so a folder that changes
-while it is read cannot lead elsewhere.
+while it is read cannot lead elsewhere; a file that changes while it is read is refused, since it would be neither the
+old nor the new one.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -215,20 +217,24 @@ def _sorted_needs(needs: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _read_file(root: int, folder: Path, name: str, *, bytes_max: int) -> bytes:
-    """A regular file below ``root``, opened one component at a time without following links."""
+    """A regular file below ``root``, opened one component at a time without following links; one state of it."""
     handle = _open_beneath(root, folder, name)
     try:
         found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise BadFolder(f"{folder / name} is not an ordinary file")
+        _check_ordinary(found.st_mode, folder / name)
         if found.st_size > bytes_max:
             raise LimitExceeded(f"{folder / name} has {found.st_size} bytes, expected at most {bytes_max}")
         with os.fdopen(handle, "rb", closefd=False) as stream:
             content = stream.read(bytes_max + 1)
+        after = os.fstat(handle)
+    except OSError as error:
+        raise BadFolder(f"{folder / name} cannot be read: {error.strerror}") from error
     finally:
         os.close(handle)
     if len(content) > bytes_max:
         raise LimitExceeded(f"{folder / name} has more than {bytes_max} bytes")
+    if (after.st_size, after.st_mtime_ns) != (found.st_size, found.st_mtime_ns) or len(content) != after.st_size:
+        raise BadFolder(f"{folder / name} changed while it was read", hint="wait until it is written, then try again")
     return content
 
 
@@ -240,12 +246,29 @@ def _open_beneath(root: int, folder: Path, name: str) -> int:
         for part in parents:
             at = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
             opened.append(at)
-        # O_NONBLOCK: opening a named pipe must not wait for its writer.
+        # Looked at before it is opened: opening a device may do something. O_NONBLOCK: a named pipe made since.
+        _check_ordinary(os.stat(last, dir_fd=at, follow_symlinks=False).st_mode, folder / name)
         return os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
     except FileNotFoundError as error:
         raise BadFolder(f"{folder / name} does not exist") from error
     except OSError as error:
-        raise BadFolder(f"{folder / name} is a link or cannot be opened: {error.strerror}") from error
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise BadFolder(f"{folder / name} does not lead through folders alone: one is a link or a file") from error
+        raise BadFolder(f"{folder / name} cannot be opened: {error.strerror}") from error
     finally:
         for handle in opened:
             os.close(handle)
+
+
+def _check_ordinary(mode: int, path: Path) -> None:
+    if stat.S_ISREG(mode):
+        return
+    kinds = {
+        stat.S_IFLNK: "a link",
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    raise BadFolder(f"{path} is {kinds.get(stat.S_IFMT(mode), 'something else')}, not an ordinary file")

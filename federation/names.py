@@ -50,9 +50,14 @@ def checked_name(kind: str, name: str) -> str:
     return name
 
 
+def names_model(name: str) -> bool:
+    """Whether ``name`` may name a model."""
+    return len(name) <= MODEL_NAME_LENGTH_MAX and _MODEL.fullmatch(name) is not None
+
+
 def checked_model(name: str) -> str:
     """``name`` itself when it may name a model. Raises :class:`BadName`."""
-    if len(name) > MODEL_NAME_LENGTH_MAX or not _MODEL.fullmatch(name):
+    if not names_model(name):
         raise BadName(
             f'"{name}" cannot name a model: expected lower-case letters and digits, joined by single ".", "_" or by "-"'
         )

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 from federation.documents import RootRecord
 from federation.folders import DESCRIPTION_FILE, BadFolder, ModelFolder, read_folder
 from federation.keys import PrivateKey
-from federation.names import checked_model
+from federation.names import checked_model, names_model
 from federation.packing import Inspection, PackedRelease, pack
+from federation.state import SUGGESTIONS_SCANNED_MAX
 from federation.verification import VerifiedRelease, verify
 from peers.release_ports import Trials
 from query.errors import unknown
@@ -35,7 +37,11 @@ class ReleaseFolders:
     async def read(self, name: str) -> tuple[ModelFolder, Inspection]:
         """A model's folder and what its graph says of itself. Raises ``UnknownName``, ``BadFolder`` or the trial's."""
         path = self._models_path / checked_model(name)
-        if not path.is_dir():
+        try:
+            found = path.is_dir()
+        except OSError as error:
+            raise BadFolder(f"cannot look into {path}: {error.strerror}") from error
+        if not found:
             raise unknown("model folder", name, self._names())
         folder = await asyncio.to_thread(read_folder, path)
         if folder.name != name:
@@ -45,8 +51,8 @@ class ReleaseFolders:
         weight = folder.weight
         if weight is None:
             return folder, Inspection((), (), {})
-        found = await self._trials.describe(weight)
-        return folder, Inspection(found.inputs, found.outputs, found.opset)
+        told = await self._trials.describe(weight)
+        return folder, Inspection(told.inputs, told.outputs, told.opset)
 
     async def development(
         self, folder: ModelFolder, inspection: Inspection, *, now: float
@@ -73,7 +79,9 @@ class ReleaseFolders:
         return packed, release
 
     def _names(self) -> tuple[str, ...]:
+        """Folders that may have been meant: some of very many, and none that cannot name a model."""
         try:
-            return tuple(path.name for path in self._models_path.iterdir() if path.is_dir())
-        except FileNotFoundError:
+            paths = list(islice(self._models_path.iterdir(), SUGGESTIONS_SCANNED_MAX))
+        except OSError:
             return ()
+        return tuple(path.name for path in paths if names_model(path.name) and path.is_dir())
