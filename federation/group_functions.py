@@ -121,7 +121,8 @@ class GroupFunctions:
         the nameserver, from which releases that the federation does not have yet are imported first. The latest
         assignment wins, not the highest version, also between groups; a repeated call counts as the latest. The answer
         names what it overtook: ``replaced`` ones are gone for good, others come back when this assignment goes. What
-        the models need is chosen now, the newest that fits; it comes along as ``needed``, and goes with them. Releases among them that are ``deprecated`` are named.
+        the models need is chosen now, the newest that fits; it comes along as ``needed``, and goes with them. Releases
+        among them that are ``deprecated`` are named.
         """
         wanted = assignments.read_models(models)
         remote = [model for model in wanted if fold(model.repo) != DEFAULT_REPOSITORY]
