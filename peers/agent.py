@@ -27,7 +27,7 @@ from federation.names import Digest, PeerId
 from federation.verification import Cursor
 from peers.edge_actions import Actions, Engine, Releases
 from peers.edge_polling import Answer, Nameserver, Poller, RootFollower, Trust
-from peers.edge_rhythm import Certificate, Clock, Contact, Rhythm
+from peers.edge_rhythm import Certificate, Clock, Contact, Rhythm, skew_of
 from peers.edge_state import EdgeState
 from peers.edge_store import EdgeStore
 from peers.edge_turn import Turn
@@ -127,6 +127,11 @@ class Agent:
     def contact(self) -> Contact:
         """How the last poll ended, since when, and when the next one is due."""
         return self._rhythm.contact
+
+    @property
+    def clock_skew(self) -> str | None:
+        """How this device's clock differs from federation time, in words; None while it agrees."""
+        return skew_of(self._clock.offset_s())
 
     @property
     def desired(self) -> DesiredState | None:

@@ -29,7 +29,8 @@ class OwnEdgeFunctions:
     @function("edge:contact() -> Record", example=Example("//peer: E1\nedge:contact()"))
     def contact(self, call: Call) -> dict[str, Any]:
         """How this edge's last poll ended (`answered`, `unreachable`, `refused`, `untrusted`, or `never`), since when
-        polls end so, the error if there is one, and when it polls next.
+        polls end so, the error if there is one, when it polls next, and by how much this device's clock is ahead of
+        or behind the nameserver's, null while they agree: it goes by the nameserver's.
         """
         agent = self._edge(call, "edge:contact()")
         contact = agent.contact
@@ -41,6 +42,7 @@ class OwnEdgeFunctions:
             "message": problem.message if problem else None,
             "next_poll_at": moment(contact.next_poll_at),
             "generation": agent.desired.generation if agent.desired else None,
+            "clock": agent.clock_skew,
         }
 
     @function(

@@ -31,6 +31,7 @@ BACKOFF_BASE_S: Final = 1.0
 BACKOFF_CAP_S: Final = 300.0
 BACKOFF_CAP_LEAST_S: Final = 15.0
 REFUSED_RETRY_S: Final = 300.0
+SKEW_NAMED_S: Final = 30.0  # that a device's clock may be off before people are told
 
 Reached = Literal["never", "answered", "unreachable", "refused", "untrusted"]
 
@@ -61,6 +62,13 @@ class Certificate(Protocol):
     async def renew(self) -> None:
         """Get, store and use a new one. Raises the refusal's class or a world problem."""
         ...
+
+
+def skew_of(offset_s: float) -> str | None:
+    """How a device's clock differs from the nameserver's, in words; None while that does not matter."""
+    if abs(offset_s) < SKEW_NAMED_S:
+        return None
+    return f"{abs(offset_s):.0f} s {'behind' if offset_s > 0 else 'ahead of'} the nameserver's clock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +110,7 @@ class Rhythm:
         self._pace = Pace()
         self._wake = asyncio.Event()
         self._askers: list[asyncio.Future[None]] = []
+        self._skew: str | None = None
         self.contact = Contact("never", clock.now())
 
     def nudge(self) -> None:
@@ -195,8 +204,19 @@ class Rhythm:
         state = self._state
         state.accept(answer, now=self._clock.now())
         state.keep_clock(self._clock.offset_s())
+        self._name_clock()
         self.follow_desired_mode()
         self._changed()
+
+    def _name_clock(self) -> None:
+        """Say once that this device's clock is far from federation time, and once that it is not any more."""
+        skew = skew_of(self._clock.offset_s())
+        if (skew is None) != (self._skew is None):
+            if skew is not None:
+                log.warning("clock_differs", extra={"clock": skew})
+            else:
+                log.info("clock_agrees")
+        self._skew = skew
 
     def follow_desired_mode(self) -> None:
         """Take up the mode that the nameserver wants. AUTONOMOUS is the device's own, and stays until it is left."""

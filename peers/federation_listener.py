@@ -16,6 +16,7 @@ admitted anew against the roster, so a removal holds at once; kinds of request h
 
 from __future__ import annotations
 
+import email.utils
 import logging
 import random
 from collections.abc import Callable, Iterable
@@ -101,6 +102,7 @@ class FederationListener:
         self._repository: list[web.RouteDef] = []
         self._certificates: dict[str, PeerCertificate] = {}
         self._joins = Throttle(JOINS_PER_S, JOINS_BURST)
+        self._date = (0, "")
         self._draw = random.Random().random  # noqa: S311 — jitter, not a secret
         self._standing: dict[str, tuple[float, Standing, str, PeerId]] = {}  # by edge
         self._poll_anew = told(self._answer_poll)
@@ -125,7 +127,15 @@ class FederationListener:
             ]
         )
         application.router.add_route("*", "/{rest:.*}", told(self._unknown))
+        application.on_response_prepare.append(self._tell_time)
         return application
+
+    async def _tell_time(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Federation time is this peer's clock, also where its process was given another than the system's."""
+        second = int(self._clock())
+        if second != self._date[0]:
+            self._date = (second, email.utils.formatdate(second, usegmt=True))
+        response.headers["Date"] = self._date[1]
 
     # --- who calls ----------------------------------------------------------------------------------------------
 
