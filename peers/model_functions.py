@@ -13,6 +13,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
 from federation.documents import ReleaseRecord, RootRecord, SignedDocument, decode
 from federation.errors import UnknownKey
 from federation.keys import PrivateKey
@@ -48,7 +50,9 @@ class ReleaseFunctions:
         self._root = root
         self._trials = trials
         self._memory = memory
-        self.needed = NeededReleases(layout, root=root, verified=self.verified, memory=memory)
+        self.needed = NeededReleases(
+            layout, root=root, follow_root=site.follow_root, verified=self.verified, memory=memory
+        )
 
     # --- making -------------------------------------------------------------------------------------------------
 
@@ -74,7 +78,7 @@ class ReleaseFunctions:
         folder, inspection = await self._folders.read(name)
         _, draft = await self._folders.development(folder, inspection, now=call.now.timestamp())
         calls = any(entry.kind == "code" for entry in draft.record.files)
-        beside = await self.needed.directly(draft.record) if calls else ()
+        beside = await self.needed.of(replace(draft.record, version=version), directly=True) if calls else ()
         if not tested:
             await self._trials.check(draft, beside=beside)
         else:

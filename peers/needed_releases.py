@@ -26,27 +26,28 @@ class NeededReleases:
         layout: ImageLayout,
         *,
         root: Callable[[], RootRecord],
+        follow_root: Callable[[], Awaitable[None]],
         verified: Callable[[SignedDocument], Awaitable[VerifiedRelease]],
         memory: Memory,
     ) -> None:
         self._layout = layout
         self._root = root
+        self._follow_root = follow_root
         self._verified = verified
         self._memory = memory
 
-    async def of(self, record: ReleaseRecord) -> tuple[VerifiedRelease, ...]:
-        """What a release needs, among what this peer has, in the order of loading.
-
-        Raises :class:`~federation.needs.NeedsUnmet` with the chain.
+    async def of(self, record: ReleaseRecord, *, directly: bool = False) -> tuple[VerifiedRelease, ...]:
+        """What a release needs, among what this peer has, in the order of loading; or only what it needs itself, whose
+        functions it may call. Raises :class:`~federation.needs.NeedsUnmet` with the chain.
         """
         if not record.needs.releases:
             return ()
-        chosen, signed = await asyncio.to_thread(self._chosen, record)
+        try:
+            chosen, signed = await asyncio.to_thread(self._chosen, record, directly)
+        except NeedsUnmet:
+            await self._follow_root()  # a publisher that was endorsed after this home last looked is no stranger
+            chosen, signed = await asyncio.to_thread(self._chosen, record, directly)
         return tuple([await self._verified(signed[candidate.record]) for candidate in chosen])
-
-    async def directly(self, record: ReleaseRecord) -> tuple[VerifiedRelease, ...]:
-        """Those whose functions a release may call."""
-        return tuple(release for release in await self.of(record) if release.record.name in record.needs.releases)
 
     async def load(self, record: ReleaseRecord) -> None:
         """Load what a release needs and memory lacks, from what this peer has. Raises as :meth:`of`, and as a load."""
@@ -54,7 +55,9 @@ class NeededReleases:
             if release.record_digest not in {model.record_digest for model in self._memory.present()}:
                 await self._memory.load_release(release, origin="manual")
 
-    def _chosen(self, record: ReleaseRecord) -> tuple[tuple[Candidate, ...], dict[Digest, SignedDocument]]:
+    def _chosen(
+        self, record: ReleaseRecord, directly: bool
+    ) -> tuple[tuple[Candidate, ...], dict[Digest, SignedDocument]]:
         signed: dict[Digest, SignedDocument] = {}
         present = {model.record_digest for model in self._memory.present()}
 
@@ -69,14 +72,20 @@ class NeededReleases:
                 except Problem:
                     continue  # no release that may run here
                 signed[release.record_digest] = document
-                found.append(_candidate(known, release.record_digest, preferred=release.record_digest in present))
+                needs = {} if directly else known.needs.releases
+                digest = release.record_digest
+                found.append(Candidate(name, known.version, digest, needs, preferred=digest in present))
             return found
 
-        standing = [
-            Standing(model.record.name, name, condition, f"{model.record.label}, which is loaded,")
-            for model in self._memory.present()
-            for name, condition in model.record.needs.releases.items()
-        ]
+        standing = (
+            ()
+            if directly
+            else [
+                Standing(model.record.name, name, condition, f"{model.record.label}, which is loaded,")
+                for model in self._memory.present()
+                for name, condition in model.record.needs.releases.items()
+            ]
+        )
         asked = Candidate(record.name, record.version, Digest(""), record.needs.releases)
         try:
             (chosen,) = resolve((asked,), installed, standing)
@@ -85,7 +94,3 @@ class NeededReleases:
             hint = f'models:import("{name}", "…") brings a release here; models:available() lists them'
             raise NeedsUnmet(f"{problem.message} on this peer", hint=hint) from problem
         return chosen, signed
-
-
-def _candidate(record: ReleaseRecord, digest: Digest, *, preferred: bool) -> Candidate:
-    return Candidate(record.name, record.version, digest, record.needs.releases, preferred=preferred)

@@ -356,7 +356,7 @@ async def test_what_repositories_there_are(world: World, home: Peer) -> None:
         home.repositories.available_of(call(), "hup", "doubler"),
         home.repositories.is_published_in(call(), "hup", "doubler", "1.0"),
     ):
-        with pytest.raises(UnknownName, match="hup|doubler@1"):
+        with pytest.raises(UnknownName, match=r"hup|doubler@1"):
             await other
     assert home.repositories.set_repository(call(), "HUB", None)
     assert home.repositories.repositories(call()) == [nameserver]
