@@ -27,7 +27,7 @@ from federation.manifests import (
 )
 from federation.names import Digest, digest_of
 from peers.fetching import WrongAnswer
-from peers.oci_errors import NoSuchContent, RegistryRefused, RegistryUnauthorized, RegistryUntrusted
+from peers.oci_errors import NoSuchContent, NotSupportedThere, RegistryRefused
 from peers.oci_registry import Registry
 from query.errors import LimitExceeded
 
@@ -46,9 +46,7 @@ def attachments(registry: Registry, repository: str, subject: Digest, artifact_t
     path = f"/v2/{repository}/referrers/{subject}?artifactType={quote(artifact_type, safe='')}"
     try:
         raw = registry.get(path, bytes_max=MANIFEST_BYTES_MAX, accept=INDEX_TYPE).body
-    except (RegistryUnauthorized, RegistryUntrusted):
-        raise
-    except RegistryRefused:  # 404, or whatever else an older registry says to a path that it does not know
+    except (NoSuchContent, NotSupportedThere):  # an older registry does not know the path
         found: tuple[Descriptor, ...] = ()
     else:
         found = _index(raw, path).manifests

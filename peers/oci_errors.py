@@ -8,6 +8,7 @@
     ├── RegistryUnauthorized             401, 403: credentials are missing, wrong, or allow too little
     ├── RegistryUntrusted                TLS: another one than was meant
     ├── NoSuchContent                    404
+    ├── NotSupportedThere                400, 405, 406, 501: it does not know what was asked
     └── NoCatalogue                      it does not list its repositories
 
 Rules: an address is shown without what follows its ``?``; what a registry says is shown short and printable.
@@ -74,6 +75,12 @@ class NoSuchContent(RegistryRefused):
     code = "registry_not_found"
 
 
+class NotSupportedThere(RegistryRefused):
+    """The registry does not know what was asked of it."""
+
+    code = "registry_not_supported"
+
+
 class NoCatalogue(RegistryRefused):
     """The registry does not list its repositories."""
 
@@ -100,6 +107,8 @@ def refusal_of(asked: str, status: int, headers: Mapping[str, str], body: bytes,
     after = printable(headers.get("Retry-After", ""))[:40]
     if status == 429 or (status == 503 and after):
         return RegistryBusy(message, hint=f"try again after {after} s" if after.isdigit() else "try again later")
+    if status in (400, 405, 406, 501):
+        return NotSupportedThere(message)
     if status >= 500:
         return RegistryFailed(message)
     if status in (401, 403):

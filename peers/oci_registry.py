@@ -13,23 +13,21 @@ redirect is refused. Importing this costs 130 ms and 22 MB, so whoever needs it 
 from __future__ import annotations
 
 import contextlib
-import io
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import oras.container
 import oras.provider
 import oras.utils
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
 from federation.manifests import INDEX_TYPE, MANIFEST_BYTES_MAX, MANIFEST_TYPE
 from federation.names import Digest, digest_of
+from peers.fetching import Truncated
 from peers.oci_authentication import Bearer, read_challenge, read_token
 from peers.oci_errors import (
     NoSuchContent,
@@ -40,58 +38,14 @@ from peers.oci_errors import (
     refusal_of,
     shown,
 )
-from peers.oci_transfers import Connections, Site, Transfer, TransferLimits
+from peers.oci_sessions import PIECE_BYTES, Adapter, Body, Session, reason_of
+from peers.oci_transfers import Site, Transfer
 from query.errors import Problem
 
 ANSWER_BYTES_MAX: Final = 64 * 1024
-PIECE_BYTES: Final = 256 * 1024
 REDIRECTS_MAX: Final = 3
 CHALLENGES_MAX: Final = 3  # one to log in, one for more rights, one for a token that has expired meanwhile
 ACCEPTED: Final = ", ".join((MANIFEST_TYPE, INDEX_TYPE, "application/vnd.docker.distribution.manifest.v2+json"))
-
-
-class Adapter(HTTPAdapter):
-    """Expects the site's name whatever is dialled, gives every request its times, and tells of its connections."""
-
-    def __init__(self, hostname: str | None, limits: TransferLimits, connections: Connections) -> None:
-        self._hostname = hostname
-        self._limits = limits
-        self._connections = connections
-        super().__init__(max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        if self._hostname is not None:
-            options |= {"assert_hostname": self._hostname, "server_hostname": self._hostname}
-        options["blocksize"] = PIECE_BYTES  # of a body as it is read and encrypted; 16 KiB unless told
-        super().init_poolmanager(*args, **options)
-        self.poolmanager.pool_classes_by_scheme = _pools(self._connections)
-
-    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # type: ignore[override]
-        options["timeout"] = (self._limits.connect_s, self._limits.read_s)
-        options["proxies"] = {}
-        return super().send(request, **options)
-
-
-def _pools(connections: Connections) -> dict[str, type[urllib3.HTTPConnectionPool]]:
-    class Plain(urllib3.connection.HTTPConnection):
-        def _new_conn(self) -> socket.socket:
-            made = super()._new_conn()
-            connections.add(made)
-            return made
-
-    class Secure(urllib3.connection.HTTPSConnection):
-        def _new_conn(self) -> socket.socket:
-            made = super()._new_conn()
-            connections.add(made)
-            return made
-
-    class PlainPool(urllib3.HTTPConnectionPool):
-        ConnectionCls = Plain
-
-    class SecurePool(urllib3.HTTPSConnectionPool):
-        ConnectionCls = Secure
-
-    return {"http": PlainPool, "https": SecurePool}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +67,7 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
         self._transfer = transfer
         self._limits = transfer.limits
         self._authorization: str | None = None
+        self._answer: requests.Response | None = None  # the latest
         self._opened: list[requests.Session] = []
         self.session = self._session(site.hostname)
         if site.certificate is not None and site.key is not None:
@@ -122,12 +77,13 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
         return self
 
     def __exit__(self, *raised: object) -> None:
+        self._drop_answer()
         for session in self._opened:
             session.close()
         self._transfer.connections.forget()
 
     def _session(self, hostname: str | None) -> requests.Session:
-        session = requests.Session()
+        session = Session()
         session.trust_env = False
         session.cookies.set_policy(self.session.cookies._policy)  # oras': none are taken
         adapter = Adapter(hostname, self._limits, self._transfer.connections)
@@ -206,11 +162,11 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
     def _follow(self, response: requests.Response, headers: dict[str, str]) -> requests.Response:
         """Where a blob really is. ``_attempts`` never gets here with another origin's credentials."""
         response.close()
-        told = urljoin(str(response.url), response.headers.get("Location", ""))
+        told = _led(response)
         if told.startswith(f"{self._site.origin}/"):
             return self._once(self.session, "GET", told, headers=self._authorized(headers))
         before = str(response.url)
-        if not (before.startswith("https://") and told.startswith("https://")) or "@" in urlsplit(told).netloc:
+        if not (before.startswith("https://") and told.startswith("https://")) or "@" in told.partition("?")[0]:
             raise RegistryRefused(
                 f"{shown(str(response.url))} is led to {shown(told)}: only https to https is followed"
             )
@@ -252,7 +208,7 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
         """As oras does it, POST and PUT, with the body streamed from disk."""
         begun = self._attempts("POST", f"{self._site.origin}/v2/{container.api_prefix}/blobs/uploads/")
         self._expect(begun, 202, self._read(begun, ANSWER_BYTES_MAX))
-        location = urljoin(self._site.origin, begun.headers.get("Location", ""))
+        location = _led(begun)
         if not location.startswith(f"{self._site.origin}/"):
             raise RegistryRefused(f"{self._site.address} leads the upload elsewhere: {shown(location)!r}")
         url = oras.utils.append_url_params(location, {"digest": layer["digest"]})
@@ -318,9 +274,10 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
     ) -> requests.Response:
         """One request, its failures in our classes; the body of its answer is still to be read."""
         self._transfer.check()
-        host = urlsplit(url).netloc
+        self._drop_answer()
+        host = shown(url).partition("//")[2].partition("/")[0]
         try:
-            return session.request(
+            self._answer = session.request(
                 method,
                 url,
                 data=body,
@@ -330,13 +287,20 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
                 verify=self._tls_verify,
             )
         except requests.exceptions.SSLError as error:
-            raise RegistryUntrusted(f"{host} is not the registry that was meant: {_reason(error)}") from error
+            raise RegistryUntrusted(f"{host} is not the registry that was meant: {reason_of(error)}") from error
         except requests.exceptions.ConnectTimeout as error:
             raise RegistryUnreachable(f"no connection to {host} within {self._limits.connect_s:g} s") from error
         except requests.exceptions.Timeout as error:
             raise RegistryStalled(f"no answer from {host} in time") from error
         except (requests.exceptions.RequestException, OSError) as error:
-            raise RegistryUnreachable(f"cannot reach {host}: {_reason(error)}") from error
+            raise RegistryUnreachable(f"cannot reach {host}: {reason_of(error)}") from error
+        return self._answer
+
+    def _drop_answer(self) -> None:
+        """Whatever was not read of the latest answer is not read any more."""
+        if self._answer is not None:
+            self._answer.close()
+            self._answer = None
 
     def _read(self, response: requests.Response, bytes_max: int) -> bytes:
         """A whole small body."""
@@ -346,6 +310,9 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
                 body += piece
                 if len(body) > bytes_max:
                     raise RegistryRefused(f"{shown(str(response.url))}: an answer of more than {bytes_max} bytes")
+        announced = response.headers.get("Content-Length", "")
+        if announced.isdigit() and int(announced) > len(body) and response.request.method != "HEAD":
+            raise Truncated(f"{shown(str(response.url))}: expected {announced[:20]} bytes, found {len(body)}")
         return bytes(body)
 
     def _expect(self, response: requests.Response, status: int, body: bytes) -> None:
@@ -356,7 +323,7 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
         """A status that was not wanted, in the class of who must act."""
         asked = f"{response.request.method} {shown(str(response.url))}"
         if 300 <= response.status_code < 400:
-            where = shown(urljoin(str(response.url), response.headers.get("Location", "")))
+            where = shown(_led(response))
             return RegistryRefused(f"{asked}: status {response.status_code} leads to {where}, which is not followed")
         return refusal_of(asked, response.status_code, response.headers, body, ours=self._site.ours)
 
@@ -370,43 +337,10 @@ class Place(oras.container.Container):  # type: ignore[misc]
         self.tag = self.digest = None
 
 
-class Body(io.RawIOBase):
-    """A blob as a request's body, in pieces that are counted as they leave."""
-
-    def __init__(self, path: Path, size: int, transfer: Transfer) -> None:
-        self._file = path.open("rb")
-        self._size = size
-        self._transfer = transfer
-        self._counted = 0
-
-    def __len__(self) -> int:
-        return self._size
-
-    def read(self, size: int = -1) -> bytes:
-        piece = self._file.read(PIECE_BYTES if size < 0 else min(size, PIECE_BYTES))
-        new = max(0, self._file.tell() - self._counted)
-        self._counted += new
-        self._transfer.moved(new)
-        return piece
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def rewind(self) -> None:
-        self._file.seek(0)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-def _reason(error: BaseException) -> str:
-    """What the system or the TLS library said, below the wrappers that HTTP libraries put around it."""
-    cause: BaseException | None = error
-    innermost, said = error, ""
-    while cause is not None:
-        innermost = cause
-        if isinstance(cause, OSError):
-            said = getattr(cause, "verify_message", None) or cause.strerror or said
-        cause = cause.__cause__ or cause.__context__
-    return said or str(innermost)
+def _led(response: requests.Response) -> str:
+    """Where an answer leads; what is no address stays as it is."""
+    told = response.headers.get("Location", "")
+    try:
+        return urljoin(str(response.url), told) if told else ""
+    except ValueError:
+        return told

@@ -153,6 +153,10 @@ class Transfer:
             if late.is_set():
                 raise RegistryStalled(f"{what}: not done within {seconds:g} s") from problem
             raise
+        else:
+            if late.is_set():  # what was cut looks like an early end
+                self.check()
+                raise RegistryStalled(f"{what}: not done within {seconds:g} s")
         finally:
             timer.cancel()
 

@@ -71,13 +71,16 @@ def secret_file(path: Path) -> bytes:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no path"
         raise BadCredentials(f"cannot read {path}: {reason}") from error
-    with os.fdopen(handle, "rb") as file:
+    try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise BadCredentials(f"{path} is not a file: {_EXPECTED}")
         if status.st_mode & 0o077:
             raise BadCredentials(f"others may read {path}", hint=f"chmod 600 {path}")
-        raw = file.read(CREDENTIALS_BYTES_MAX + 1)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            raw = file.read(CREDENTIALS_BYTES_MAX + 1)
+    finally:
+        os.close(handle)
     if len(raw) > CREDENTIALS_BYTES_MAX:
         raise BadCredentials(f"{path} has more than {CREDENTIALS_BYTES_MAX} bytes: {_EXPECTED}")
     return raw

@@ -9,7 +9,7 @@ blocks: one thread, ended from outside (:mod:`peers.oci_transfers`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
@@ -142,15 +142,20 @@ def manifest_at(registry: Registry, repository: str, reference: str) -> bytes:
     """A manifest's bytes; by digest, exactly those. Raises :class:`WrongAnswer` for what is none."""
     path = f"/v2/{repository}/manifests/{reference}"
     answer = registry.get(path, bytes_max=MANIFEST_BYTES_MAX, accept=ACCEPTED)
-    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip()
-    if kind.startswith("text/") or kind == "application/xhtml+xml":
-        raise WrongAnswer(f"{path}: expected a manifest, found {kind[:60]}")
+    _check_kind(path, answer.headers, "a manifest")
     if reference.startswith("sha256:") and digest_of(answer.body) != reference:
         raise AlteredContent(f"{path}: found content of {digest_of(answer.body)}")
     told = answer.headers.get("Docker-Content-Digest", "")
     if told.startswith("sha256:") and told != digest_of(answer.body):
         raise AlteredContent(f"{path}: announced as {told[:80]}, found content of {digest_of(answer.body)}")
     return answer.body
+
+
+def _check_kind(path: str, headers: Mapping[str, str], expected: str) -> None:
+    """A page of text, with whatever status, is none of what registries hold."""
+    kind = headers.get("Content-Type", "").partition(";")[0].strip()
+    if kind.startswith("text/") or kind == "application/xhtml+xml":
+        raise WrongAnswer(f"{path}: expected {expected}, found {kind[:60]}")
 
 
 def find(registry: Registry, repository: str, version: str) -> Offer:
@@ -183,6 +188,7 @@ def _record(registry: Registry, repository: str, digest: Digest) -> SignedDocume
         raise WrongLength(f"{path}: a record of {layer.size} bytes, expected at most {DOCUMENT_BYTES_MAX}")
     content = bytearray()
     with registry.stream(path, size=layer.size) as response:
+        _check_kind(path, response.headers, "a record")
         for piece in registry.pieces(response):
             content += piece
             if len(content) > layer.size:
@@ -245,9 +251,7 @@ def _pull_blob(
 
 def _receive(registry: Registry, staged: StagedBlob, path: str, size: int, transfer: Transfer) -> None:
     with registry.stream(path, size=size, offset=staged.offset) as response:
-        kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
-        if kind.startswith("text/") or kind == "application/xhtml+xml":
-            raise WrongAnswer(f"{path}: expected a blob, found {kind[:60]}")
+        _check_kind(path, response.headers, "a blob")
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise WrongAnswer(f"{path}: expected plain bytes, found another encoding")
         if response.status_code == 206:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -29,7 +30,7 @@ from peers.federation_client import FederationClient
 from peers.oci_push import PushIdentity
 from peers.registry_routes import registry_routes
 from peers.registry_uploads import RegistryLimits
-from query.errors import PeerProblem
+from query.errors import PeerProblem, Problem
 
 FEDERATION = "f0000000-0000-4000-8000-000000000000"
 CODE = "create function double(Real x) -> Real as 2 * x;\n"
@@ -134,33 +135,40 @@ class Federation:
         raise PeerProblem("no certificate of a member")
 
     @asynccontextmanager
-    async def serve(self, routes: Iterable[web.RouteDef]) -> AsyncIterator[str]:
-        """``host:port`` of a server with the nameserver's certificate."""
-        opened: dict[asyncio.Transport, socket.socket] = {}
+    async def serve(self, routes: Iterable[web.RouteDef], *, cancels: bool = True) -> AsyncIterator[str]:
+        """``host:port`` of a server with the nameserver's certificate; ``cancels`` requests of who has left, as it."""
+        identity = self.nameserver.identity
+        context = server_context(identity.certificate, identity.key, identity.ca)
+        async with served(routes, context=context) as address:
+            yield address
 
-        @web.middleware
-        async def seen(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if request.transport is not None:
-                opened[request.transport] = request.transport.get_extra_info("socket")  # type: ignore[index]
-            return await handler(request)
 
-        application = web.Application(middlewares=[seen])
-        application.add_routes(list(routes))
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        try:
-            identity = self.nameserver.identity
-            context = server_context(identity.certificate, identity.key, identity.ca)
-            assert runner.server is not None
-            server = await asyncio.get_running_loop().create_server(
-                runner.server, "127.0.0.1", 0, ssl=context, ssl_shutdown_timeout=0.1
-            )
-            host, port = server.sockets[0].getsockname()[:2]
-            yield f"{host}:{port}"
-            server.close()
-        finally:
-            await _hang_up(runner, opened)
-            await runner.cleanup()
+@asynccontextmanager
+async def served(routes: Iterable[web.RouteDef], *, context: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """``host:port`` of a server on loopback, whose connections end with the block."""
+    opened: dict[asyncio.Transport, socket.socket] = {}
+
+    @web.middleware
+    async def seen(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.transport is not None:
+            opened[request.transport] = request.transport.get_extra_info("socket")  # type: ignore[index]
+        return await handler(request)
+
+    application = web.Application(middlewares=[seen])
+    application.add_routes(list(routes))
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        assert runner.server is not None
+        server = await asyncio.get_running_loop().create_server(
+            runner.server, "127.0.0.1", 0, ssl=context, ssl_shutdown_timeout=None if context is None else 0.1
+        )
+        host, port = server.sockets[0].getsockname()[:2]
+        yield f"{host}:{port}"
+        server.close()
+    finally:
+        await _hang_up(runner, opened)
+        await runner.cleanup()
 
 
 async def _hang_up(runner: web.AppRunner, opened: dict[asyncio.Transport, socket.socket]) -> None:
@@ -181,6 +189,7 @@ class Registrations:
 
     def __init__(self) -> None:
         self.labels: list[str] = []
+        self.refusing: Problem | None = None
         self.held: set[str] = set()
         self.deleted: list[tuple[str, Digest]] = []
         self.asked = asyncio.Event()
@@ -191,6 +200,8 @@ class Registrations:
         record = verify_record(signed, root_record(), development_key=member.key)
         self.asked.set()
         await self.answered.wait()
+        if self.refusing is not None:
+            raise self.refusing
         self.labels.append(record.label)
 
     def check(self, signed: SignedDocument, member: Member) -> None:
@@ -210,6 +221,7 @@ async def registry(
     registrations: Registrations | None = None,
     clock: Callable[[], float] = time.monotonic,
     limits: RegistryLimits | None = None,
+    cancels: bool = True,
 ) -> AsyncIterator[str]:
     """A nameserver's repository on TLS."""
     registrations = registrations or Registrations()
@@ -222,5 +234,5 @@ async def registry(
         clock=clock,
         limits=limits,
     )
-    async with federation.serve(routes) as address:
+    async with federation.serve(routes, cancels=cancels) as address:
         yield address

@@ -26,7 +26,7 @@ HEAVY = {
     "onnx": set[str](),
     "zeroconf": set[str](),
     "oras": {"peers.oci_registry"},
-    "requests": {"peers.oci_registry"},
+    "requests": {"peers.oci_registry", "peers.oci_sessions"},
     "cryptography": {"federation.certificates"},
     "sqlite_utils": {"federation.projections", "federation.store"},
     "packaging": set[str](),
