@@ -49,7 +49,7 @@ class BadFingerprint(UserProblem):
 
 
 class CarriedContents(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The first part of an export: for whom it is and how much there is of it. Every word is held against what is
+    """The first part of an export: for whom it is, and the digests of its documents. Every word is held against what is
     signed.
     """
 
@@ -61,7 +61,6 @@ class CarriedContents(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     answer: Digest
     roots: Digest
     releases: Digest
-    total_bytes: int
 
 
 class CarriedReport(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -217,7 +217,6 @@ class _Export:
             answer=digest_of(exported.answer),
             roots=digest_of(roots),
             releases=digest_of(releases),
-            total_bytes=self._total,
         )
         documents = {CONTENTS: encode(contents), ROOTS: roots, ANSWER: exported.answer, RELEASES: releases}
         for name, content in documents.items():

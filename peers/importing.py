@@ -104,10 +104,11 @@ def opened(path: Path) -> Iterator[ArchiveReader]:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise BadFile(f"cannot read {path}: {error.strerror}") from error
+    looked = os.fstat(descriptor)
+    if not stat.S_ISREG(looked.st_mode):
+        os.close(descriptor)
+        raise BadFile(f"{path} is no plain file: expected one that was carried here")
     with os.fdopen(descriptor, "rb") as stream:
-        looked = os.fstat(descriptor)
-        if not stat.S_ISREG(looked.st_mode):
-            raise BadFile(f"{path} is no plain file: expected one that was carried here")
         yield ArchiveReader(stream, size=looked.st_size)
 
 
