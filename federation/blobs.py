@@ -140,14 +140,16 @@ class StagedBlob:
         self.write_all((chunk,))
 
     def write_all(self, chunks: Sequence[bytes]) -> None:
-        """As :meth:`write`, of all of them."""
+        """As :meth:`write`, of all of them. A write that fails leaves ``offset`` at what is hashed and on disk, and may
+        be tried again from there.
+        """
         if self.offset + sum(map(len, chunks)) > self.bytes_max:
             raise WrongSize(f"expected at most {self.bytes_max} bytes, found more")
         for chunk in chunks:
             with storing(self._path):
-                left = memoryview(chunk)
-                while left:
-                    left = left[os.write(self._handle, left) :]
+                done = 0
+                while done < len(chunk):
+                    done += os.pwrite(self._handle, memoryview(chunk)[done:], self.offset + done)
             self._hash.update(chunk)
             self.offset += len(chunk)
 
@@ -171,6 +173,8 @@ class StagedBlob:
             raise WrongHash(f"expected content of {digest}, found {found}")
         place = self._store.path(found)
         with storing(place):
+            if os.fstat(self._handle).st_size != self.offset:
+                os.ftruncate(self._handle, self.offset)  # what a failed write has left
             os.fsync(self._handle)
             self._path.replace(place)
             sync_folder(place.parent)
