@@ -12,14 +12,16 @@ from msgspec.structs import replace
 
 from federation.documents import RootRecord, SignedDocument, decode
 from federation.errors import UnknownKey, WrongHash
-from federation.events import EpochStarted, Founded, ReleasePublished, RootSet
+from federation.events import EpochStarted, Founded, ReleaseDeleted, ReleasePublished, RootSet
 from federation.layout import ImageLayout
 from federation.layout_index import VersionTaken
 from federation.names import digest_of
 from federation.packing import PackedRelease
+from federation.published import PublishedReleases
 from federation.roots import first_root, sign_root
 from federation.store import FederationStore
-from peers.nameserver_parts import Publishing, tidy_repository
+from peers.nameserver_parts import Publishing
+from peers.repository_tidying import tidy_repository
 from tests.repository.site import CODE, DIRECTOR, FEDERATION, PUBLISHER, ROOT, Federation, Party, packed, write_model
 
 NOW = 1_800_000_000.0
@@ -108,7 +110,7 @@ def test_a_release_that_a_kill_left_unlisted_is_listed_at_the_start(
     release = stored(layout, packed(write_model(tmp_path / "m")))
     store.append([ReleasePublished(release.signed)], caller="publisher", now=NOW)
     for _ in range(2):  # the second time there is nothing to do
-        tidy_repository(layout, store.state.releases(), now=MUCH_LATER)
+        tidy_repository(layout, store.state.published, now=MUCH_LATER)
         assert [entry.label for entry in layout.releases()] == ["doubler@1.0"]
         assert layout.verified(release.signed, root=store.state.root).label == "doubler@1.0"
         assert layout.signed(layout.releases()[0]) == release.signed
@@ -128,7 +130,7 @@ def test_a_release_that_is_not_all_here_is_told_and_what_is_left_of_it_kept(
     (left,) = (entry for entry in lost.record.files if entry.path == "f.pql")
     layout.blobs.remove(gone.digest)
     store.append([ReleasePublished(one.signed) for one in (lost, whole)], caller="publisher", now=NOW)
-    tidy_repository(layout, store.state.releases(), now=MUCH_LATER)
+    tidy_repository(layout, store.state.published, now=MUCH_LATER)
     assert [entry.label for entry in layout.releases()] == ["n@1.0"]
     told = {entry.getMessage(): vars(entry) for entry in caplog.records}
     assert told["release_incomplete"]["release"] == "doubler@1.0"
@@ -147,9 +149,9 @@ def test_only_what_nothing_names_is_removed_and_only_when_it_is_old(
     now = layout.blobs.written(uploaded)
     with layout.blobs.stage(digest_of(b"half"), size=4) as staged:
         staged.write(b"ha")
-    tidy_repository(layout, (), now=now + 60.0)
+    tidy_repository(layout, PublishedReleases(), now=now + 60.0)
     assert set(layout.blobs.digests()) == beside | {uploaded}
-    tidy_repository(layout, (), now=now + 3600.0)
+    tidy_repository(layout, PublishedReleases(), now=now + 3600.0)
     assert set(layout.blobs.digests()) == beside
     assert layout.packed(known).record.label == "doubler@1.0"
     with layout.blobs.stage(digest_of(b"half"), size=4) as staged:
@@ -164,7 +166,7 @@ def test_nothing_is_removed_while_a_manifest_is_not_whole(
     manifest = layout.blobs.path(layout.install(packed(write_model(tmp_path / "m"))).manifest)
     manifest.write_bytes(content) if content is not None else manifest.unlink()
     there = set(layout.blobs.digests()) | {layout.blobs.put(b"garbage")}
-    tidy_repository(layout, (), now=MUCH_LATER)
+    tidy_repository(layout, PublishedReleases(), now=MUCH_LATER)
     assert set(layout.blobs.digests()) == there
     assert [entry.getMessage() for entry in caplog.records] == ["garbage_kept"]
 
@@ -176,7 +178,7 @@ def test_a_damaged_index_is_told_and_nothing_is_touched(
     store.append([ReleasePublished(release.signed)], caller="publisher", now=NOW)
     (layout.path / "index.json").write_bytes(b"{")
     there = set(layout.blobs.digests())
-    tidy_repository(layout, store.state.releases(), now=MUCH_LATER)
+    tidy_repository(layout, store.state.published, now=MUCH_LATER)
     assert set(layout.blobs.digests()) == there
     assert (layout.path / "index.json").read_bytes() == b"{"
     assert [entry.getMessage() for entry in caplog.records] == ["repository_damaged"]
@@ -190,3 +192,21 @@ async def test_a_release_with_other_bytes_is_not_registered(
     with pytest.raises(WrongHash):
         await Publishing(store, layout, lambda: NOW).on_release(release.signed, release.manifest, publisher.member)
     assert labels(store) == []
+
+
+def test_a_release_that_a_kill_left_listed_after_its_deletion_leaves_at_the_start(
+    store: FederationStore, layout: ImageLayout, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = packed(write_model(tmp_path / "m")), packed(write_model(tmp_path / "m"), version="2.0")
+    for release in (first, second):
+        layout.install(release)
+        store.append([ReleasePublished(release.signed)], caller="publisher", now=NOW)
+    store.append([ReleaseDeleted("doubler", "1.0", first.record.manifest)], caller="admin", now=NOW)
+    for _ in range(2):
+        tidy_repository(layout, store.state.published, now=MUCH_LATER)
+        assert [release.label for release in layout.releases()] == ["doubler@2.0"]
+    assert [record.message for record in caplog.records].count("deletion_repaired") == 1
+    assert layout.blobs.size(first.record.manifest) is None
+    store.append([ReleasePublished(first.signed)], caller="publisher", now=NOW)  # published again, and killed
+    tidy_repository(layout, store.state.published, now=MUCH_LATER)
+    assert [release.label for release in layout.releases()] == ["doubler@2.0"]  # its manifest is gone: push it again

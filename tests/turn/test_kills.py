@@ -160,6 +160,14 @@ def test_a_nameserver_killed_anywhere_loses_nothing_acknowledged(federation: Fed
             log = length_of_log(federation)
             federation.start("ns", fail_at=label)
             federation.start("E1")
+        case "delete":
+            federation.start("ns")
+            federation.write_model(group.replace("-", ""))
+            federation.publish(group.replace("-", ""), "1.0")
+            federation.stop("ns")
+            log = length_of_log(federation)
+            federation.start("ns", fail_at=label)
+            assert federation.attempt("ns", f'models:delete("{group.replace("-", "")}", "1.0")') is not None
         case _:
             federation.write_model(group.replace("-", ""))
             federation.start("ns", fail_at=label)
@@ -180,6 +188,12 @@ def test_a_nameserver_killed_anywhere_loses_nothing_acknowledged(federation: Fed
             story = Story(federation)
             federation.converged(lambda state: state["models:loaded"] == [f"m@{story.m}"])
             federation.stop("E1")
+        case "delete":
+            (installed,) = federation.ask("ns", "models:installed()")  # what the log deleted left at the start
+            assert f"{group.replace('-', '')}@1.0" not in installed
+            federation.ask("ada", f'models:publish("{group.replace("-", "")}", "1.0")')
+            (installed,) = federation.ask("ns", "models:installed()")
+            assert f"{group.replace('-', '')}@1.0" in installed
         case _:
             (installed,) = federation.ask("ns", "models:installed()")  # what is in the log was listed at the start
             assert (f"{group.replace('-', '')}@1.0" in installed) == (label == "publish.durable")
