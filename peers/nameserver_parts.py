@@ -10,13 +10,13 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from federation import release_commands, retention
-from federation.documents import ReleaseRecord, SignedDocument
+from federation import release_commands
+from federation.documents import SignedDocument
 from federation.events import Change, Event, Removed
 from federation.keys import read_key
 from federation.layout import ImageLayout
 from federation.members import Member
-from federation.names import Digest, PeerId
+from federation.names import PeerId
 from federation.release_checks import check_release
 from federation.store import FederationStore
 from federation.verification import verify_record
@@ -149,14 +149,6 @@ class Publishing:
         self._store.append(events, caller=member.name, now=self._clock())
         reach("publish.durable")
         log.info("published", extra={"release": record.label, "by": member.name})
-
-    async def on_delete(self, record: ReleaseRecord, digest: Digest, member: Member) -> None:
-        """Let go of a release that nobody holds. Raises ``ReleaseHeld``."""
-        state, now = self._store.state, self._clock()
-        holders = retention.holders(state, state.find_release(record.name, record.version), now=now)
-        events = release_commands.delete_release(state, record.name, record.version, holders=holders)
-        self._store.append(events, caller=member.name, now=now)
-        log.info("deleted", extra={"release": record.label, "by": member.name})
 
 
 @dataclass(frozen=True, slots=True)
