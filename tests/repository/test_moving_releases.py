@@ -26,9 +26,12 @@ from federation.roots import endorse, sign_root
 from peers.joining import join
 from tests.repository.registries import DockerRegistry, copied, docker_registry, skopeo
 from tests.shell.running import PEERAGE, environment
+from tests.shell.running import federation as processes
 from tests.wire.living import Living, living, publisher_in
 
-pytestmark = pytest.mark.timeout(120)
+LOADED_ASKED_MAX = 40  # a poll answers when the edge has begun to load
+
+pytestmark = pytest.mark.timeout(180)
 
 
 @dataclass
@@ -70,10 +73,14 @@ async def of_nameserver(federation: Living, home: str, *, repository: str = "mod
     return Station(f"docker://{address}/{repository}:{{tag}}", options)
 
 
-async def copy(source: Station, destination: Station, tag: str) -> None:
+def copy_now(source: Station, destination: Station, tag: str) -> None:
     """One tag; with everything that an index names."""
     options = [*source.options["src"], *destination.options["dest"]]
-    await asyncio.to_thread(copied, "copy", "--all", *options, source.name(tag), destination.name(tag))
+    copied("copy", "--all", *options, source.name(tag), destination.name(tag))
+
+
+async def copy(source: Station, destination: Station, tag: str) -> None:
+    await asyncio.to_thread(copy_now, source, destination, tag)
 
 
 async def refused(source: Station, destination: Station, tag: str) -> str:
@@ -237,3 +244,50 @@ async def test_a_version_with_other_content_is_refused_whoever_brings_it(here: L
     told = await refused(await of_nameserver(here, "ada"), await of_nameserver(there, "ns-admin"), "1.0")
     assert "thermo:1.0 exists already with other content" in told
     assert layout_of(there).releases() == (other,)
+
+
+def test_with_real_processes_and_the_files_of_peerage_certs(tmp_path: Path) -> None:
+    """Out of one nameserver into an archive and a registry with TLS and a password; deleted; and back, onto an edge."""
+    with docker_registry(tmp_path / "docker", tls=True, password=True) as far, processes(tmp_path) as made:
+        for done in (
+            made.member("ada", "--role", "operator", "--publisher"),
+            made.member("e1"),
+            made.peerage("keys", "endorse", "ada", "--root-home", "ns-root", "--home", "ns-admin"),
+            made.peerage("query", "--home", "ada", 'models:create("thermo")'),
+            made.peerage("query", "--home", "ada", 'models:create_release("thermo", "1.0")'),
+            made.peerage("query", "--home", "ada", 'models:publish("thermo", "1.0")'),
+            made.peerage("certs", "--home", "ada", "certs"),
+        ):
+            assert done.status == 0, done.err
+        layout = ImageLayout(made.folder / "ns" / "releases")
+        release = layout.installed("thermo", "1.0")
+        address = json.loads((made.folder / "ns" / "run.json").read_text())["federation"]
+        certs = made.folder / "certs"
+        near = Station(
+            f"docker://{address}/models/thermo:{{tag}}",
+            {side: [f"--{side}-cert-dir={certs}"] for side in ("src", "dest")} | {"": [f"--cert-dir={certs}"]},
+        )
+        places = (near, on_disk("oci-archive", tmp_path / "archive"), of_registry(far))
+        tags = ("1.0", fallback_tag(release.manifest))
+        for source, destination in itertools.pairwise(places):
+            for tag in tags:
+                copy_now(source, destination, tag)
+        copied("delete", *near.options[""], near.name("1.0"))
+        assert layout.releases() == ()
+        gone = made.peerage("query", "--home", "ns-admin", "--json", "//peer: nameserver\nmodels:installed()")
+        assert "thermo@1.0" not in gone.out
+        for tag in tags:
+            copy_now(of_registry(far), near, tag)
+        assert layout.releases() == (release,)
+        made.start("e1", "edge")
+        for text in (
+            'edge:add_group("e1", "field")',
+            'edge:set_group_models("field", [{"name": "thermo", "version": "1.0"}])',
+        ):
+            assert made.peerage("query", "--home", "ns-admin", text).status == 0
+        assert made.peerage("query", "--home", "e1", "edge:poll()").status == 0
+        for _ in range(LOADED_ASKED_MAX):
+            answered = made.peerage("query", "--home", "e1", 'models:infer("thermo", [100.0])')
+            if answered.status == 0:
+                break
+        assert "212" in answered.out, answered
