@@ -28,7 +28,7 @@ import msgspec
 from msgspec import UNSET
 
 from federation.attachments import attached, fallback_index, fallback_subject, fallback_tag, merged, referrers
-from federation.blobs import BlobStore, StorageFailed, replace_file, storing
+from federation.blobs import BlobStore, DamagedBlob, StorageFailed, replace_file, storing
 from federation.documents import (
     DOCUMENT_BYTES_MAX,
     RELEASE_TYPE,
@@ -129,6 +129,8 @@ class ManifestStore:
         if entry is None:
             raise UnknownName(f'no manifest "{reference[:140]}" in repository "{repository}"')
         digest = checked_digest(entry.digest)
+        if self.blobs.size(digest) is None:
+            raise DamagedBlob(f"the manifest {digest} of {repository} is listed and not on this disk")
         return StoredManifest(self.blobs.read(digest, bytes_max=MANIFEST_BYTES_MAX), entry.media_type, digest)
 
     def lists(self, repository: str, reference: str) -> bool:
