@@ -200,9 +200,13 @@ def _blocked(actual: Actual, goals: Mapping[str, Goal], load: Load, making_room:
             if version is None or not satisfies(version, condition):
                 return f"{entry.label}, which is loaded, needs {need}{condition}"
         if isinstance(goal, Run):
-            verdict = known_verdict(actual, goal.record)
-            waiting = waiting or goal.record not in actual.installed or verdict is None
+            waiting = waiting or not _ready(actual, goal)
     return "" if waiting else None
+
+
+def _ready(actual: Actual, run: Run) -> bool:
+    """Whether a goal is fetched and verified, so that only loading is left."""
+    return run.record in actual.installed and known_verdict(actual, run.record) is not None
 
 
 # --- what is shown ---------------------------------------------------------------------------------------------------
@@ -221,8 +225,8 @@ def noted(actual: Actual, now: float) -> Actual:
         before = dict(errors)
         for run in runs:
             found = _unmet(actual, run, runs, errors) or _breaking(actual, run)
-            if found is None or run.label in others:
-                continue
+            if found is None or (run.label in others and not _ready(actual, run)):
+                continue  # its own way is not done yet
             code, message = found
             known = actual.errors.get(run.label)
             since = known.since if known is not None and known.error == code else int(now)

@@ -220,6 +220,15 @@ def test_a_need_that_is_only_late_is_told_while_it_fails() -> None:
     assert carried_out(actual, desired) == ["load b@1", "load a@1"]
 
 
+def test_what_a_need_waits_for_is_told_instead_of_an_error_that_is_over() -> None:
+    desired = wanting("a@1", "b@1")
+    actual = answered(desired, edge(), NOW)
+    actual = finished(actual, Fetch("a", "1", digest("a@1")), Passing("no_connection", "not now"), NOW, 0.5)
+    actual = finished(actual, Fetch("a", "1", digest("a@1")), Done(), NOW, 0.5)
+    carried_out(actual, desired, failing=frozenset({"b@1"}))
+    assert errors()["a@1"].startswith("needs_unmet: a@1 needs b>=1: b@1 does not run")
+
+
 def test_a_desired_state_without_what_its_models_need_loads_nothing_of_it() -> None:
     desired = wanting("b@1")
     broken = replace(desired, models=(DesiredModel("a", "2", digest("a@2"), "g", 1, (digest("b@2"),)), *desired.models))

@@ -33,7 +33,9 @@ from federation.actual import (
 )
 from federation.documents import DesiredState, PollAnswer, SignedDocument, encode
 from federation.errors import UnknownKey, Untrusted, WrongHash
+from federation.load_order import learned
 from federation.names import Digest, PeerId, digest_of
+from federation.needs import satisfies
 from federation.outcomes import RETRY_CAP_S, full_jitter
 from federation.polling import PollReply
 from federation.reconciliation import in_force, requested
@@ -87,8 +89,11 @@ class Edge:
         self.flying: dict[str, Action] = {}
         self.failures = 0
         self.up = True
-        for name in saved.loaded:
-            self._restore(name)
+        left = len(self.actual.restoring) + 1
+        while len(self.actual.restoring) < left:  # whoever needs others comes after them
+            left = len(self.actual.restoring)
+            for name in saved.loaded:
+                self._restore(name)
         lost = [
             entry.label
             for name, entry in saved.loaded.items()
@@ -101,7 +106,7 @@ class Edge:
     def _restore(self, name: str) -> None:
         while (run := self.actual.restoring.get(name)) is not None and not run.attempts:
             alone = replace(self.actual, restoring={name: run}, goals={})
-            action = self.world.cores.decide(None, alone, self.now())[0]
+            action = next(iter(self.world.cores.decide(None, alone, self.now())), None)
             if not isinstance(action, Verify | Load):
                 return
             self.end(action, self.attempt(action))
@@ -167,6 +172,7 @@ class Edge:
             actual = calmed(actual)
         desired = accepted or self.desired
         if desired is not None:
+            actual = learned(actual, records, desired[1])
             actual = self.world.cores.answered(desired[1], actual, self.now())
         values: dict[str, Any] = {"saved": msgspec.json.encode(actual.saved()), "skew": self.skew}
         if accepted is not None:
@@ -281,10 +287,20 @@ class Edge:
                 self.world.expect(
                     in_force(desired, self.now()), f"{self.name} loads {action.label} by an expired desired state"
                 )
-            case Unload(name=name):
+            case Unload(name=name, again=again):
                 wanted = {model.name for model in desired.models} if desired else set()
-                self.world.expect(name not in wanted, f"{self.name} unloads {name}, which is desired")
-        self.world.after(self, self.world.random.uniform(0.05, 3.0), lambda: self.end(action, self.attempt(action)))
+                makes_room = again or isinstance(self.actual.goals.get(name), Run)
+                self.world.expect(name not in wanted or makes_room, f"{self.name} unloads {name}, which is desired")
+        self.world.after(self, self.world.random.uniform(0.05, 3.0), lambda: self.perform(action))
+
+    def perform(self, action: Verify | Load | Unload) -> None:
+        """One at a time, and only while it stands."""
+        desired = self.desired[1] if self.desired else None
+        if isinstance(action, Verify) or action in self.world.cores.decide(desired, self.actual, self.now()):
+            self.end(action, self.attempt(action))
+            return
+        del self.flying[action.name]
+        self.world.after(self, 0.0, self.act)
 
     def attempt(self, action: Verify | Load | Unload) -> Outcome:
         """What the engine makes of it."""
@@ -337,6 +353,7 @@ class Edge:
         records = self.disk.read("records") | {made.record: made.packed.signed}
         self.commit(files=self.disk.read("files") | {made.record: made}, records=records)
         actual = replace(self.actual, installed=self.actual.installed | {made.record: made.label})
+        actual = learned(actual, (made.packed.signed,), self.desired[1] if self.desired else None)
         try:
             wanted = requested(actual, name=made.name, version=made.version, record=made.record, origin="manual")
         except Problem:
@@ -353,6 +370,10 @@ class Edge:
                 yield f"{release.label} is active and no endorsed publisher signed it"
             elif FAILS.encode() in b"".join(release.files.values()):
                 yield f"{release.label} is active and fails its own test vectors"
+            for name_needed, condition in release.record.needs.releases.items():
+                beside = self.memory.get(name_needed)
+                if beside is None or not satisfies(beside.record.version, condition):
+                    yield f"{release.label} is active and needs {name_needed}{condition}, there is {beside}"
         for record, count in self.bad_trials.items():
             if count > self.life + 1:
                 yield f"{record} was found bad {count} times in {self.life + 1} lives"
@@ -383,16 +404,20 @@ class Edge:
             present = self.memory.get(name)
             if bad and model.label not in self.actual.errors:
                 yield f"does not say why {model.label} does not run"
-            if not bad and (present is None or present.record_digest != model.record):
+            told = self.actual.errors.get(model.label)
+            hindered = told is not None and told.error in ("needs_unmet", "still_needed")
+            if not bad and not hindered and (present is None or present.record_digest != model.record):
                 yield f"runs {present} instead of {model.label}"
-        for name in self.memory.keys() - wanted.keys():
+        used = {name for release in self.memory.values() for name in release.record.needs.releases}
+        for name in self.memory.keys() - wanted.keys() - used:
             if self.actual.loaded[name].origin == "group":
                 yield f"still runs {name}, which nobody wants"
         if {name: release.record_digest for name, release in self.memory.items()} != {
             name: entry.record for name, entry in self.actual.loaded.items()
         }:
             yield "believes to run something else than it does"
-        if any(isinstance(goal, Run) for goal in self.actual.goals.values()):
+        runs = [goal for goal in self.actual.goals.values() if isinstance(goal, Run)]
+        if any(goal.label not in self.actual.errors for goal in runs):
             yield f"has unfinished goals {self.actual.goals}"
         report = self.world.nameserver.acknowledged_reports.get(self.uuid)
         if report is None or report != encode(self.reported()):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
+from federation.documents import Needs
 from federation.folders import FolderFile, ModelDescription, ModelFolder
 from federation.keys import PrivateKey
 from federation.names import Digest, digest_of
@@ -26,6 +29,10 @@ class Made:
         return self.packed.record.label
 
     @property
+    def needs(self) -> Mapping[str, str]:
+        return self.packed.record.needs.releases
+
+    @property
     def name(self) -> str:
         return self.packed.record.name
 
@@ -34,12 +41,22 @@ class Made:
         return self.packed.record.version
 
 
-def made(name: str, version: str, publisher: PrivateKey, *, content: str = GOOD, development: bool = False) -> Made:
+def made(
+    name: str,
+    version: str,
+    publisher: PrivateKey,
+    *,
+    content: str = GOOD,
+    development: bool = False,
+    needs: Mapping[str, str] = MappingProxyType({}),
+) -> Made:
     """A release of functions alone whose one file says ``content``."""
     source = f"create function f() -> Charstring as '{name} {version} {content}';".encode()
     folder = ModelFolder(
         path=Path(name),
-        description=ModelDescription(name=name, kind="functions", functions=("f.pql",)),
+        description=ModelDescription(
+            name=name, kind="functions", functions=("f.pql",), needs=Needs(releases=dict(needs))
+        ),
         files={"f.pql": FolderFile("f.pql", "code", source)},
     )
     packed = pack(

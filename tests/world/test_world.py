@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from federation.actual import Actual, Lasting, Load, Passing, Saved, Verify
+from federation.actual import Actual, Lasting, Load, Passing, Run, Saved, Verify
 from federation.documents import DesiredState, RootRecord, TrustedKey
 from federation.outcomes import finished
 from federation.reconciliation import answered, decide, restored
@@ -106,6 +106,19 @@ def never_syncs(disk: Disk, crash_point: Callable[[str], None], **values: Any) -
     crash_point("written, not synced")
 
 
+def without_needs(actual: Actual) -> Actual:
+    goals = {name: replace(goal, needs=()) if isinstance(goal, Run) else goal for name, goal in actual.goals.items()}
+    return replace(actual, needs={}, goals=goals)
+
+
+def ignores_needs(desired: DesiredState | None, actual: Actual, *rest: Any, **more: Any) -> Any:
+    return decide(desired, without_needs(actual), *rest, **more)
+
+
+def forgets_needs_at_a_start(saved: Saved, **rest: Any) -> Actual:
+    return without_needs(restored(saved, **rest))
+
+
 BUGS = {
     "takes a lower generation": (Cores(verify_desired=believes_any_generation), "went back from"),
     "takes another edge's state": (Cores(verify_desired=believes_any_edge), "never signed for it"),
@@ -121,6 +134,8 @@ BUGS = {
     "forgets verdicts": (Cores(finished=forgets_verdicts), "was found bad"),
     "starts with nothing in memory": (Cores(restored=forgets_what_was_loaded), "which it had loaded"),
     "never lets a group replace a manual load": (Cores(answered=keeps_manual_loads), "after the last fault"),
+    "loads without what is needed": (Cores(decide=ignores_needs), "is active and needs"),
+    "forgets at a start what is needed": (Cores(restored=forgets_needs_at_a_start), "is active and needs"),
     "never unloads": (Cores(answered=never_unloads), "nobody wants"),
     "commits state and records apart": (Cores(commit=syncs_in_between), "without the records"),
     "acknowledges before the disk has it": (Cores(commit=never_syncs), "an acknowledged"),

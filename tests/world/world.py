@@ -5,7 +5,8 @@ Drives the production cores (commands, state, director, verification, reconcilia
 - nothing runs that no endorsed publisher signed, or that fails its own test vectors;
 - what is on a disk is old or new: a desired state with its records, signed for that edge, never an older one;
 - no acknowledged change or report is gone, in whatever moment a machine crashed before its disk had it;
-- what was loaded is loaded again at a start, and no desired model is unloaded;
+- what was loaded is loaded again at a start, and no desired model is unloaded but to make room;
+- nothing is in memory whose needs are not;
 - bad content is tried once a life, and an expired desired state changes nothing;
 
 and, once the faults stop, that every edge comes to what is wanted within ``CONVERGENCE_S``. No asyncio, no threads, no
@@ -213,9 +214,11 @@ class World:
         for edge in self.edges:
             edge.partitioned = False
         release = self._publish(self.random.choice(MODELS), content=GOOD)
-        self.nameserver.append(
-            set_group_models(self.nameserver.state, "all", [WantedModel(release.name, release.version)]).events
-        )
+        wanted = [WantedModel(release.name, release.version)]
+        try:
+            self.nameserver.append(set_group_models(self.nameserver.state, "all", wanted).events)
+        except Problem as problem:  # an edge has a model that does not go with it
+            self.trace(f"refused: {problem}")
 
     # --- what people do -----------------------------------------------------------------------------------------
 
@@ -256,11 +259,19 @@ class World:
         server = self.nameserver
         endorsed = [key for key in PUBLISHERS if key.keyid in server.state.root.publishers]
         version = f"{len(self.releases)}.0"
-        release = made(name, version, self.random.choice(endorsed), content=content)
+        release = made(name, version, self.random.choice(endorsed), content=content, needs=self._needs(name))
         self.releases[release.record] = self.endorsed[release.record] = release
         server.append(release_commands.publish_release(server.state, release.packed.signed))
-        self.trace(f"published {release.label}, {content}")
+        self.trace(f"published {release.label}, {content}, needs {dict(release.needs)}")
         return release
+
+    def _needs(self, name: str) -> dict[str, str]:
+        """Of most releases nothing; else of a model before it in the row, so that there are no circles."""
+        before = MODELS[: MODELS.index(name)]
+        if not before or self.random.random() < 0.4:
+            return {}
+        number = self.random.randrange(len(self.releases) + 1)
+        return {self.random.choice(before): self.random.choice((">=0", f">={number}", f"<{number + 1}"))}
 
     def _endorse(self) -> None:
         server = self.nameserver
