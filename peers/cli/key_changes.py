@@ -264,7 +264,7 @@ def run_change(arguments: argparse.Namespace, console: Console, plan: Plan) -> i
             lines.insert(
                 0, f"the nameserver lacks {len(lacking)} root records, which the root folder has: it gets them"
             )
-        lines += change.effects
+        lines = [*(lines if change.asks or lacking or arguments.dry_run else []), *change.effects]
         facts = {**change.facts, "root_version": preview.version, "changes": lines}
         if not agreed(arguments, console, lines, json=facts, asks=change.asks):
             return DONE if arguments.dry_run else FAILED

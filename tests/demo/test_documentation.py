@@ -62,6 +62,16 @@ def test_getting_started(started: Terminal) -> None:
     assert session_of(DOCS / "getting-started.md")
 
 
+def test_the_guide_to_keys(tmp_path: Path) -> None:
+    with terminal(tmp_path) as place:
+        play(DOCS / "keys.md", place)
+
+
+def test_the_guide_to_devices_without_a_network(tmp_path: Path) -> None:
+    with terminal(tmp_path) as place:
+        play(DOCS / "autonomous.md", place)
+
+
 def test_the_guide_to_backups(tmp_path: Path) -> None:
     with terminal(tmp_path) as place:
         play(DOCS / "backup.md", place)
