@@ -7,7 +7,7 @@ were spelled. Nothing is half-applied: a call that raises has changed nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from federation import assignments, commands
 from federation.entries import ALL
@@ -16,16 +16,24 @@ from federation.reports import moment
 from query.declarations import Call, Effect, Example, Home, Role, function
 
 if TYPE_CHECKING:
-    from federation.assignments import WantedModel
+    from collections.abc import Callable
+
+    from federation.assignments import Assigning, WantedModel
     from federation.events import Event, PinnedRelease
+    from federation.state import FederationState
     from federation.store import FederationStore
+
+
+Then: TypeAlias = "Callable[[FederationState], Sequence[Event]]"
 
 
 class Imports(Protocol):
     """How releases come into the federation from the nameserver's other repositories."""
 
-    async def bring(self, models: Sequence[WantedModel], *, call: Call) -> None:
-        """Have the federation have these releases: all of them, or raise and nothing has changed."""
+    async def bring(self, models: Sequence[WantedModel], *, call: Call, then: Then) -> None:
+        """Have the federation have these releases and, in the same step, what ``then`` decides on the state that has
+        them: all of it, or raise and nothing has changed.
+        """
 
 
 class GroupFunctions:
@@ -125,12 +133,19 @@ class GroupFunctions:
         among them that are ``deprecated`` are named.
         """
         wanted = assignments.read_models(models)
+        decided: list[Assigning] = []
+
+        def assign(state: FederationState) -> Sequence[Event]:
+            decided.append(assignments.set_group_models(state, group, wanted))
+            return decided[-1].events
+
         remote = [model for model in wanted if fold(model.repo) != DEFAULT_REPOSITORY]
         if remote:
             self._store.state.find_group(group)
-            await self._imports.bring(remote, call=call)
-        made = assignments.set_group_models(self._store.state, group, wanted)
-        self._write(call, made.events)
+            await self._imports.bring(remote, call=call, then=assign)
+        else:
+            self._write(call, assign(self._store.state))
+        made = decided[-1]
         return {
             "group": made.group,
             "assigned": [model.label for model in made.assigned],

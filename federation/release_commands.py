@@ -4,12 +4,17 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Final
 
 from federation.commands import NotAllowed
 from federation.documents import KeyId, ReleaseRecord, SignedDocument
+from federation.entries import published
 from federation.errors import RemovedPeer
-from federation.events import Event, ReleaseDeleted, ReleaseDeprecated, ReleasePublished
+from federation.events import Change, Event, ReleaseDeleted, ReleaseDeprecated, ReleasePublished
+from federation.needs import check_needs
+from federation.published import PublishedReleases
 from federation.retention import Holder, check_free
 from federation.revocation import check_assignable, check_new
 from federation.state import FederationState
@@ -38,6 +43,8 @@ def publish_release(
     if known is not None and known.record.manifest == record.manifest:
         check_assignable(known.document, state.root, record.label)
         return ()
+    if record.needs.releases:
+        check_needs(record.name, record.needs.releases)
     _check_publisher(state, check_new(document, state.root, record.label), record.label)
     deleted = state.published.deleted(record.name, record.version)
     manifest = known.record.manifest if known else deleted
@@ -57,6 +64,16 @@ def _check_publisher(state: FederationState, keyid: KeyId, label: str) -> None:
             f'publisher "{owner.name}", who signed {label}, was removed from the federation',
             hint="its earlier releases stay good until its key is revoked: peerage keys revoke",
         )
+
+
+def as_if(state: FederationState, events: Sequence[Event]) -> FederationState:
+    """The state with releases that are about to be published, to decide on and nothing else: it shares the rest."""
+    view = copy.copy(state)
+    view.published = PublishedReleases(state.published.all())
+    for event in events:
+        if isinstance(event, ReleasePublished):
+            view.published.put(published(Change(state.seq + 1, 0.0, "", event), event))
+    return view
 
 
 def deprecate_release(state: FederationState, name: str, version: str, reason: str | None) -> tuple[Event, ...]:

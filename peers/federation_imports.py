@@ -16,10 +16,12 @@ from typing import Final
 
 from federation.assignments import WantedModel
 from federation.documents import ReleaseRecord, SignedDocument, decode
+from federation.events import Event
+from federation.group_functions import Then
 from federation.layout import ImageLayout
 from federation.names import model_repository
 from federation.needs import parsed_version, satisfies
-from federation.release_commands import publish_release
+from federation.release_commands import as_if, publish_release
 from federation.store import FederationStore
 from peers.remote_repositories import Fetched, RemoteRepositories
 from peers.repository_turns import RepositoryTurns
@@ -53,8 +55,8 @@ class FederationImports:
         """Raises for a release that the federation would not take, before its files are fetched."""
         publish_release(self._store.state, signed)
 
-    async def bring(self, models: Sequence[WantedModel], *, call: Call) -> None:
-        """Have the federation have these releases: all of them, or nothing changed."""
+    async def bring(self, models: Sequence[WantedModel], *, call: Call, then: Then) -> None:
+        """Have the federation have these releases and what ``then`` decides on them: all of it, or nothing changed."""
         fetched: dict[str, Fetched] = {}
         wanted = list(models)
         for model in wanted:  # grows by what is needed
@@ -65,22 +67,27 @@ class FederationImports:
                 missing = await self._missing(model.repo, name, condition, wanted)
                 if missing is not None:
                     wanted.append(missing)
-        await self.publish([one.signed for one in fetched.values()], call=call)
+        await self.publish([one.signed for one in fetched.values()], call=call, then=then)
 
-    async def publish(self, documents: Sequence[SignedDocument], *, call: Call) -> None:
-        """List releases whose files are here and verified, and write them into the log, in one step."""
+    async def publish(self, documents: Sequence[SignedDocument], *, call: Call, then: Then = lambda state: ()) -> None:
+        """List releases whose files are here and verified; write them, and what follows, into the log in one step."""
         repositories = {model_repository(decode(one.payload, ReleaseRecord).name) for one in documents}
         async with AsyncExitStack() as stack:
             for repository in sorted(repositories):
                 await stack.enter_async_context(self._turns.of(repository))
-            for signed in documents:
-                self.admit(signed)
+            self._decided(documents, then)
             for signed in documents:
                 await asyncio.shield(asyncio.to_thread(self._layout.attach, signed))
-            events = [event for signed in documents for event in publish_release(self._store.state, signed)]
-            if events:
-                self._store.append(events, caller=call.caller.name, now=self._clock())
-                log.info("imported", extra={"releases": len(events), "by": call.caller.name})
+            published, following = self._decided(documents, then)  # by the state of now
+            if published or following:
+                self._store.append([*published, *following], caller=call.caller.name, now=self._clock())
+            if published:
+                log.info("imported", extra={"releases": len(published), "by": call.caller.name})
+
+    def _decided(self, documents: Sequence[SignedDocument], then: Then) -> tuple[list[Event], Sequence[Event]]:
+        state = self._store.state
+        published = [event for signed in documents for event in publish_release(state, signed)]
+        return published, then(as_if(state, published) if published else state)
 
     async def _fetch(self, model: WantedModel, call: Call) -> Fetched:
         try:

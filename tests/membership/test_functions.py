@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,9 +16,11 @@ from federation import bundles
 from federation.assignments import WantedModel
 from federation.documents import LoadError
 from federation.functions import NAMESERVER_FUNCTIONS, nameserver_functions
+from federation.group_functions import Then
 from federation.members import Member
 from federation.names import PeerId
 from federation.reports import NoReport
+from federation.store import FederationStore
 from query.declarations import Call, Declaration, Effect, Home, Role, bind, declarations
 from query.errors import Problem, UnknownName, WorldProblem, WrongArguments
 from query.parsing import parse
@@ -64,13 +66,13 @@ class NotToBeHad(WorldProblem):
 class Elsewhere:
     """Other repositories: ``hub`` has every release."""
 
-    asked: list[str] = field(default_factory=list)
+    store: FederationStore
 
-    async def bring(self, models: Sequence[WantedModel], *, call: Call) -> None:
+    async def bring(self, models: Sequence[WantedModel], *, call: Call, then: Then) -> None:
         for model in models:
             if model.repo != "hub":
                 raise NotToBeHad(f"no {model.repo}")
-        self.asked += [model.label for model in models]
+        self.store.append(then(self.store.state), caller=call.caller.name, now=call.now.timestamp())
 
 
 @pytest.fixture
@@ -85,7 +87,9 @@ def ask(small: Small, seen: Seen) -> Ask:
     def make_bundle(member: Member, token: str) -> str:
         return f"bundle for {member.name} with {token}"
 
-    parts = nameserver_functions(small.store, small.director, seen, make_bundle=make_bundle, imports=Elsewhere())
+    parts = nameserver_functions(
+        small.store, small.director, seen, make_bundle=make_bundle, imports=Elsewhere(small.store)
+    )
     known = [declared for part in parts for declared in bind(part)]
 
     def call(name: str, *arguments: Any) -> Any:

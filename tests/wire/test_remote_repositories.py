@@ -168,8 +168,7 @@ async def test_a_release_that_is_here_with_other_content(federation: Living, hub
     theirs = await federation.value('models:publish("hub", "thermo", "1.0")', home="ada")
     await publisher_in(federation, "bob")
     folder = Path(await federation.value('models:create("thermo")', home="bob"))
-    script = next(folder.glob("*.pql"))
-    script.write_text(script.read_text() + "// another one\n")
+    (folder / "model.toml").write_text('description = "another one"\n' + (folder / "model.toml").read_text())
     ours = await federation.value('models:create_release("thermo", "1.0")', home="bob")
     await federation.value('models:publish("thermo", "1.0")', home="bob")
     await name_hub(federation, hub, at="//peer: nameserver")
@@ -270,3 +269,25 @@ async def test_the_nameserver_of_another_federation_is_a_repository(tmp_path: Pa
         assert await here.value('models:available("there", "thermo")') == ["thermo@1.0"]
         (problem,) = (await here.ask('models:import("there", "thermo", "1.0")')).errors
         assert problem.code == "unknown_key"  # its publisher is nobody here
+
+
+async def test_what_a_release_needs_comes_along(federation: Living, hub: DockerRegistry) -> None:
+    await name_hub(federation, hub, at="ada")
+    await federation.value('models:create("hygro")', home="ada")
+    folder = Path(await federation.value('models:create("weather")', home="ada"))
+    described = (folder / "model.toml").read_text()
+    (folder / "model.toml").write_text(described + '\n[needs]\nhygro = ">=1.1,<2"\nthermo = "==1.0"\n')
+    made = [("hygro", "1.0"), ("hygro", "1.2"), ("hygro", "1.10"), ("hygro", "2.0"), ("weather", "1.0")]
+    for name, version in made:
+        await federation.value(f'models:create_release("{name}", "{version}", {{"test": false}})', home="ada")
+    for name, version in made:
+        await federation.value(f'models:publish("hub", "{name}", "{version}")', home="ada")
+    await name_hub(federation, hub, at="//peer: nameserver")
+    wanted = 'edge:set_group_models("all", [{"repo": "hub", "name": "weather", "version": "1.0"}])'
+    (problem,) = (await federation.ask(wanted)).errors
+    assert problem.code == "needs_unmet"  # the hub has no thermo
+    assert await federation.value("models:available()") == []
+    await federation.value('models:publish("hub", "thermo", "1.0")', home="ada")
+    assert (await federation.value(wanted))["needed"] == ["hygro@1.10", "thermo@1.0"]
+    assert await federation.value("models:available()") == ["hygro@1.10", "thermo@1.0", "weather@1.0"]
+    await federation.until("//peer: e1\ncount(models:loaded())", 3)
