@@ -91,8 +91,10 @@ class EdgeStore:
         """Raises :class:`StateInUse`, :class:`StoreDamaged`, :class:`StoreFull` or :class:`StoreFailed`."""
         name = str(path) if path else ":memory:"
         try:
+            if path is not None:
+                path.touch(mode=0o600)  # SQLite would make it, and what lies beside it, as the umask says
             connection = sqlite3.connect(name, timeout=LOCK_TIMEOUT_S, isolation_level=None)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise StoreFailed(f"cannot open the edge's state {name}: {error}") from error
         store = cls(connection, name)
         try:

@@ -349,7 +349,7 @@ class Home:
             raise BadHome(f"{path} is larger than {DOCUMENT_BYTES_MAX} bytes")
         try:
             return msgspec.json.decode(raw, type=kind)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise BadHome(f"{path} is damaged: {error}", hint="restore it, or join again in a new home") from error
 
 
