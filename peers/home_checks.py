@@ -39,7 +39,10 @@ class HomeFiles:
     def kind(self) -> str:
         if self.membership is not None:
             return self.membership.kind
-        return "root" if self.home.root_key.exists() else "unknown"
+        home = self.home
+        peers_own = (home.identity_key, home.ca_key, home.state_db, home.membership_json)
+        alone = home.roots_json.exists() and not any(path.exists() for path in peers_own)
+        return "root" if home.root_key.exists() or alone else "unknown"
 
     @property
     def nameserver(self) -> bool:

@@ -212,7 +212,7 @@ def _check_edge(
     if saved is not None:
         try:
             msgspec.json.decode(saved[0], type=Saved)
-        except (msgspec.MsgspecError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:  # msgspec's errors are ValueErrors
             expected = "what was loaded and is to be done"
             found.findings.append(Finding("bad_state", str(path), expected, brief(str(error)), advice=_ANEW))
 
@@ -248,7 +248,8 @@ def _document(raw: Any) -> SignedDocument | None:
 
 def _integrity(connection: sqlite3.Connection, path: Path) -> list[Finding]:
     """What SQLite says of its own file."""
-    told = [str(row[0]) for row in connection.execute(f"PRAGMA integrity_check({INTEGRITY_ERRORS_MAX})")]
+    rows = _rows(connection, f"PRAGMA integrity_check({INTEGRITY_ERRORS_MAX})")
+    told = [rows] if isinstance(rows, str) else [str(row[0]) for row in rows]
     if told == ["ok"]:
         return []
     return [Finding("damaged_store", str(path), "a sound SQLite file", brief("; ".join(told)), advice=_RESTORE)]
