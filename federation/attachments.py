@@ -27,6 +27,7 @@ from federation.manifests import (
     BadManifest,
     Descriptor,
     Index,
+    check_descriptors,
     encode_index,
     read_index,
     read_manifest,
@@ -35,6 +36,7 @@ from federation.names import Digest
 from query.errors import Problem
 
 ANNOTATION_BYTES_MAX: Final = 16 * 1024  # of a manifest that is attached to another
+TYPE_LENGTH_MAX: Final = 255  # of an artifact's type, which stands in the listing; media types have 127/127 at most
 
 _FALLBACK = re.compile(r"sha256-([0-9a-f]{64})")
 
@@ -59,7 +61,7 @@ def fallback_subject(tag: str) -> Digest | None:
 
 
 def attached(raw: bytes, media_type: str) -> Attached:
-    """Read a manifest or an index. Raises :class:`BadManifest`, also for an attachment with too many annotations."""
+    """Read a manifest or an index. Raises :class:`BadManifest`, also for what would make a listing too long."""
     if media_type == MANIFEST_TYPE:
         manifest = read_manifest(raw)
         subject, kind, annotations = manifest.subject, manifest.artifact_type, manifest.annotations
@@ -68,6 +70,9 @@ def attached(raw: bytes, media_type: str) -> Attached:
     else:
         index = read_index(raw)
         subject, kind, annotations = index.subject, index.artifact_type, index.annotations
+        check_descriptors((*index.manifests, *(() if subject is UNSET else (subject,))))
+    if kind is not UNSET and len(kind) > TYPE_LENGTH_MAX:
+        raise BadManifest(f"an artifact's type of {len(kind)} characters, expected at most {TYPE_LENGTH_MAX}")
     if subject is not UNSET and annotations is not UNSET:
         size = sum(len(key) + len(text) for key, text in annotations.items())
         if size > ANNOTATION_BYTES_MAX:
@@ -114,7 +119,7 @@ def fallback_index(
 
 
 def merged(contents: LayoutContents, raw: bytes, repository: str, subject: Digest) -> list[Descriptor]:
-    """The entries of the manifests that a pushed fall-back index names, attached to ``subject``.
+    """The entries of the manifests that a pushed fall-back index attaches to ``subject``, and that were not before.
 
     Raises :class:`BadManifest` when one of them is not here, or is attached to something else.
     """
@@ -126,5 +131,7 @@ def merged(contents: LayoutContents, raw: bytes, repository: str, subject: Diges
         told = annotations_of(entry)
         if told.get(SUBJECT, subject) != subject:
             raise BadManifest(f"{named.digest} is attached to {told[SUBJECT]}, the index says to {subject}")
+        if SUBJECT in told:
+            continue
         entries.append(msgspec.structs.replace(entry, annotations={**told, SUBJECT: str(subject)}))
     return entries

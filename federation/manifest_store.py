@@ -302,7 +302,7 @@ class ManifestStore:
             found = self._index.stat()
         except FileNotFoundError:
             return LayoutContents()
-        state = (found.st_ino, found.st_mtime_ns, found.st_size)
+        state = _state_of(found)
         seen = self._seen  # one value: several threads read and write it, and a writer builds on what it has read
         if seen is None or seen[0] != state:
             try:
@@ -321,8 +321,15 @@ class ManifestStore:
         """Write ``index.json``, by whoever has the lock."""
         if len(entries) > MANIFESTS_MAX:
             raise LimitExceeded(f"{self.path} holds {MANIFESTS_MAX} manifests already")
-        if tuple(entries) != self._read().entries:
-            replace_file(self._index, encode_index(Index(manifests=tuple(entries))))
+        if tuple(entries) == self._read().entries:
+            return
+        raw = encode_index(Index(manifests=tuple(entries)))
+        if len(raw) > INDEX_BYTES_MAX:
+            raise LimitExceeded(
+                f"the listing in {self.path} would have {len(raw)} bytes, the most is {INDEX_BYTES_MAX}"
+            )
+        replace_file(self._index, raw)
+        self._seen = (_state_of(self._index.stat()), LayoutContents.of(entries))
 
     @contextmanager
     def _writer(self) -> Iterator[None]:
@@ -333,6 +340,11 @@ class ManifestStore:
             yield
         finally:
             os.close(handle)
+
+
+def _state_of(found: os.stat_result) -> tuple[int, int, int]:
+    """What changes with a file that is replaced whole."""
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def check_whole(blobs: BlobStore, manifest: Manifest) -> None:

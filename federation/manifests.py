@@ -11,14 +11,14 @@ writes deterministically: the same content gives the same bytes, so no time of m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from federation.documents import RELEASE_TYPE, FileEntry, TensorSpec
-from federation.names import Digest, checked_digest, digest_of
+from federation.names import BadName, Digest, checked_digest, digest_of
 from query.errors import PeerProblem
 
 MANIFEST_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
@@ -173,11 +173,19 @@ def read_manifest(raw: bytes) -> Manifest:
             f"found version {manifest.schema_version} and {len(manifest.layers)} layers"
         )
     subject = () if manifest.subject is UNSET else (manifest.subject,)
-    for descriptor in (manifest.config, *manifest.layers, *subject):
-        checked_digest(descriptor.digest)
+    check_descriptors((manifest.config, *manifest.layers, *subject))
+    return manifest
+
+
+def check_descriptors(descriptors: Iterable[Descriptor]) -> None:
+    """Raises :class:`BadManifest` for a digest or a size that is none."""
+    for descriptor in descriptors:
+        try:
+            checked_digest(descriptor.digest)
+        except BadName as error:
+            raise BadManifest(error.message) from error
         if descriptor.size < 0:
             raise BadManifest(f"a size of {descriptor.size} bytes for {descriptor.digest}")
-    return manifest
 
 
 def read_index(raw: bytes, *, bytes_max: int = MANIFEST_BYTES_MAX) -> Index:

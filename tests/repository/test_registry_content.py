@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from federation.attachments import ANNOTATION_BYTES_MAX, fallback_tag
+from federation.attachments import ANNOTATION_BYTES_MAX, TYPE_LENGTH_MAX, fallback_tag
 from federation.documents import encode
 from federation.errors import WrongRole
 from federation.layout import ImageLayout
@@ -21,12 +21,13 @@ from federation.layout_index import (
     VersionTaken,
     with_entry,
 )
-from federation.manifest_store import LISTINGS_MAX, MissingPart
+from federation.manifest_store import INDEX_BYTES_MAX, LISTINGS_MAX, MissingPart
 from federation.manifests import EMPTY_CONFIG, INDEX_TYPE, MANIFEST_TYPE, REF_NAME, Descriptor
 from federation.names import digest_of
 from federation.packing import PackedRelease
 from federation.signing import sign
-from tests.repository.conformance import manifest
+from query.errors import LimitExceeded
+from tests.repository.conformance import described, manifest
 from tests.repository.site import CODE, OPERATOR, PUBLISHER, STRANGER, packed, write_model
 from tests.repository.test_registry import ABSENT, Site, code_of, release, site
 
@@ -295,6 +296,48 @@ async def test_a_full_repository_is_told_so(site: Site, release: PackedRelease) 
         config=config(release), subject=b"else", artifactType="a/b", annotations={"a": "x" * ANNOTATION_BYTES_MAX}
     )
     assert await take(site, large) == (400, "MANIFEST_INVALID")
+
+
+async def test_what_would_make_a_listing_too_long_or_unreadable(site: Site, release: PackedRelease) -> None:
+    await files_of(site, release)
+    longest = manifest(config=config(release), artifactType="a" * TYPE_LENGTH_MAX)
+    assert (await take(site, longest, "1.0"))[0] == 201
+    crooked = described(b"x", MANIFEST_TYPE) | {"digest": "sha256:../../index.json"}
+    index = {"schemaVersion": 2, "mediaType": INDEX_TYPE}
+    for raw, kind in (
+        (manifest(config=config(release), artifactType="a" * (TYPE_LENGTH_MAX + 1)), MANIFEST_TYPE),
+        (manifest(config={**config(release), "digest": "sha256:abc"}), MANIFEST_TYPE),
+        (
+            manifest(config=config(release)).replace(b'"layers"', b'"subject": %s, "layers"' % dumped(crooked)),
+            MANIFEST_TYPE,
+        ),
+        (manifest(config={**config(release), "size": -1}), MANIFEST_TYPE),
+        (dumped({**index, "manifests": [crooked]}), INDEX_TYPE),
+        (dumped({**index, "manifests": [], "subject": crooked}), INDEX_TYPE),
+        (dumped({**index, "manifests": [], "artifactType": "a" * (TYPE_LENGTH_MAX + 1)}), INDEX_TYPE),
+        (dumped({**index, "manifests": []}), MANIFEST_TYPE),
+        (manifest(config=config(release)), INDEX_TYPE),
+        (b"[" * 100_000, MANIFEST_TYPE),
+        (b"\xff\xfe", INDEX_TYPE),
+    ):
+        assert await take(site, raw, "2.0", kind) == (400, "MANIFEST_INVALID"), raw[:300]
+    assert site.layout.tags(REPOSITORY) == ("1.0",)
+    site.layout.collect_garbage()
+
+
+def test_a_listing_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    layout = ImageLayout(tmp_path)
+    layout.put_manifest("models/m", manifest(), tag="1.0")
+    before = (tmp_path / "index.json").read_bytes()
+    large = listed(1, note="x" * INDEX_BYTES_MAX)
+    with pytest.raises(LimitExceeded, match="the most is"):
+        layout._change(lambda contents: [*contents.entries, large])
+    assert (tmp_path / "index.json").read_bytes() == before
+    assert layout.tags("models/m") == ("1.0",)
+
+
+def dumped(value: dict[str, Any]) -> bytes:
+    return json.dumps(value).encode()
 
 
 def test_the_digests_of_made_indices_are_forgotten_in_time(tmp_path: Path) -> None:
