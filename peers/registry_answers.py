@@ -1,9 +1,9 @@
 """How the repository answers when it cannot do what was asked: OCI's error codes, with ours beside them.
 
 Owns the errors that the distribution API alone knows, and the table from a problem's class to OCI's code and HTTP
-status. The body is ``{"errors": [{code, message}], "error": {…}}``: OCI's form, and the same error in ours. Who is not
-admitted is told UNAUTHORIZED with status 403, as on the rest of the face: no log-in would help; who is but may not,
-DENIED.
+status. The body is ``{"errors": [{code, message, detail}], "error": {…}}``: OCI's form, whose ``detail`` names the
+class of the problem, and the same error in ours. Who is not admitted is told UNAUTHORIZED with status 403, as on the
+rest of the face: no log-in would help; who is but may not, DENIED.
 """
 
 from __future__ import annotations
@@ -158,7 +158,9 @@ def refusal(problem: Problem, request: web.Request, headers: Mapping[str, str] |
     """A problem in OCI's form; ``headers`` tell more of it."""
     form = _form(problem, request)
     record = problem.record()
-    body = msgspec.json.encode({"errors": [{"code": form.code, "message": record.message}], "error": record})
+    detail = {"class": record.code} | ({} if record.hint is None else {"hint": record.hint})
+    error = {"code": form.code, "message": record.message, "detail": detail}
+    body = msgspec.json.encode({"errors": [error], "error": record})
     told = {"Retry-After": str(RETRY_AFTER_S)} if form.status in (429, 503) else {}
     return web.Response(
         status=form.status, body=body, content_type="application/json", headers={**told, **(headers or {})}

@@ -112,12 +112,13 @@ class _Lists:
 
     async def catalog(self, request: web.Request) -> web.StreamResponse:
         self._access.member(request)
-        shown, headers = page(self._layout.repositories(), request, "/v2/_catalog")
+        repositories = await asyncio.to_thread(self._layout.repositories)
+        shown, headers = page(repositories, request, "/v2/_catalog")
         return web.json_response({"repositories": shown}, headers=headers)
 
     async def tags(self, request: web.Request) -> web.StreamResponse:
         repository = self._access.puller(request)
-        tags = self._layout.tags(repository)
+        tags = await asyncio.to_thread(self._layout.tags, repository)
         if not tags and repository not in self._layout.repositories():
             raise UnknownRepository(f'no repository "{repository}" here')
         shown, headers = page(tags, request, f"/v2/{repository}/tags/list")
