@@ -9,16 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federation import assignments, commands
+from federation import assignments, commands, release_commands
 from federation.decisions import decisions, unmet
 from federation.documents import MODELS_PER_EDGE_MAX
 from federation.events import ReleaseDeleted, ReleaseDeprecated
 from federation.explanation import explain
-from federation.needs import NeedsUnmet, StillNeeded
+from federation.needs import BadNeeds, NeedsUnmet, StillNeeded
 from federation.reports import Contact
+from federation.revocation import revoke
+from federation.roots import endorse, sign_root
 from federation.store import FederationStore
 from query.errors import LimitExceeded, Problem
-from tests.membership.small import PUBLISHER, Small, identity
+from tests.membership.small import PUBLISHER, ROOT, Small, identity, key, release_document
 
 
 @pytest.fixture
@@ -110,6 +112,24 @@ def test_deprecated_deleted_and_distrusted_releases_are_not_chosen(small: Small)
     small.write((ReleaseDeleted("features", "1.2", small.release("features@1.2").record.manifest),))
     assert [pin.label for pin in small.assign("production", "a@1.0").needed] == ["features@1.3"]
     assert PUBLISHER.keyid in small.state.root.publishers
+
+
+def test_a_release_whose_key_was_revoked_is_not_chosen(small: Small) -> None:
+    other = key("other")
+    endorsed = endorse(small.state.root, publisher="bob", key=other.public, now=small.now)
+    small.write(commands.set_root(small.state, sign_root(endorsed, ROOT)))
+    document = release_document("features@9.0", content=b"9", signer=other)
+    small.write(release_commands.publish_release(small.state, document))
+    assert [pin.label for pin in small.assign("staging", "a@1.0").needed] == ["features@9.0"]
+    revoked = revoke(small.state.root, [other.keyid], running="keep", now=small.now)
+    small.write(commands.set_root(small.state, sign_root(revoked, ROOT)))
+    assert [pin.label for pin in small.assign("production", "a@1.0").needed] == ["features@1.3"]
+
+
+def test_needs_that_nobody_could_meet_are_not_published(small: Small) -> None:
+    for needs in ({"features": "newest"}, {"b": ">=1"}):
+        with pytest.raises(BadNeeds):
+            release_commands.publish_release(small.state, release_document("b@1", needs=needs))
 
 
 def test_what_is_assigned_together_belongs_together(small: Small) -> None:
