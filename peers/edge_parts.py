@@ -21,6 +21,7 @@ from engine.engine import Engine, Verdict
 from federation.certificate_reading import read_pem
 from federation.documents import ReleaseRecord, RootRecord, SignedDocument, decode
 from federation.errors import WrongKey
+from federation.keys import PrivateKey, read_key, write_key
 from federation.layout import ImageLayout
 from federation.names import Digest
 from federation.roots import advance
@@ -202,6 +203,13 @@ def free_bytes(path: Path) -> Callable[[], int]:
         return known[1]
 
     return free
+
+
+def own_key(home: Home) -> PrivateKey:
+    """The identity key, made on a device that never joined."""
+    if not home.identity_key.exists():
+        write_key(home.identity_key, PrivateKey.generate())
+    return read_key(home.identity_key)
 
 
 def no_root() -> RootRecord:

@@ -22,7 +22,6 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from federation.certificate_reading import check_issued
-from federation.keys import PrivateKey, read_key, write_key
 from federation.layout import ImageLayout
 from federation.names import shown
 from peers.agent import Agent, Identity
@@ -41,6 +40,7 @@ from peers.edge_parts import (
     LayoutReleases,
     free_bytes,
     no_root,
+    own_key,
     trusted_root,
 )
 from peers.edge_reports import make_report
@@ -187,13 +187,6 @@ def _client(
     return FederationClient((), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), clock=clock)
 
 
-def _own_key(home: Home) -> PrivateKey:
-    """The identity key, made on a device that never joined."""
-    if not home.identity_key.exists():
-        write_key(home.identity_key, PrivateKey.generate())
-    return read_key(home.identity_key)
-
-
 class _Parts:
     """What an edge is made of, put together but not yet running."""
 
@@ -209,7 +202,7 @@ class _Parts:
         anew: asyncio.Event,
     ) -> None:
         """``anew`` is set when the device has come to belong to a federation."""
-        key = _own_key(home)
+        key = own_key(home)
         self._home = home
         self._key = key
         self._anew = anew

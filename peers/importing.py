@@ -38,6 +38,7 @@ from federation.roots import trust_chain
 from federation.verification import Cursor, cursor_of, verify_desired, verify_record
 from peers.archives import ANSWER, CONTENTS, RELEASES, ROOTS, ArchiveReader, BadArchive, DamagedArchive
 from peers.device_mode import autonomous
+from peers.edge_parts import own_key
 from peers.edge_polling import Answer, Poller, Trust, named
 from peers.failpoints import reach
 from peers.fetching import CONFIG_BYTES_MAX
@@ -171,6 +172,7 @@ def attach(home: Home, reader: ArchiveReader, *, fingerprint: str, now: float) -
         addresses=(),
         not_after=0,
     )
+    own_key(home)
     home.write_roots(documents.roots)
     reach("import.rooted")
     home.write_membership(membership)

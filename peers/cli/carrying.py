@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from federation.names import shown
 from peers.cli.arguments import Commands, add_command, add_home, home_of
 from peers.cli.console import DONE, Console, UsageProblem
 from peers.cli.device import asked, check_edge, progress_on
@@ -141,7 +142,7 @@ def _export_report(home: Home, arguments: argparse.Namespace, console: Console) 
     if arguments.json:
         console.json({"file": arguments.file, "bytes": len(text)})
     else:
-        console.data(f"{path}: the report of {home.membership().name}, signed with its key")
+        console.data(f"{path}: the report of {shown(home.membership().name)}, signed with its key")
         console.tell(f"at the nameserver's side: peerage import {path} --home ns-admin")
     return DONE
 
