@@ -115,6 +115,7 @@ class PushingRepository:
         from peers.oci_push import PushIdentity, push
 
         self.client.check_open()
+        await self.client.begin()
         identity = PushIdentity(self.home.ca_crt, self.home.identity_crt, self.home.identity_key)
         await push(self.layout, release, addresses=self.addresses, identity=identity, progress=progress)
 
@@ -193,21 +194,7 @@ def local_functions(
 
     home = me.home
     identity = read_key(home.identity_key)
-
-    async def before_signing() -> None:
-        if home.publisher_next_key.exists():  # has it been endorsed?
-            with suppress(Problem):  # else the present one signs
-                await follow_root()
-
-    site = ReleaseSite(
-        accept_development=me.settings.accept_development,
-        loads_imports=agent is not None,
-        source=client,
-        repository=PushingRepository(home, layout, client) if client is not None else None,
-        follow_root=follow_root,
-        before_signing=before_signing,
-        register=register,
-    )
+    site = _site(me, layout, client=client, loads_imports=agent is not None, follow_root=follow_root, register=register)
     folders = ReleaseFolders(me.models, identity=identity, root=root, trials=engine)
     elsewhere = StatementsElsewhere(asking)
     releases = ReleaseFunctions(
@@ -242,20 +229,54 @@ def local_functions(
     own = OwnReleases(layout, root=root, follow_root=follow_root, use=memory)
     return (
         *([ReleaseLifecycle(own)] if client is not None else []),  # the nameserver speaks of the federation's
-        PeerFunctions(
-            name=me.membership.name,
-            kind=me.membership.kind,
-            nameserver=where,
-            asking=asking,
-            running=running,
-            version=program_version(),
-        ),
+        _peer_functions(me, where=where, asking=asking, running=running),
         OwnEdgeFunctions(agent),
         DeviceFunctions(device, uuid=me.membership.uuid),
         releases,
         repositories,
         development,
         ModelFunctions(engine, models_path=me.models, open_folder=folders.opened, find_release=releases.find_release),
+    )
+
+
+def _peer_functions(
+    me: PeerSelf, *, where: Callable[[], str], asking: OwnStatements, running: RunningQueries
+) -> PeerFunctions:
+    return PeerFunctions(
+        name=me.membership.name,
+        kind=me.membership.kind,
+        nameserver=where,
+        asking=asking,
+        running=running,
+        version=program_version(),
+    )
+
+
+def _site(
+    me: PeerSelf,
+    layout: ImageLayout,
+    *,
+    client: FederationClient | None,
+    loads_imports: bool,
+    follow_root: Callable[[], Awaitable[None]],
+    register: Registering | None,
+) -> ReleaseSite:
+    """Where the functions about releases run."""
+    home = me.home
+
+    async def before_signing() -> None:
+        if home.publisher_next_key.exists():  # has it been endorsed?
+            with suppress(Problem):  # else the present one signs
+                await follow_root()
+
+    return ReleaseSite(
+        accept_development=me.settings.accept_development,
+        loads_imports=loads_imports,
+        source=client,
+        repository=PushingRepository(home, layout, client) if client is not None else None,
+        follow_root=follow_root,
+        before_signing=before_signing,
+        register=register,
     )
 
 
