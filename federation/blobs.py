@@ -21,7 +21,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -135,23 +135,23 @@ class StagedBlob:
     ) -> None:
         self.close()
 
-    def write(self, chunk: bytes) -> None:
-        """Append. Raises :class:`WrongSize` without writing when the content would grow beyond its bound."""
-        self.write_all((chunk,))
-
-    def write_all(self, chunks: Sequence[bytes]) -> None:
-        """As :meth:`write`, of all of them. A write that fails leaves ``offset`` at what is hashed and on disk, and may
-        be tried again from there.
+    def write(self, chunk: bytes | memoryview) -> None:
+        """Append. Raises :class:`WrongSize` without writing when the content would grow beyond its bound. A write that
+        fails leaves ``offset`` at what is hashed and on disk, and may be tried again from there.
         """
-        if self.offset + sum(map(len, chunks)) > self.bytes_max:
+        if self.offset + len(chunk) > self.bytes_max:
             raise WrongSize(f"expected at most {self.bytes_max} bytes, found more")
-        for chunk in chunks:
-            with storing(self._path):
-                done = 0
-                while done < len(chunk):
-                    done += os.pwrite(self._handle, memoryview(chunk)[done:], self.offset + done)
-            self._hash.update(chunk)
-            self.offset += len(chunk)
+        with storing(self._path), memoryview(chunk) as whole:
+            done = 0
+            while done < len(whole):
+                done += os.pwrite(self._handle, whole[done:], self.offset + done)
+        self._hash.update(chunk)
+        self.offset += len(chunk)
+
+    def sync(self) -> None:
+        """Bring what is written to the disk, beside further writing, so that :meth:`finish` has less left to do."""
+        with storing(self._path):
+            os.fdatasync(self._handle)
 
     def restart(self) -> None:
         """Forget what is there and begin again."""

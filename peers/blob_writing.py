@@ -1,12 +1,13 @@
 """Bytes that arrive on the event loop, hashed and written beside it.
 
-Owns the queue between a connection and a staged blob. Hashing and writing take turns on one thread of the loop's pool
-while the next bytes arrive; both leave the interpreter to others. So a large blob costs the loop what its TLS costs.
+Owns the queue between a connection and a staged blob: two buffers of :data:`BUFFER_BYTES`, one being filled while the
+other is written and hashed on a thread, which leaves the interpreter to others meanwhile. So a large blob costs the
+loop what its TLS costs, however small the pieces that it comes in. Every :data:`SYNC_BYTES` the disk is told to take
+what it has, so that the end of a large blob does not wait for all of it.
 
-Rules: at most :data:`BATCH_BYTES` wait while a batch of about as many is written; then whoever receives waits, and TCP
-makes the sender wait. The first failure of a write is raised at the next :meth:`BlobWriter.write` or
-:meth:`BlobWriter.flush`, and nothing is written after it. Whoever leaves early waits until what was taken is written:
-nobody writes to a blob that was given up, and a fetch goes on from there.
+Rules: with both buffers full whoever receives waits, and TCP makes the sender wait. The first failure is raised at the
+next :meth:`BlobWriter.write` or :meth:`BlobWriter.flush`, and nothing is written after it. Whoever leaves early waits
+until what was taken is written: nobody writes to a blob that was given up, and a fetch goes on from there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Any, Final, Self
 from federation.blobs import StagedBlob
 from federation.errors import WrongSize
 
-BATCH_BYTES: Final = 1024 * 1024
+BUFFER_BYTES: Final = 1024 * 1024
+SYNC_BYTES: Final = 64 * 1024 * 1024
 
 
 class BlobWriter:
@@ -27,12 +29,15 @@ class BlobWriter:
     ``offset`` is what was taken so far. Everything is written once :meth:`flush` has returned.
     """
 
-    def __init__(self, staged: StagedBlob, *, batch_bytes: int = BATCH_BYTES) -> None:
+    def __init__(self, staged: StagedBlob, *, buffer_bytes: int = BUFFER_BYTES, sync_bytes: int = SYNC_BYTES) -> None:
         self._staged = staged
-        self._batch_bytes = batch_bytes
-        self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
-        self._under_way: asyncio.Future[None] | None = None
+        self._sync_bytes = sync_bytes
+        self._buffer = bytearray(max(1, min(buffer_bytes, staged.bytes_max - staged.offset)))
+        self._filled = 0
+        self._spare: bytearray | None = None
+        self._writing: asyncio.Future[None] | None = None
+        self._syncing: asyncio.Future[None] | None = None
+        self._synced = staged.offset
         self.offset = staged.offset
 
     async def __aenter__(self) -> Self:
@@ -41,55 +46,63 @@ class BlobWriter:
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """What was taken is written, also when the block is left early: a fetch goes on from there."""
-        if self._under_way is not None:
-            await ended(self._under_way)
-            if self._under_way.exception() is not None:
-                return
-        if self._waiting:
-            await ended(self._hand_over())
+        await ended(*(future for future in (self._writing, self._syncing) if future is not None))
+        failed = self._writing is not None and self._writing.exception() is not None
+        if self._filled and not failed:
+            await ended(self._begin_writing())
 
     async def write(self, chunk: bytes) -> None:
         """Take a chunk, in order. Raises ``WrongSize`` for more than the blob may have, and what writing raised."""
         if self.offset + len(chunk) > self._staged.bytes_max:
             raise WrongSize(f"expected at most {self._staged.bytes_max} bytes, found more")
-        self.offset += len(chunk)
-        self._waiting.append(chunk)
-        self._waiting_bytes += len(chunk)
-        if self._waiting_bytes >= self._batch_bytes:
-            await self._begin()
+        left = memoryview(chunk)
+        while left:
+            if self._filled == len(self._buffer):
+                await self._written()
+                self._begin_writing()
+            taken = min(len(left), len(self._buffer) - self._filled)
+            self._buffer[self._filled : self._filled + taken] = left[:taken]
+            self._filled += taken
+            self.offset += taken
+            left = left[taken:]
 
     async def flush(self) -> None:
         """Until everything that was taken is written."""
-        if self._waiting:
-            await self._begin()
         await self._written()
-
-    async def _begin(self) -> None:
-        await self._written()
-        self._hand_over()
-
-    def _hand_over(self) -> asyncio.Future[None]:
-        batch, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        self._under_way = asyncio.get_running_loop().run_in_executor(None, self._staged.write_all, batch)
-        return self._under_way
+        if self._filled:
+            self._begin_writing()
+            await self._written()
 
     async def _written(self) -> None:
-        """Until the batch under way is written; being cancelled meanwhile leaves it to :meth:`__aexit__`."""
-        if self._under_way is not None:
-            await asyncio.wait([self._under_way])
-            self._under_way.result()
-            self._under_way = None
+        """Until the buffer under way is written. Being cancelled meanwhile leaves that to the end of the block."""
+        if self._syncing is not None and self._syncing.done():
+            self._syncing.result()
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+            self._writing.result()
+            self._writing = None
+
+    def _begin_writing(self) -> asyncio.Future[None]:
+        """Give the buffer to a thread and go on with the other one, which nobody uses now."""
+        loop = asyncio.get_running_loop()
+        if self._staged.offset - self._synced >= self._sync_bytes and (self._syncing is None or self._syncing.done()):
+            self._synced = self._staged.offset
+            self._syncing = loop.run_in_executor(None, self._staged.sync)
+        full, filled = self._buffer, self._filled
+        self._buffer, self._spare, self._filled = self._spare or bytearray(len(full)), full, 0
+        self._writing = loop.run_in_executor(None, self._staged.write, memoryview(full)[:filled])
+        return self._writing
 
 
-async def ended(under_way: asyncio.Future[Any]) -> None:
-    """Until a thread's work has ended, whoever is cancelled meanwhile; its failure no longer matters."""
+async def ended(*under_way: asyncio.Future[Any]) -> None:
+    """Until the work of threads has ended, whoever is cancelled meanwhile; its failure no longer matters."""
     cancelled: asyncio.CancelledError | None = None
-    while not under_way.done():
+    while not all(future.done() for future in under_way):
         try:
-            await asyncio.wait([under_way])
+            await asyncio.wait(under_way)
         except asyncio.CancelledError as error:
             cancelled = error
-    under_way.exception()
+    for future in under_way:
+        future.exception()
     if cancelled is not None:
         raise cancelled

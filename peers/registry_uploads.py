@@ -136,8 +136,8 @@ class Uploads:
             async with asyncio.timeout(self._limits.request_s), BlobWriter(upload.staged) as writer:
                 while True:
                     async with asyncio.timeout(idle):
-                        chunk = await body.readany()
-                    if not chunk:
+                        chunk, boundary = await body.readchunk()  # of what is there, without joining it
+                    if not chunk and not boundary:
                         await writer.flush()
                         break
                     await writer.write(chunk)
