@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +48,8 @@ from peers.homes import Home
 SIZE_BYTES: Final = 500_000_000
 ROUNDS: Final = 7
 GOAL: Final = 0.8
+GROWTH_MIB_MAX: Final = 32.0
+WARM_UP_BYTES: Final = 1_000_000
 NAME: Final = "bench"
 WAYS: Final = ("push", "pull")
 START_S_MAX: Final = 20.0
@@ -73,6 +75,12 @@ class Subject:
     growths_mib: dict[str, list[float]] = field(default_factory=lambda: {way: [] for way in WAYS})
     client_growths_mib: dict[str, list[float]] = field(default_factory=lambda: {way: [] for way in WAYS})
 
+    def forget(self) -> None:
+        """Begin to note anew."""
+        for noted in (self.rates, self.growths_mib, self.client_growths_mib):
+            for way in WAYS:
+                noted[way].clear()
+
     @property
     def bare(self) -> bool:
         return self.name.startswith("aiohttp")
@@ -94,17 +102,22 @@ def run(*, size_bytes: int = SIZE_BYTES, rounds: int = ROUNDS) -> Iterator[Measu
             *_bare(stack, stage.folder / "bare", nameserver),
             *_docker_registry(stack, stage.folder / "docker-registry", nameserver),
         ]
-        bench = _Bench(stage.folder, publisher, _client(stack, publisher), size_bytes)
-        for number in range(rounds):
+        bench = _Bench(stage.folder, publisher, _client(stack, publisher))
+        bench.round(subjects, "1.0", size_bytes=WARM_UP_BYTES)
+        for subject in subjects:
+            subject.forget()
+        for number in range(1, rounds + 1):
             turn = number % len(subjects)
-            bench.round((*subjects[turn:], *subjects[:turn]), f"1.{number}")
+            bench.round((*subjects[turn:], *subjects[:turn]), f"1.{number}", size_bytes=size_bytes)
         ours, *others = subjects
         for way in WAYS:
             for other in others:
                 yield _measurement(way, ours, other, size_bytes)
             if not any(other.name == "docker-registry" for other in others):
                 yield _missing(way)
-        yield bench.answers(ours, f"2.{rounds}")
+            yield _growth(way, "nameserver", max(ours.growths_mib[way]), size_bytes)
+            yield _growth(way, "client", max(ours.client_growths_mib[way]), size_bytes)
+        yield bench.answers(ours, "2.0", size_bytes=size_bytes)
 
 
 def _measurement(way: str, ours: Subject, other: Subject, size_bytes: int) -> Measurement:
@@ -121,9 +134,20 @@ def _measurement(way: str, ours: Subject, other: Subject, size_bytes: int) -> Me
         conditions=(
             f"{size_bytes / 1e6:g} MB in one file, mutual TLS 1.3 on loopback, {len(ours.rates[way])} interleaved "
             f"rounds, median of pairs; ours {low:.0f} to {high:.0f}, theirs {min(other.rates[way]):.0f} to "
-            f"{max(other.rates[way]):.0f}; memory grew by at most {max(ours.growths_mib[way]):.0f} MiB at the "
-            f"nameserver and {max(ours.client_growths_mib[way]):.0f} MiB at the client{goal}"
+            f"{max(other.rates[way]):.0f}{goal}"
         ),
+    )
+
+
+def _growth(way: str, who: str, found_mib: float, size_bytes: int) -> Measurement:
+    return Measurement(
+        benchmark="blobs",
+        case=f"{way}, memory of the {who}",
+        ours=round(found_mib, 1),
+        limit=GROWTH_MIB_MAX,
+        ratio=round(found_mib / GROWTH_MIB_MAX, 3),
+        unit="MiB",
+        conditions=f"the most that its peak was above what it had before, with {size_bytes / 1e6:g} MB in one file",
     )
 
 
@@ -236,26 +260,25 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 class _Bench:
     """The transfers, of one release after the other."""
 
-    def __init__(self, folder: Path, publisher: Home, client: subprocess.Popen[bytes], size_bytes: int) -> None:
+    def __init__(self, folder: Path, publisher: Home, client: subprocess.Popen[bytes]) -> None:
         self._folder = folder
         self._home = publisher
         self._key = read_key(publisher.publisher_key)
         self._client = client
-        self._size = size_bytes
         self._source = ImageLayout(folder / "source")
         self._piece = os.urandom(PIECE_BYTES)
 
-    def round(self, subjects: tuple[Subject, ...], version: str) -> None:
+    def round(self, subjects: Sequence[Subject], version: str, *, size_bytes: int) -> None:
         """Push a new release to each, and pull it from each."""
-        blob = self._release(version)
+        blob = self._release(version, size_bytes)
         for way in WAYS:
             for subject in subjects:
-                self._moved(way, subject, version, blob)
+                self._moved(way, subject, version, blob, size_bytes=size_bytes)
         for path in {subject.kept for subject in subjects}:
             _empty(path, blob)
         self._source.blobs.remove(blob)
 
-    def _moved(self, way: str, subject: Subject, version: str, blob: Digest) -> None:
+    def _moved(self, way: str, subject: Subject, version: str, blob: Digest, *, size_bytes: int) -> None:
         into = self._folder / "pulled"
         act = {"push": "send", "pull": "receive"}[way] if subject.bare else way
         order = Order(
@@ -268,26 +291,26 @@ class _Bench:
             into=str(into),
             synced=subject.synced,
         )
-        self._back_memory()
+        self._back_memory(size_bytes)
         before = [_reset_peak_mib(pid) for pid in (subject.pid, self._client.pid)]
         seconds = self._ordered(order).seconds
         for found, pid, was in zip(
             (subject.growths_mib, subject.client_growths_mib), (subject.pid, self._client.pid), before, strict=True
         ):
             found[way].append(max(0.0, _memory_mib(pid, "VmHWM") - was))
-        subject.rates[way].append(self._size / 1e6 / seconds)
+        subject.rates[way].append(size_bytes / 1e6 / seconds)
         if into.is_dir():
             shutil.rmtree(into)
         else:
             into.unlink(missing_ok=True)
 
-    def _back_memory(self) -> None:
+    def _back_memory(self, size_bytes: int) -> None:
         """Write and remove a file of the same size: a virtual machine's host takes free memory away, and the first to
         fill the page cache anew would pay for all of it.
         """
         scratch = self._folder / "scratch"
         with scratch.open("wb") as file:
-            for _ in range(-(-self._size // PIECE_BYTES)):
+            for _ in range(-(-size_bytes // PIECE_BYTES)):
                 file.write(self._piece)
         scratch.unlink()
 
@@ -298,14 +321,14 @@ class _Bench:
         self._client.stdin.flush()
         return msgspec.json.decode(self._client.stdout.readline(), type=Taken)
 
-    def _release(self, version: str) -> Digest:
+    def _release(self, version: str, size_bytes: int) -> Digest:
         """A signed release of one large file. The bytes of a version are its own."""
-        with self._source.blobs.stage_new(bytes_max=self._size) as staged:
-            staged.write(version.encode().ljust(16)[: self._size])
-            while staged.offset < self._size:
-                staged.write(self._piece[: self._size - staged.offset])
+        with self._source.blobs.stage_new(bytes_max=size_bytes) as staged:
+            staged.write(version.encode().ljust(16)[:size_bytes])
+            while staged.offset < size_bytes:
+                staged.write(self._piece[: size_bytes - staged.offset])
             blob = staged.finish()
-        files = (FileEntry("model.onnx", "weight", blob, self._size),)
+        files = (FileEntry("model.onnx", "weight", blob, size_bytes),)
         config = model_config(name=NAME, version=version, onnx=True, files=files, description="", licenses=())
         manifest = model_manifest(config=config, files=files, annotations={})
         record = ReleaseRecord(
@@ -321,9 +344,9 @@ class _Bench:
         self._source.attach(sign(encode(record), RELEASE_TYPE, self._key))
         return blob
 
-    def answers(self, subject: Subject, version: str) -> Measurement:
+    def answers(self, subject: Subject, version: str, *, size_bytes: int) -> Measurement:
         """How long somebody else waits for the nameserver, alone and beside a push."""
-        self._release(version)
+        self._release(version, size_bytes)
         order = Order(act="push", address=subject.address, layout=str(self._source.path), name=NAME, version=version)
         alone, beside = asyncio.run(self._asked(subject, order))
         return Measurement(
@@ -334,7 +357,7 @@ class _Bench:
             ratio=None,
             unit="ms",
             conditions=(
-                f"GET /v1/whoami every {ASK_EVERY_S * 1000:g} ms, {len(beside)} answers while {self._size / 1e6:g} MB "
+                f"GET /v1/whoami every {ASK_EVERY_S * 1000:g} ms, {len(beside)} answers while {size_bytes / 1e6:g} MB "
                 f"arrive: median {statistics.median(beside):.2f}, longest {max(beside):.1f}; "
                 f"alone: median {statistics.median(alone):.2f}, 99 of 100 {_percentile(alone, 99):.2f}"
             ),
