@@ -18,6 +18,7 @@ Rules:
   not tried again until one of these changes. What may pass is tried again with full jitter, doubling to a cap.
 - An error is shown from its first occurrence until that model loads or is no longer desired. A manual load that cannot
   be restored is shown until it is unloaded or replaced; the next boot tries it again.
+- Of releases that need each other none is in memory without what it needs (:mod:`federation.load_order`).
 - Kept on disk: what is desired, loaded, restoring or a goal, and for each model name the release that answered before
   the present one. Other releases *that the edge fetched* may go (:func:`federation.actual.dispensable`).
 """
