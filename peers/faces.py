@@ -80,12 +80,13 @@ async def federation_face(
     on_refused: Callable[[Exception, str], None],
 ) -> AsyncIterator[FederationFace]:
     """Serve the federation face while the block runs."""
-    async with AsyncExitStack() as stack:
+    async with AsyncExitStack() as ended, AsyncExitStack() as stack:
         runner = await _runner(stack, application)
         context = server_context(home.identity_crt, home.identity_key, home.ca_crt)
         site = TlsSite(
             runner, context, host=settings.federation_host, port=settings.federation_port, on_refused=on_refused
         )
+        ended.push_async_callback(site.hang_up)
         try:
             await site.start()
         except OSError as error:

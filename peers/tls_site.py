@@ -11,10 +11,12 @@ open; one over the bound is dropped at once. When the process has no descriptor 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
 import ssl
+import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -40,6 +42,7 @@ class TlsSite(web.BaseSite):
 
     __slots__ = (
         "_accepting",
+        "_connected",
         "_handshakes",
         "_handshakes_max",
         "_host",
@@ -67,6 +70,7 @@ class TlsSite(web.BaseSite):
         self._on_refused = on_refused
         self._handshakes_max = handshakes_max
         self._strangers_max = strangers_max
+        self._connected: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
         self._handshakes: set[asyncio.Task[None]] = set()
         self._strangers: dict[asyncio.Transport, asyncio.TimerHandle] = {}
         self._listening: socket.socket | None = None
@@ -103,6 +107,13 @@ class TlsSite(web.BaseSite):
         if self._listening is not None:
             self._listening.close()
 
+    async def hang_up(self) -> None:
+        """End what is still connected when the runner is done: a peer that says no goodbye is not waited for."""
+        for transport in tuple(self._connected):
+            transport.abort()
+        self._connected.clear()
+        await asyncio.sleep(0)  # an abort takes effect at the loop's next turn
+
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
@@ -135,6 +146,8 @@ class TlsSite(web.BaseSite):
         except (ssl.SSLError, ConnectionError, TimeoutError) as error:
             self._on_refused(error, address)
             return
+        with contextlib.suppress(TypeError):  # of uvloop, which lets nobody remember a connection weakly
+            self._connected.add(transport)
         if not transport.get_extra_info("peercert"):
             self._bound_stranger(transport, address)
 
