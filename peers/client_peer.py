@@ -5,8 +5,9 @@ Functions at home everywhere run here, with this home's folders and keys; the re
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
 from typing import Any
 
@@ -15,7 +16,8 @@ from federation.keys import read_key
 from federation.layout import ImageLayout
 from peers.addresses import Look
 from peers.catalogues import PeerCatalogue
-from peers.edge_parts import HomeTrust, trusted_root
+from peers.edge_parts import HomeCertificate, HomeTrust, trusted_root
+from peers.federation_client import FederationClient
 from peers.homes import Home, Membership
 from peers.local_parts import (
     OwnStatements,
@@ -31,12 +33,14 @@ from peers.running import RunningQueries
 from peers.settings import ClientSettings
 from peers.statements import Statements
 from query.declarations import Caller, Role
-from query.errors import UnknownName
+from query.errors import Problem, UnknownName
 from query.frames import Frame
 from query.session import Session
 from query.values import encode_value
 
 __all__ = ["ClientPeer", "open_client"]
+
+log = logging.getLogger("peerage.federation")
 
 
 class ClientPeer:
@@ -90,6 +94,7 @@ async def open_client(home: Home, settings: ClientSettings, *, clock: Callable[[
     key = read_key(home.identity_key)
     client = opened_client(home, settings.nameserver, clock=clock, look=_look(membership, settings))
     stack.push_async_callback(client.close)
+    client.first = _renewal(home, client, key=key.public)
     trust = HomeTrust(home, trusted_root(home))
     engine = opened_engine(settings)
     stack.callback(engine.close)
@@ -121,6 +126,23 @@ async def open_client(home: Home, settings: ClientSettings, *, clock: Callable[[
     return ClientPeer(
         statements=statements, running=running, caller=Caller(membership.name, Role.ADMIN, membership.uuid), stack=stack
     )
+
+
+def _renewal(home: Home, client: FederationClient, *, key: bytes) -> Callable[[], Awaitable[None]]:
+    """A certificate that is at two thirds of its life, or over, is made anew before anything else is asked."""
+
+    async def renew_when_due() -> None:
+        certificate = HomeCertificate(home, client, key=key)
+        if client.federation_time() < certificate.renew_at():
+            return
+        try:
+            await certificate.renew()
+        except Problem as problem:  # what is asked then tells it, if it matters
+            log.info("renewal_failed", extra={"code": problem.code, "reason": problem.message})
+        else:
+            log.info("certificate_renewed")
+
+    return renew_when_due
 
 
 def _look(membership: Membership, settings: ClientSettings) -> Look | None:

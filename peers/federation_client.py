@@ -15,7 +15,7 @@ import io
 import os
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -113,6 +113,7 @@ class FederationClient:
         self._session: aiohttp.ClientSession | None = None
         self._former: aiohttp.ClientSession | None = None  # with the certificate before, for what is under way on it
         self._sealed: Callable[[], Problem] | None = None
+        self.first: Callable[[], Awaitable[None]] | None = None  # to be done before the first call; may call itself
 
     async def __aenter__(self) -> Self:
         self._session = self._open()
@@ -133,13 +134,10 @@ class FederationClient:
                 await session.close()
         self._session = self._former = None
 
-    async def seal(self, why: Callable[[], Problem]) -> None:
-        """Dial no more: what is under way is cut, everything else raises ``why()``."""
+    async def seal(self, why: Callable[[], Problem] | None) -> None:
+        """Dial no more: what is under way is cut, everything else raises ``why()``. None ends that."""
         self._sealed = why
         await self.close()
-
-    def unseal(self) -> None:
-        self._sealed = None
 
     def check_open(self) -> None:
         """Raises why nothing may be dialled; for whoever dials the nameserver in another way too."""
@@ -167,6 +165,12 @@ class FederationClient:
     def federation_time(self) -> float:
         """This peer's clock, corrected by what the nameserver told."""
         return self._clock() + self.clock_offset_s
+
+    async def begin(self) -> None:
+        """Do what was set as ``first``, once; for whoever dials the nameserver in another way too."""
+        first, self.first = self.first, None
+        if first is not None:
+            await first()
 
     async def hear_the_time(self) -> None:
         """Before the first word of a peer whose clock may be wrong, ask what time it is. Raises as every call does."""
@@ -217,7 +221,7 @@ class FederationClient:
         """``POST /v1/query``; gives the frames as they arrive. Leaving the block early cancels the statement."""
         headers = {"Content-Type": "application/json"}
         if envelope is not None:
-            headers["Peerage-Envelope"] = header_of(envelope)
+            headers["Peerage-Envelope"] = encode(envelope).decode("ascii")  # JSON without line breaks
         async with self.request("POST", "/v1/query", body=body, headers=headers, endless=True) as response:
             yield frames_of(response)
 
@@ -232,7 +236,6 @@ class FederationClient:
     @asynccontextmanager
     async def uplink(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         """The WebSocket that carries queries and nudges. Raises as every other call does."""
-        self.check_open()
         problem: Problem = Unreachable("no nameserver address is known", hint=HINT)
         for address in self._addresses.known:
             try:
@@ -278,6 +281,7 @@ class FederationClient:
             sock_read=None if endless else READ_TIMEOUT_S,
         )
         self.check_open()
+        await self.begin()
         problem: Problem = Unreachable("no nameserver address is known", hint=HINT)
         async for address in self._addresses.to_try():
             try:
@@ -343,23 +347,14 @@ async def frames_of(response: aiohttp.ClientResponse) -> AsyncIterator[Frame]:
             pending = bytearray(rest)
             for line in lines:
                 if line:
-                    yield _frame(bytes(line))
+                    try:
+                        yield decode_frame(bytes(line))
+                    except msgspec.MsgspecError as error:
+                        raise BadAnswer(f"expected a frame, found {bytes(line[:80])!r}: {error}") from error
         if len(pending) > FRAME_BYTES_MAX:
             raise BadAnswer(f"a frame of more than {FRAME_BYTES_MAX} bytes")
     if pending.strip():
         raise BadAnswer("the answer ended inside a frame")
-
-
-def header_of(document: SignedDocument) -> str:
-    """A signed document as a header's value: its JSON has no line breaks and only ASCII."""
-    return encode(document).decode("ascii")
-
-
-def _frame(line: bytes) -> Frame:
-    try:
-        return decode_frame(line)
-    except msgspec.MsgspecError as error:
-        raise BadAnswer(f"expected a frame, found {line[:80]!r}: {error}") from error
 
 
 def _decoded(raw: bytes, kind: type[_T], what: str) -> _T:

@@ -54,14 +54,14 @@ class Federation:
         self.command("join", "--home", "ada", "ada.bundle")
         self.command("keys", "endorse", "ada", "--root-home", "ns-root", "--home", "ns-admin")
 
-    def start(self, name: str, *, fail_at: str | None = None) -> subprocess.Popen[str]:
-        """Start the peer of a home; returns when it is ready, or gone."""
+    def start(self, name: str, *, fail_at: str | None = None, below: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+        """Start the peer of a home, ``below`` another program if wanted; returns when it is ready, or gone."""
         settings = [f"--federation-port={self.port}", "--poll-interval=1s"] if name == "ns" else []
         settings += [f"--federation-host={LOOPBACK}"] if name == "ns" else [f"--nameserver={LOOPBACK}:{self.port}"]
         kind = "nameserver" if name == "ns" else "edge"
         with (self.folder / f"{name}.log").open("a") as log:
             process = subprocess.Popen(
-                [*COMMAND, kind, "--home", name, "--application-port=0", "--no-zeroconf", "--json", *settings],
+                [*below, *COMMAND, kind, "--home", name, "--application-port=0", "--no-zeroconf", "--json", *settings],
                 cwd=self.folder,
                 env=_environment() | ({VARIABLE: fail_at} if fail_at else {}),
                 stdin=subprocess.DEVNULL,
