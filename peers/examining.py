@@ -6,11 +6,12 @@
     one against another          here: log and repository, root records, who the nameserver is, who signed what is here
 
 Reads alone. Rules: in the home of a peer that runs, the log and the repository are read one after the other; what they
-say differently counts only when it is so at a second look.
+say differently counts only when it stays so.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -32,6 +33,8 @@ from peers.homes import BadHome, Home
 from peers.repository_checks import Advice, Inventory, check_repository, listing_of
 from peers.store_checks import StoreChecks, check_edge_store, check_nameserver_store
 from query.declarations import Progress, silent
+
+SETTLING_S: Final = (0.1, 0.4, 1.5)  # between looks at a peer that writes the log first and its repository next
 
 ADVICE: Final = {
     "nameserver": Advice("publish the release again from where it was made: models:publish", unlists=False),
@@ -166,16 +169,18 @@ def _with_log(findings: list[Finding], files: HomeFiles, state: FederationState)
 
 
 def _compared(home: Home, state: FederationState, inventory: Inventory) -> list[Finding]:
-    """Log and repository against one another; of a nameserver that runs, what differs at two looks."""
+    """Log and repository against one another; of a nameserver that runs, what stays different for a while."""
     found = compare(state, inventory)
-    if not found or not home.in_use:
-        return found
-    later, listing = check_nameserver_store(home.state_db, progress=silent), listing_of(home.releases)
-    if later.state is None or not listing.read:
-        return found
-    listing.whole = inventory.whole
-    again = compare(later.state, listing)
-    return [finding for finding in found if finding in again]
+    for pause_s in SETTLING_S if home.in_use else ():
+        if not found:
+            break
+        time.sleep(pause_s)
+        later, listing = check_nameserver_store(home.state_db, progress=silent), listing_of(home.releases)
+        if later.state is not None and listing.read:
+            listing.whole = inventory.whole
+            again = {(finding.kind, finding.thing) for finding in compare(later.state, listing)}
+            found = [finding for finding in found if (finding.kind, finding.thing) in again]
+    return found
 
 
 def compare(state: FederationState, inventory: Inventory) -> list[Finding]:

@@ -85,7 +85,10 @@ def check_nameserver_store(path: Path, *, progress: Progress) -> StoreChecks:
         with reading(path) as connection:
             _check_nameserver(connection, path, found, progress)
     except sqlite3.DatabaseError as error:
-        found.findings.append(_damaged(path, error, _RESTORE))
+        if _busy(error):
+            found.notes.append(f"{path} is busy: look again")
+        else:
+            found.findings.append(_damaged(path, error, _RESTORE))
     return found
 
 
@@ -176,7 +179,7 @@ def check_edge_store(
             found.findings += _integrity(connection, path)
             _check_edge(connection, path, found, edge=edge, federation=federation, roots=roots, own_key=own_key)
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorname.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        if _busy(error):
             found.notes.append(f"{path} is in use by the edge that runs: stop it to have it looked at")
         else:
             found.findings.append(_damaged(path, error, _ANEW))
@@ -260,8 +263,14 @@ def _damaged(path: Path, error: sqlite3.DatabaseError, advice: str) -> Finding:
 
 
 def _rows(connection: sqlite3.Connection, query: str) -> list[tuple[Any, ...]] | str:
-    """The rows of a query, or why they cannot be read."""
+    """The rows of a query, or why they cannot be read. Raises for a file that somebody else has to himself."""
     try:
         return connection.execute(query).fetchall()
     except sqlite3.DatabaseError as error:
+        if _busy(error):
+            raise
         return brief(str(error))
+
+
+def _busy(error: sqlite3.DatabaseError) -> bool:
+    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from peers.examining import examine
 from tests.wire.living import Living, living, publisher_in
 
 ON_NAMESERVER = "//peer: nameserver\n"
@@ -285,3 +286,53 @@ async def test_garbage_of_a_client(federation: Living) -> None:
     done = await federation.value('models:collect_garbage({"unnamed_s": 0})', home="ada")
     assert (done["blobs"], done["bytes"]) == (1, len(b"nobody names it"))
     assert {path.name for path in blobs.iterdir()} == before
+
+
+async def test_publishing_and_deleting_at_once_leave_log_and_repository_of_one_mind(federation: Living) -> None:
+    """Whoever comes first: what the log says is what the repository lists, and every byte of it is there."""
+    await released(federation, "1.0", publish=False)
+
+    async def publish() -> None:
+        async with federation.connection("ada") as ada:
+            for _ in range(12):
+                await ada.query('models:publish("m", "1.0")')
+
+    async def delete() -> None:
+        async with federation.connection() as admin:
+            for _ in range(30):
+                await admin.query(f'{ON_NAMESERVER}models:delete("m", "1.0")')
+
+    async def collect() -> None:
+        async with federation.connection() as admin:
+            for _ in range(10):
+                await admin.value(f"{ON_NAMESERVER}models:collect_garbage()")
+
+    await asyncio.gather(publish(), delete(), collect())
+    found = await asyncio.to_thread(examine, federation.home("ns"))  # of the nameserver that runs
+    assert found.findings == []
+    await federation.value('models:publish("m", "1.0")', home="ada")
+    assert await federation.value(f"{ON_NAMESERVER}models:installed()") == ["m@1.0"]
+    assert (await asyncio.to_thread(examine, federation.home("ns"))).findings == []
+
+
+async def test_a_running_home_is_whole_while_it_works(federation: Living) -> None:
+    """fsck of a nameserver that publishes, assigns and hears reports meanwhile finds nothing, and disturbs nobody."""
+    write_model(federation.home("ada").models / "m")
+
+    async def work() -> None:
+        for number in range(8):
+            await federation.value(f'models:create_release("m", "{number}.0")', home="ada")
+            await federation.value(f'models:publish("m", "{number}.0")', home="ada")
+            await assigned(federation, f"{number}.0")
+
+    working = asyncio.create_task(work())
+    looks = 0
+    while not working.done() or not looks:
+        found = await asyncio.to_thread(examine, federation.home("ns"))
+        assert found.findings == []
+        looks += 1
+    await working
+    assert looks > 1
+    edge = await asyncio.to_thread(examine, federation.home("e1"))
+    assert edge.findings == []
+    assert any("in use by the edge" in note for note in edge.notes)
