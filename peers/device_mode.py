@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
@@ -48,29 +49,33 @@ def autonomous() -> Autonomous:
     )
 
 
+def mode_file(home: Home) -> Path:
+    return home.path / "mode.json"
+
+
 def read_mode(home: Home) -> DeviceMode | None:
     """None on a device whose mode the nameserver decides. Raises ``BadHome`` for a damaged file."""
-    if not home.mode_json.exists():
+    if not mode_file(home).exists():
         return None
     try:
-        return msgspec.json.decode(home.text(home.mode_json), type=DeviceMode)
+        return msgspec.json.decode(home.text(mode_file(home)), type=DeviceMode)
     except msgspec.MsgspecError as error:
         raise BadHome(
-            f"{home.mode_json} is damaged: {error}", hint='enter the mode again: "peerage mode AUTONOMOUS"'
+            f"{mode_file(home)} is damaged: {error}", hint='enter the mode again: "peerage mode AUTONOMOUS"'
         ) from error
 
 
 def enter(home: Home, *, now: float, name: str | None = None) -> DeviceMode:
     """Make it a fact, durable on return. ``name``: of a device that belongs to no federation yet."""
     fact = DeviceMode("AUTONOMOUS", int(now), checked_name("edge", name) if name else UNATTACHED_NAME)
-    write_whole(home.mode_json, msgspec.json.format(msgspec.json.encode(fact), indent=2) + b"\n")
+    write_whole(mode_file(home), msgspec.json.format(msgspec.json.encode(fact), indent=2) + b"\n")
     return fact
 
 
 def leave(home: Home) -> None:
     """Durable on return. Whoever calls has renewed the certificate or joined before."""
     with suppress(FileNotFoundError):
-        home.mode_json.unlink()
+        mode_file(home).unlink()
     descriptor = os.open(home.path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

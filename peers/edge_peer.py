@@ -218,28 +218,13 @@ class _Parts:
         self.links = EdgeLinks()
         layout = ImageLayout(home.releases)
         self._layout = layout
-        self._kept = KeptLog(home.kept_log)
+        self._kept = KeptLog(home)
         self._kept.keep(fact is not None)
         certificate = HomeCertificate(home, client, key=key.public) if home.identity_crt.exists() else None
         self.running = RunningQueries()
         catalogue = PeerCatalogue()
         self._statements = statements_of(membership, key=key, client=client, catalogue=catalogue, running=self.running)
-        self.agent = Agent(
-            Identity(membership.federation, membership.uuid, membership.name),
-            store=self._store,
-            nameserver=client,
-            trust=self._trust,
-            releases=LayoutReleases(layout, client),
-            engine=EngineMemory(self._engine),
-            clock=FederationClock(client),
-            random=self._draw,
-            certificate=certificate,
-            mode_changed=self.links.change,
-            properties=built_in_properties(),
-            free_bytes=free_bytes(home.path),
-            development_key=key.public if settings.accept_development else None,
-            autonomous=fact is not None,
-        )
+        self.agent = self._agent(settings, certificate, autonomous=fact is not None)
         mode = OwnMode(
             home,
             settings,
@@ -271,6 +256,25 @@ class _Parts:
             )
         )
         catalogue.follow(self._engine)
+
+    def _agent(self, settings: EdgeSettings, certificate: HomeCertificate | None, *, autonomous: bool) -> Agent:
+        membership = self._membership
+        return Agent(
+            Identity(membership.federation, membership.uuid, membership.name),
+            store=self._store,
+            nameserver=self._client,
+            trust=self._trust,
+            releases=LayoutReleases(self._layout, self._client),
+            engine=EngineMemory(self._engine),
+            clock=FederationClock(self._client),
+            random=self._draw,
+            certificate=certificate,
+            mode_changed=self.links.change,
+            properties=built_in_properties(),
+            free_bytes=free_bytes(self._home.path),
+            development_key=self._key.public if settings.accept_development else None,
+            autonomous=autonomous,
+        )
 
     def close(self) -> None:
         self._kept.keep(False)
@@ -310,7 +314,7 @@ class _Parts:
             self._key,
             replace(self.agent.actual_state(), history=self.agent.history),
             store=self._store,
-            lines=kept_lines(self._home.kept_log),
+            lines=kept_lines(self._home),
             now=self._client.federation_time(),
         )
 

@@ -157,14 +157,6 @@ class Home:
         return self.path / "peerage.toml"
 
     @property
-    def mode_json(self) -> Path:
-        return self.path / "mode.json"
-
-    @property
-    def kept_log(self) -> Path:
-        return self.path / "edge.log"
-
-    @property
     def repositories_json(self) -> Path:
         return self.path / "repositories.json"
 
@@ -199,7 +191,8 @@ class Home:
         if len(os.fsencode(direct)) <= SOCKET_PATH_BYTES_MAX:
             return direct
         named = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:24]
-        return _user_folder() / f"{named}.sock"
+        base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+        return Path(base) / f"peerage-{os.geteuid()}" / f"{named}.sock"
 
     # --- the folder ---------------------------------------------------------------------------------------------
 
@@ -414,11 +407,6 @@ def _unusable(path: Path, error: OSError) -> BadHome | HomeUnwritable:
     if error.errno in (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
         return BadHome(f"cannot use {path}: {error.strerror}")
     return HomeUnwritable(f"cannot write {path}: {error.strerror}")
-
-
-def _user_folder() -> Path:
-    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    return Path(base) / f"peerage-{os.geteuid()}"
 
 
 def _make_user_folder(path: Path) -> None:

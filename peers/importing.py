@@ -19,20 +19,18 @@ import asyncio
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
 
-from federation.blobs import BlobStore, StorageFull
 from federation.carried_state import CarriedContents, pinned
-from federation.documents import DesiredState, PollAnswer, ReleaseRecord, RootRecord, SignedDocument, decode, encode
-from federation.errors import Expired, KeyRevoked, NotYetValid, UnknownKey, WrongHash, WrongRecipient, WrongSize
+from federation.documents import DesiredState, PollAnswer, ReleaseRecord, RootRecord, SignedDocument, decode
+from federation.errors import Expired, KeyRevoked, NotYetValid, UnknownKey, WrongRecipient
 from federation.layout import ImageLayout
-from federation.manifests import EMPTY_CONFIG, MANIFEST_BYTES_MAX, read_manifest, record_attachment
-from federation.names import Digest, PeerId, checked_digest, checked_name, digest_of, shown
+from federation.names import Digest, PeerId, checked_name, digest_of, shown
 from federation.reports import moment
 from federation.roots import trust_chain
 from federation.verification import Cursor, cursor_of, verify_desired, verify_record
@@ -41,13 +39,12 @@ from peers.device_mode import autonomous
 from peers.edge_parts import own_key
 from peers.edge_polling import Answer, Poller, Trust, named
 from peers.failpoints import reach
-from peers.fetching import CONFIG_BYTES_MAX
 from peers.homes import Home, Membership
+from peers.import_staging import Staging
 from query.declarations import Progress, silent
 from query.errors import Problem, UnknownName, UserProblem
 
 FORM: Final = 1
-DISK_RESERVE_BYTES: Final = 16 * 1024 * 1024
 
 
 class BadFile(UserProblem):
@@ -92,8 +89,7 @@ class Checked:
     etag: str
     generation: int
     new: bool
-    signed: tuple[SignedDocument, ...]
-    records: tuple[ReleaseRecord, ...]
+    releases: tuple[tuple[SignedDocument, ReleaseRecord], ...]
     roots: list[tuple[SignedDocument, RootRecord]]
     refused: list[tuple[str, str]] = field(default_factory=list)
 
@@ -243,8 +239,7 @@ async def check(
         etag=state.etag,
         generation=state.generation,
         new=answer.desired is not None and cursor != cursor_of(*answer.desired),
-        signed=(),
-        records=(),
+        releases=(),
         roots=ahead.taken,
     )
     accepted: dict[Digest, tuple[SignedDocument, ReleaseRecord]] = {}
@@ -253,8 +248,7 @@ async def check(
             accepted[digest_of(signed.payload)] = (signed, verify_record(signed, ahead.root))
         except (UnknownKey, KeyRevoked) as problem:
             checked.refused.append((_label(signed), problem.code))
-    checked.signed = tuple(signed for signed, _ in accepted.values())
-    checked.records = tuple(record for _, record in accepted.values())
+    checked.releases = tuple(accepted.values())
     reach("import.checked")
     return checked
 
@@ -289,100 +283,6 @@ def _telling_the_time(now: float) -> Iterator[None]:
         raise
 
 
-# --- blobs ----------------------------------------------------------------------------------------------------------
-
-
-class Staging:
-    """Brings the blobs of a file into a layout, each hashed on its way; blocking."""
-
-    def __init__(self, blobs: BlobStore, checked: Checked, *, progress: Progress = silent) -> None:
-        self._blobs = blobs
-        self._checked = checked
-        self._progress = progress
-        self._wanted: dict[Digest, int] = {}
-        self._manifests: set[Digest] = set()
-        self._known: dict[Digest, int] = {digest_of(EMPTY_CONFIG): len(EMPTY_CONFIG)}
-        self._placed: list[Digest] = []
-        for signed, record in zip(checked.signed, checked.records, strict=True):
-            self._manifests.add(record.manifest)
-            self._wanted[record.manifest] = record.manifest_size
-            self._wanted |= {entry.digest: entry.size for entry in record.files}
-            envelope = encode(signed)
-            attachment = record_attachment(envelope, subject=record.manifest, subject_size=record.manifest_size)
-            self._known |= {digest_of(content): len(content) for content in (envelope, attachment)}
-        for digest in tuple(self._manifests):
-            self._want_config(digest)
-
-    def stage(self, reader: ArchiveReader) -> None:
-        """Raises the class of what is wrong with the file; then nothing of it is left here."""
-        self._check_room()
-        try:
-            while (member := reader.next()) is not None:
-                digest = member.blob
-                if digest is not None:
-                    self._take(reader, digest, member.size)
-                self._progress("import", reader.offset, reader.size, "bytes")
-            self._check_complete()
-        except BaseException:
-            for digest in self._placed:
-                with suppress(OSError):
-                    self._blobs.remove(digest)
-            raise
-
-    def _take(self, reader: ArchiveReader, digest: Digest, size: int) -> None:
-        wanted = self._wanted.get(digest, self._known.get(digest))
-        if wanted is None:
-            if not self._checked.refused:  # of a refused release, what is its own is not known
-                raise BadArchive(f"the file holds a blob {digest} that nothing signed in it names")
-            return
-        if size != wanted:
-            raise WrongSize(f"the blob {digest}: expected {wanted} bytes, found {size}")
-        if digest not in self._wanted:
-            content = b"".join(reader.chunks())
-            if digest_of(content) != digest:
-                raise WrongHash(f"expected content of {digest}, found {digest_of(content)}")
-            return
-        if self._blobs.size(digest) == size:
-            return
-        with self._blobs.stage(digest, size=size) as staged:
-            if staged.offset:
-                staged.restart()
-            for chunk in reader.chunks():
-                staged.write(chunk)
-                self._progress("import", reader.offset, reader.size, "bytes")
-            staged.finish(digest)
-        self._placed.append(digest)
-        if digest in self._manifests:
-            self._want_config(digest)
-
-    def _want_config(self, manifest: Digest) -> None:
-        """Only a release's manifest says which config belongs to it."""
-        if self._blobs.size(manifest) is None:
-            return
-        config = read_manifest(self._blobs.read(manifest, bytes_max=MANIFEST_BYTES_MAX)).config
-        if config.size > CONFIG_BYTES_MAX:
-            raise WrongSize(f"a config of {config.size} bytes, expected at most {CONFIG_BYTES_MAX}")
-        self._wanted[checked_digest(config.digest)] = config.size
-
-    def _check_room(self) -> None:
-        missing = sum(size for digest, size in self._wanted.items() if self._blobs.size(digest) != size)
-        free = self._blobs.free_bytes()
-        if missing + DISK_RESERVE_BYTES > free:
-            raise StorageFull(
-                f"the file's releases need {missing} bytes and {DISK_RESERVE_BYTES} in reserve, the disk has {free}",
-                hint="free some disk space and import again",
-            )
-
-    def _check_complete(self) -> None:
-        for record in self._checked.records:
-            for digest in (record.manifest, *(entry.digest for entry in record.files)):
-                if self._blobs.size(digest) is None:
-                    raise BadArchive(f"the file lacks {digest} of {record.label}", hint="export it again")
-        lacking = [digest for digest, size in self._wanted.items() if self._blobs.size(digest) != size]
-        if lacking:
-            raise BadArchive(f"the file lacks {lacking[0]}", hint="export it again")
-
-
 # --- all of it ------------------------------------------------------------------------------------------------------
 
 
@@ -404,7 +304,9 @@ async def import_file(
         with opened(path) as reader:
             documents = await asyncio.to_thread(read_documents, reader)
             checked = await check(documents, membership=membership, root=trust.root, cursor=taking.cursor, now=now())
-            staging = await asyncio.to_thread(Staging, layout.blobs, checked, progress=progress)
+            staging = await asyncio.to_thread(
+                Staging, layout.blobs, checked.releases, strict=not checked.refused, progress=progress
+            )
             await asyncio.to_thread(staging.stage, reader)
     except Problem as problem:
         taking.note("refused", f"{path.name}: {problem.code}")
@@ -412,9 +314,9 @@ async def import_file(
     reach("import.staged")
     for document, record in checked.roots:
         trust.extend(document, record)
-    carried = frozenset(digest_of(signed.payload) for signed in checked.signed)
+    carried = frozenset(digest_of(signed.payload) for signed, _ in checked.releases)
     await taking.take(checked.answer, carried=carried)
-    for signed in checked.signed:
+    for signed, _ in checked.releases:
         await asyncio.to_thread(layout.attach, signed)
     reach("import.listed")
     await taking.look_again()
@@ -427,6 +329,6 @@ async def import_file(
         "generation": checked.generation,
         "new": checked.new,
         "models": [model.label for model in models],
-        "releases": [record.label for record in checked.records],
+        "releases": [record.label for _, record in checked.releases],
         "refused": [{"release": label, "error": code} for label, code in checked.refused],
     }

@@ -92,7 +92,7 @@ class OwnMode:
             await self._certificate.renew(by=client)
             self._client.clock_offset_s = client.clock_offset_s
         device_mode.leave(self._home)
-        self._client.unseal()
+        await self._client.seal(None)
         self._agent.end_autonomous(mode)
         self._keep_log(False)
         log.info("mode_changed", extra={"was": "AUTONOMOUS", "mode": mode})

@@ -161,7 +161,7 @@ def _stopped_report(home: Home) -> str:
             read_key(home.identity_key),
             replace(edge.actual_state(), history=edge.history),
             store=edge.store,
-            lines=kept_lines(home.kept_log),
+            lines=kept_lines(home),
             now=edge.now(),
         )
 

@@ -14,7 +14,7 @@ import pytest
 from federation.errors import RemovedPeer
 from federation.keys import read_key
 from federation.layout import ImageLayout
-from peers.device_mode import Autonomous, enter
+from peers.device_mode import Autonomous, enter, mode_file
 from peers.exporting import ClientSource, Exported, LayoutSource, new_file, write_export
 from peers.homes import HomeInUse, NotJoined
 from peers.joining import AlreadyJoined, join
@@ -110,7 +110,7 @@ async def test_an_edge_leaves_lives_on_files_and_comes_back(tmp_path: Path, capl
         history = [row.value for row in (await federation.ask('edge:history("e1")')).checked()]
         events = [entry["event"] for entry in history]
         assert (events[:4], events[-1]) == (["autonomous", "imported", "loaded", "stopped"], "left")
-        assert not federation.home("e1").mode_json.exists()
+        assert not mode_file(federation.home("e1")).exists()
         assert not (await federation.ask("edge:history()", home="e1")).rows
 
 
@@ -230,14 +230,14 @@ async def test_a_nameserver_that_is_gone_keeps_the_mode_as_it_is(tmp_path: Path)
         problem = await failing(federation, 'edge:mode("ONLINE")', home="e1")
         assert problem.code == "nameserver_unreachable"
         assert (await federation.value("edge:mode()", home="e1"))["mode"] == "AUTONOMOUS"
-        assert federation.home("e1").mode_json.exists()
+        assert mode_file(federation.home("e1")).exists()
 
 
 async def test_a_listener_beyond_the_device_is_refused_with_its_setting(tmp_path: Path) -> None:
     async with living(tmp_path) as federation:
         with pytest.raises(BadSetting, match=r'application_host is "0\.0\.0\.0": an AUTONOMOUS edge listens'):
             await federation.start_edge("e1", mode="AUTONOMOUS", application_host="0.0.0.0")
-        assert not federation.home("e1").mode_json.exists()
+        assert not mode_file(federation.home("e1")).exists()
         enter(federation.home("e1"), now=1.0)
         with pytest.raises(BadSetting):
             await federation.start_edge("e1", application_host="192.0.2.1")
