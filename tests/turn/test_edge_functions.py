@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from federation.errors import RemovedPeer
+from peers.device_functions import DeviceFunctions
 from peers.edge_functions import OwnEdgeFunctions
 from query.declarations import Call, Caller, Role, declarations
 from query.errors import WrongHome
@@ -54,3 +55,16 @@ async def test_a_peer_that_is_no_edge_says_so() -> None:
 def test_polling_needs_an_operator() -> None:
     roles = {declared.name: declared.role for declared in declarations(OwnEdgeFunctions)}
     assert roles == {"edge:actual_state": Role.VIEWER, "edge:contact": Role.VIEWER, "edge:poll": Role.OPERATOR}
+
+
+def test_the_mode_is_ruled_by_an_admin_on_the_device() -> None:
+    changing = {declared.name for declared in declarations(DeviceFunctions) if declared.role is Role.ADMIN}
+    assert changing == {"edge:mode", "edge:import", "edge:attach", "edge:make_report"}
+
+
+async def test_a_peer_that_is_no_edge_has_no_mode() -> None:
+    functions = DeviceFunctions(None, uuid="")
+    with pytest.raises(WrongHome, match=r"edge:mode\(\) speaks of the edge that runs it, and E1 is not an edge"):
+        functions.mode(CALL)
+    with pytest.raises(WrongHome, match=r"edge:import\(file\)"):
+        await functions.import_file(CALL, "/x")
