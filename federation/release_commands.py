@@ -14,6 +14,7 @@ from federation.entries import published
 from federation.errors import RemovedPeer
 from federation.events import Change, Event, ReleaseDeleted, ReleaseDeprecated, ReleasePublished
 from federation.needs import check_needs
+from federation.names import fold
 from federation.published import PublishedReleases
 from federation.retention import Holder, check_free
 from federation.revocation import check_assignable, check_new
@@ -58,7 +59,11 @@ def publish_release(
 def _check_publisher(state: FederationState, keyid: KeyId, label: str) -> None:
     """Who was removed publishes nothing, whoever brings it. Raises :class:`~federation.errors.RemovedPeer`."""
     trusted = state.root.publishers[keyid]
-    owner = state.publisher_of(trusted.key, trusted.name)
+    publishers = [member for member in state.members(removed=True) if member.publisher]
+    by_key = (member for member in publishers if member.publisher_key == trusted.key)
+    by_name = (member for member in reversed(publishers) if fold(member.name) == fold(trusted.name))
+    # Who has the key, else who has the name that it is endorsed under, else who had it last.
+    owner = next(by_key, None) or state.member_named(trusted.name) or next(by_name, None)
     if owner is not None and owner.removed:
         raise RemovedPeer(
             f'publisher "{owner.name}", who signed {label}, was removed from the federation',

@@ -178,18 +178,9 @@ class FederationState:
         uuid = self._by_token.get(token_hash)
         return self._entries[uuid].member if uuid else None
 
-    def publisher_of(self, key: bytes, name: str) -> Member | None:
-        """Whose publisher key this is, removed ones too: who has it, else who has or had the name that it is endorsed
-        under. Looks at every member.
-        """
-        members = [entry.member for entry in self._entries.values() if entry.member.publisher]
-        by_key = (member for member in members if member.publisher_key == key)
-        by_name = (member for member in reversed(members) if fold(member.name) == fold(name))
-        return next(by_key, None) or self.member_named(name) or next(by_name, None)
-
-    def members(self) -> Iterator[Member]:
-        """All that were not removed, in the order of registration."""
-        return (entry.member for entry in self._entries.values() if not entry.member.removed)
+    def members(self, *, removed: bool = False) -> Iterator[Member]:
+        """In the order of registration; those that were removed are among them when they are asked for."""
+        return (entry.member for entry in self._entries.values() if removed or not entry.member.removed)
 
     def edges(self) -> Iterator[Member]:
         """All edges, in the order of registration."""

@@ -124,7 +124,7 @@ class HomeFiles:
             if not path.exists():
                 self._found("missing_file", path, "a private key", "no such file")
         every = (home.identity_key, home.publisher_key, home.ca_key, home.director_key, home.root_key)
-        for path in every:
+        for path in (*every, home.publisher_next_key, home.director_next_key):
             if path.exists():
                 self.key(path)
         if self.kind == "nameserver" and home.root_key.exists():
