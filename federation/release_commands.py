@@ -13,8 +13,8 @@ from federation.documents import KeyId, ReleaseRecord, SignedDocument
 from federation.entries import published
 from federation.errors import RemovedPeer
 from federation.events import Change, Event, ReleaseDeleted, ReleaseDeprecated, ReleasePublished
-from federation.needs import check_needs
 from federation.names import fold
+from federation.needs import check_needs
 from federation.published import PublishedReleases
 from federation.retention import Holder, check_free
 from federation.revocation import check_assignable, check_new
