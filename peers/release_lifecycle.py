@@ -80,7 +80,7 @@ class ReleaseLifecycle:
         "models:delete(String name, String version) -> Boolean",
         role=Role.OPERATOR,
         effect=Effect.CHANGES,
-        example=Example('models:delete("my-model", "1.0")'),
+        example=Example('models:delete("my-model", "0.9")'),
     )
     async def delete(self, call: Call, name: str, version: str) -> bool:
         """Delete a release. On the nameserver it is gone from the federation, unless somebody holds it, who is named

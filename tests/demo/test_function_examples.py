@@ -35,6 +35,7 @@ ENDS_WITH = {
     'peer:register("ada", {"role": "operator", "publisher": true})': "peer_name_taken",
     "keys:set_root(:document)": "unknown_name",
     'models:load_development("…")': "wrong_arguments",
+    'models:delete("my-model", "0.9")': "unknown_name",
 }
 
 
