@@ -137,7 +137,7 @@ class Uploads:
                 while True:
                     async with asyncio.timeout(idle):
                         chunk, boundary = await body.readchunk()  # of what is there, without joining it
-                    if not chunk and not boundary:
+                    if not chunk and (not boundary or body.at_eof()):  # a request without a body has boundaries alone
                         await writer.flush()
                         break
                     await writer.write(chunk)
