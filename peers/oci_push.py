@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from federation.blobs import DamagedBlob
 from federation.documents import encode
+from federation.errors import WrongHash
 from federation.layout import ImageLayout
 from federation.layout_index import InstalledRelease, taken
 from federation.manifests import EMPTY_CONFIG, read_manifest
@@ -108,7 +109,12 @@ def _push(
             if not site.ours:
                 _check_version(registry, repository, release)
             for digest, size in blobs.items():
-                registry.send_blob(repository, layout.blobs.path(digest), digest, size)
+                try:
+                    registry.send_blob(repository, layout.blobs.path(digest), digest, size)
+                except WrongHash as refused:
+                    if layout.blobs.hashed(digest)[0] == digest:
+                        raise
+                    raise DamagedBlob(f"{release.label}: its blob {digest} is damaged on this disk") from refused
             if site.ours:
                 registry.send_manifest(repository, release.manifest if release.development else release.version, raw)
                 registry.send_manifest(repository, release.attachment, attachment)
