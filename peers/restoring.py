@@ -38,6 +38,7 @@ from federation.state import FederationState
 from federation.store import FederationStore
 from peers.backup_folders import Backups
 from peers.backups import RESERVE_BYTES, Progress, is_private
+from peers.director_keys import DirectorKeys
 from peers.failpoints import reach
 from peers.homes import BadHome, Home, write_whole
 from query.errors import Problem
@@ -47,7 +48,10 @@ _KEPT: Final = frozenset({"releases", "lock"})  # of an attempt that was killed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """What stands in the new home. ``ended_bundles``: whose bundle is void; ``missing_keys``: file → id of the key."""
+    """What stands in the new home. ``ended_bundles``: whose bundle is void; ``missing_keys``: file → id of the key.
+
+    ``director_replaced``: the root record names another director than the one in the backup.
+    """
 
     home: Home
     snapshot: str
@@ -62,7 +66,7 @@ class Restored:
     releases: int
     ended_bundles: tuple[str, ...]
     missing_keys: Mapping[str, str]
-    foreign_director: str | None
+    director_replaced: bool
     lacking: tuple[Lacking, ...]
     clock_behind: bool
 
@@ -230,7 +234,7 @@ class _Attempt:
     def _told(
         self, state: FederationState, *, ended: tuple[str, ...], missing: Mapping[str, str], newer: int, now: float
     ) -> Restored:
-        director = self._snapshot.keys.get(self._place.director_key.name, "")
+        directors = DirectorKeys(self._place, lambda: state.root)
         return Restored(
             home=self._place,
             snapshot=self._name,
@@ -245,7 +249,7 @@ class _Attempt:
             releases=len(state.published),
             ended_bundles=ended,
             missing_keys=missing,
-            foreign_director=None if director in state.root.directors else director,
+            director_replaced=not missing and not directors.names_one(state.root),
             lacking=tuple(self._lacking),
             clock_behind=now < self._snapshot.taken,
         )

@@ -220,11 +220,10 @@ def _missing(done: Restored) -> list[str]:
         f"{name} is not in the backup: put the file of key {keyid[:16]} into {done.home}, mode 0600"
         for name, keyid in done.missing_keys.items()
     ]
-    if done.foreign_director is not None:
-        key = done.foreign_director[:16] or "which is not there"
+    if done.director_replaced or "director.key" in done.missing_keys:
+        why = "is of a director that was replaced after the backup" if done.director_replaced else "may be lost too"
         lines.append(
-            f"root record {done.root_version} does not name director.key, {key}: the director was replaced after the "
-            "backup; make a new one with the root key before starting"
+            f'director.key {why}: "peerage keys rotate director --home {done.home} --root-home DIR" makes a new one'
         )
     if done.clock_behind:
         lines.append("this device's clock is behind the backup: set it and restore again, or edges may not follow")
