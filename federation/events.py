@@ -199,6 +199,22 @@ Event: TypeAlias = (
 )
 
 
+MemberEvent: TypeAlias = (
+    Registered
+    | TokenIssued
+    | Joined
+    | Renewed
+    | Removed
+    | GroupJoined
+    | GroupLeft
+    | ModeSet
+    | EdgeIntervalSet
+    | PropertySet
+    | PublisherKeyOffered
+)
+"""What concerns one member alone."""
+
+
 class Change(Struct, frozen=True):
     """One entry of the log. ``caller`` is the name of who caused it, ``time`` seconds since the epoch."""
 

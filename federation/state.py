@@ -32,7 +32,6 @@ from federation.entries import (
 )
 from federation.events import (
     Change,
-    EdgeIntervalSet,
     EpochStarted,
     Event,
     Founded,
@@ -40,12 +39,9 @@ from federation.events import (
     GroupIntervalSet,
     GroupJoined,
     GroupLeft,
-    Joined,
+    MemberEvent,
     ModelsAssigned,
     ModelsUnassigned,
-    ModeSet,
-    PropertySet,
-    PublisherKeyOffered,
     Registered,
     ReleaseDeleted,
     ReleaseDeprecated,
@@ -53,7 +49,6 @@ from federation.events import (
     Removed,
     Renewed,
     RootSet,
-    TokenIssued,
 )
 from federation.members import Member
 from federation.names import PeerId, fold
@@ -358,21 +353,7 @@ class FederationState:
             self.published.let_go(was, time)
             group.before |= {was.name: was} if was.record != unless else {}
 
-    def _apply_to_member(
-        self,
-        change: Change,
-        event: Registered
-        | TokenIssued
-        | Joined
-        | Renewed
-        | Removed
-        | GroupJoined
-        | GroupLeft
-        | ModeSet
-        | EdgeIntervalSet
-        | PropertySet
-        | PublisherKeyOffered,
-    ) -> None:
+    def _apply_to_member(self, change: Change, event: MemberEvent) -> None:
         if isinstance(event, Registered):
             self._put(Entry(registered(change, event), change.seq))
             return
