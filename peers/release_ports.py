@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from federation.documents import ReleaseRecord, SignedDocument, TensorSpec
+from federation.assignments import WantedModel
+from federation.documents import ReleaseRecord, TensorSpec
 from federation.layout_index import InstalledRelease
 from federation.names import Digest
 from federation.verification import VerifiedRelease
@@ -93,11 +94,8 @@ class Repository(Protocol):
 class Registering(Protocol):
     """The federation's own list of releases, on the nameserver."""
 
-    def admit(self, signed: SignedDocument) -> None:
-        """Raises for a release that the federation would not take."""
-
-    async def publish(self, documents: Sequence[SignedDocument], *, call: Call) -> None:
-        """List releases whose files are here, verified, for the federation."""
+    async def bring(self, models: Sequence[WantedModel], *, call: Call) -> None:
+        """Import releases of other repositories, with what they need: all of it, or raise and nothing has changed."""
 
 
 async def nothing_newer() -> None:

@@ -11,27 +11,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from federation.assignments import WantedModel
 from federation.documents import ReleaseRecord, RootRecord, SignedDocument
 from federation.errors import MixedParts, UnknownKey
 from federation.layout import ImageLayout
 from federation.layout_index import InstalledRelease, taken
 from federation.names import checked_model, checked_version
+from federation.needs import parsed_version, satisfies
 from federation.verification import VerifiedRelease, verify_record
 from peers.oci_transfers import USUAL_LIMITS, Site, Transfer, TransferLimits, aside, in_loop
 from peers.remote_credentials import read_credentials, secret_file
 from peers.remote_settings import CERT_FILES, RemoteBook, RemoteSettings
 from query.declarations import Progress, silent
-from query.errors import Cancelled, PeerProblem, Problem
+from query.errors import Cancelled, LimitExceeded, PeerProblem, Problem
 
 if TYPE_CHECKING:
     from peers.oci_registry import Registry
     from peers.remote_transfers import Offer
 
+IMPORTS_MAX: Final = 64  # releases that one call brings, with all that they need
 TRANSFERS_MAX: Final = 4  # at a time; others wait
 
 _T = TypeVar("_T")
@@ -156,6 +159,38 @@ class RemoteRepositories:
                 release = await asyncio.to_thread(self._layout.verified, signed, root=self._root())
         return Fetched(signed, release)
 
+    async def fetch_all(
+        self,
+        models: Sequence[WantedModel],
+        *,
+        here: Callable[[str], Sequence[str]],
+        admit: Callable[[SignedDocument], object] = lambda signed: None,
+        progress: Progress = silent,
+    ) -> list[Fetched]:
+        """Bring releases here, and of what they need the newest that their repositories have and ``here``, the versions
+        of a model that need no bringing, does not meet. A need that nothing meets is for the caller to refuse.
+        """
+        fetched: list[Fetched] = []
+        wanted = list(models)
+        for model in wanted:  # grows by what is needed
+            if len(wanted) > IMPORTS_MAX:
+                raise LimitExceeded(f"{len(wanted)} releases to import in one call: expected at most {IMPORTS_MAX}")
+            found = await self.fetch(model.repo, model.name, model.version, admit=admit, progress=progress)
+            fetched.append(found)
+            for name, condition in found.release.record.needs.releases.items():
+                versions = [*here(name), *(one.version for one in wanted if one.name == name)]
+                if not any(satisfies(version, condition) for version in versions):
+                    newest = await self._newest(model.repo, name, condition)
+                    wanted += [] if newest is None else [WantedModel(name, newest, model.repo)]
+        return fetched
+
+    async def _newest(self, repo: str, model: str, condition: str) -> str | None:
+        """The newest version there that meets a condition."""
+        versions = [label.partition("@")[2] for label in await self.available(repo, model)]
+        fitting = [version for version in versions if satisfies(version, condition)]
+        readable = [(parsed, version) for version in fitting if (parsed := parsed_version(version)) is not None]
+        return max(readable)[1] if readable else fitting[-1] if fitting else None
+
     async def _record(
         self, name: str, settings: RemoteSettings, site: Site, model: str, version: str
     ) -> tuple[SignedDocument, Offer]:
@@ -170,7 +205,7 @@ class RemoteRepositories:
         if known is not None and known.manifest != offer.digest:
             raise taken(f"{model}@{version}", known.manifest, offer.digest)
         if known is not None:
-            return self._layout.signed(known), offer
+            offer = replace(offer, records=(self._layout.signed(known),))
         try:
             return chosen(offer, model, version, root=self._root()), offer
         except UnknownKey:  # endorsed, perhaps, after this peer last looked

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from federation.assignments import WantedModel
 from federation.documents import ReleaseRecord, RootRecord, SignedDocument
 from federation.errors import MixedParts
 from federation.layout import ImageLayout
@@ -185,19 +186,26 @@ class RepositoryFunctions:
         example=Example('models:import("default", "my-model", "1.0")'),
     )
     async def import_from(self, call: Call, repo: str, name: str, version: str) -> dict[str, Any]:
-        """Fetch a release from a repository and verify it by this federation's root; an edge loads it too, the
-        nameserver publishes it to the federation. Nothing of it is here when that fails.
+        """Fetch a release from a repository, with what it needs, and verify it by this federation's root; an edge loads
+        it too, the nameserver publishes it to the federation. Nothing of it is here when that fails.
         """
         if fold(repo) == DEFAULT_REPOSITORY:
             return await self.import_release(call, name, version)
-        register = self._site.register
-        admit = register.admit if register is not None else _anything
-        fetched = await self._remotes.fetch(repo, name, version, admit=admit, progress=call.progress)
-        if register is not None:
-            await register.publish((fetched.signed,), call=call)
-        else:
-            await asyncio.to_thread(self._layout.attach, fetched.signed)
-        return await self._imported(fetched.release)
+        model = WantedModel(name, version, repo)
+        if self._site.register is not None:
+            await self._site.register.bring((model,), call=call)
+            return await self._imported(
+                await self._verified(self._layout.signed(self._layout.installed(name, version)))
+            )
+        here = [(release.name, release.version) for release in self._layout.releases()]
+        fetched = await self._remotes.fetch_all(
+            (model,),
+            here=lambda name: [version for known, version in here if known == name],
+            progress=call.progress,
+        )
+        for one in fetched:
+            await asyncio.to_thread(self._layout.attach, one.signed)
+        return await self._imported(fetched[0].release)
 
     async def _fetched(self, name: str, version: str, call: Call) -> VerifiedRelease:
         signed = await self._wanted(name, version)
@@ -261,10 +269,6 @@ class RepositoryFunctions:
                 raise answer
             return answer
         raise NoNameserver("the nameserver gave no answer")
-
-
-def _anything(signed: SignedDocument) -> None:
-    """For a peer that takes every release that verifies."""
 
 
 def _shown(name: str, settings: RemoteSettings) -> dict[str, Any]:

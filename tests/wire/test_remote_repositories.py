@@ -217,7 +217,7 @@ async def test_a_registry_that_fails_changes_nothing(federation: Living, liar: L
     assert (await federation.value(FROM_HUB))["assigned"] == ["thermo@1.0"]
     liar.lies = {"any": liars.status(500), "manifest": liars.status(500)}
     (problem,) = (await federation.ask(FROM_HUB)).errors
-    assert problem.hint == 'the federation has thermo@1.0 already: leave "repo" out to assign what is here'
+    assert problem.hint == 'the federation has all of it already: leave "repo" out to assign what is here'
 
 
 async def test_who_leaves_leaves_nothing_assigned(federation: Living, liar: Liar) -> None:
@@ -292,3 +292,7 @@ async def test_what_a_release_needs_comes_along(federation: Living, hub: DockerR
     assert (await federation.value(wanted))["needed"] == ["hygro@1.10", "thermo@1.0"]
     assert await federation.value("models:available()") == ["hygro@1.10", "thermo@1.0", "weather@1.0"]
     await federation.until("//peer: e1\ncount(models:loaded())", 3)
+    await name_hub(federation, hub, at="ns-admin")
+    imported = await federation.value('models:import("hub", "weather", "1.0")')
+    assert imported["loaded"] is False
+    assert await federation.value("models:installed()") == ["hygro@1.10", "thermo@1.0", "weather@1.0"]
