@@ -9,14 +9,17 @@ import threading
 from pathlib import Path
 from random import Random
 
+import msgspec
 import pytest
 
 from federation.blobs import StorageFull
 from federation.bundles import check_join, join_request
+from federation.documents import TrustedKey
 from federation.errors import TokenExpired, WrongKey, WrongRoot
 from federation.events import EpochStarted, TokenIssued
 from federation.keys import PrivateKey, read_key, write_key
 from federation.names import digest_of
+from federation.roots import sign_root
 from federation.snapshots import BadBackup
 from federation.store import FederationStore
 from peers.backup_folders import BackupInUse, Backups
@@ -355,6 +358,28 @@ def test_root_records_that_are_newer_than_the_backup_are_taken_up(tmp_path: Path
         store.close()
 
 
+def test_a_director_that_was_replaced_after_the_backup_is_told(tmp_path: Path) -> None:
+    with ground(tmp_path) as place:
+        place.take()
+        before = place.store.state.root
+        other = PrivateKey(b"d" * 32)
+        following = msgspec.structs.replace(
+            before, version=before.version + 1, directors={other.keyid: TrustedKey(other.public, "director")}
+        )
+        place.root_home.write_roots(
+            (*place.store.state.root_documents, sign_root(following, read_key(place.root_home.root_key)))
+        )
+        assert place.restore().director_replaced is False  # nobody told
+        done = place.restore("ns3", roots=(place.root_home,))
+        assert (done.director_replaced, done.root_version) == (True, before.version + 1)
+        write_key(done.home.director_next_key, other)
+        place.home.director_next_key.write_bytes(done.home.director_next_key.read_bytes())
+        place.home.director_next_key.chmod(0o600)
+        place.now += 1
+        place.take()
+        assert place.restore("ns4", roots=(place.root_home,)).director_replaced is False
+
+
 def test_root_records_of_another_chain_are_refused(tmp_path: Path) -> None:
     with ground(tmp_path) as place:
         place.take()
@@ -370,8 +395,6 @@ def test_root_records_of_another_chain_are_refused(tmp_path: Path) -> None:
 
 
 def _unsigned(document: object) -> object:
-    import msgspec
-
     return msgspec.structs.replace(document, signatures=())  # type: ignore[type-var]
 
 
