@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from federation.actual import Actual, brought, calmed, needed, report_digest, report_of
 from federation.documents import ActualState, DesiredState, Mode, SignedDocument
-from federation.errors import KeyRevoked
+from federation.errors import KeyRevoked, Replay
 from federation.load_order import learned
 from federation.names import Digest, PeerId
 from federation.reconciliation import answered, restored
@@ -107,7 +107,13 @@ class EdgeState:
     ) -> None:
         """Compare with what the director wants, and keep both in one transaction. ``carried``: of an imported file, the
         releases in it.
+
+        Polls and files cross: what another one overtook meanwhile is no news of a poll, and a replay in a file.
         """
+        if answer.desired is not None and self.cursor is not None and cursor_of(*answer.desired)[:3] < self.cursor[:3]:
+            if carried is not None:
+                raise Replay(f"{answer.desired[1].etag} was overtaken by {self.cursor[:3]} while the file was read")
+            answer = Answer(None, (), answer.poll_after_s)
         actual = self._under_root()
         desired = answer.desired[1] if answer.desired else self.desired
         if answer.desired is not None:

@@ -1,9 +1,10 @@
 """How a running edge enters AUTONOMOUS and leaves it, at once.
 
-Owns the order. Entering: the nameserver is told once, if it can be; then the mode is a fact on disk; from then on the
-client dials nobody. Leaving: the certificate is renewed first, over a connection of its own; only when that worked does
-the mode end, and the next poll and report are those of any other edge. Refuses to enter while a listener reaches beyond
-this device, and to leave where the nameserver refuses or no certificate is there to renew.
+Owns the order. Entering: the mode is a fact on disk first, so that nothing is told that a crash takes back; polls and
+uplink end; the nameserver is told once, if it can be; then the client dials nobody. Leaving: the certificate is renewed
+first, over a connection of its own; only when that worked does the mode end, and the next poll and report are those of
+any other edge. Refuses to enter while a listener reaches beyond this device, and to leave where the nameserver refuses
+or no certificate is there to renew.
 """
 
 from __future__ import annotations
@@ -74,14 +75,15 @@ class OwnMode:
 
     async def _enter(self) -> None:
         check_local(self._settings.application_host)
+        fact = device_mode.enter(self._home, now=self._client.federation_time())
+        self._agent.become_autonomous(since=fact.since)
         try:
             async with asyncio.timeout(LAST_REPORT_S_MAX):
                 await self._agent.report_once(mode="AUTONOMOUS")
         except (Problem, TimeoutError) as problem:
             log.info("mode_not_told", extra={"reason": str(problem) or "no answer in time"})
-        fact = device_mode.enter(self._home, now=self._client.federation_time())
-        self._agent.become_autonomous(since=fact.since)
-        await self._client.seal(autonomous)
+        finally:
+            await self._client.seal(autonomous)
         self._keep_log(True)
         log.info("mode_changed", extra={"mode": "AUTONOMOUS"})
 

@@ -34,6 +34,11 @@ ENDS_WITH = {
     'query:cancel("q-000000000000")': "unknown_name",
     'peer:register("ada", {"role": "operator", "publisher": true})': "peer_name_taken",
     "keys:set_root(:document)": "unknown_name",
+    "edge:take_report(:document)": "unknown_name",
+    'edge:mode("AUTONOMOUS")': "wrong_home",  # the home that asks here is an admin's
+    'edge:import("/media/stick/e1.tar")': "wrong_home",
+    'edge:attach("/media/stick/e1.tar", "3f8a 1c22 …")': "wrong_home",
+    "edge:make_report()": "wrong_home",
     'models:load_development("…")': "wrong_arguments",
     'models:delete("my-model", "0.9")': "unknown_name",
 }

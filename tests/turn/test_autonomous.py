@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from federation.documents import HistoryEntry, Mode
+from federation.errors import Replay
 from federation.names import digest_of
 from peers.agent import Agent
 from peers.device_mode import Autonomous
@@ -189,6 +190,23 @@ async def test_what_a_file_brought_stays_until_another_takes_its_place(bench: Be
         await settled()
         assert newest.record in bench.shelf.here
         assert new.record not in bench.shelf.here
+
+
+async def test_a_poll_that_a_file_crosses_wins_when_it_is_newer(bench: Bench) -> None:
+    bench.nameserver.assign(bench.published("m", "1.0"))
+    async with bench.running() as agent:
+        await bench.loaded("m@1.0")
+        old = await Poller(bench.nameserver, bench.trust, federation="f", edge=EDGE).ask(
+            None, status="", now=bench.clock.now
+        )
+        bench.nameserver.assign(bench.published("m", "2.0"))
+        await bench.poll(agent)
+        await bench.loaded("m@2.0")
+        standing = agent.cursor
+        with pytest.raises(Replay, match="was overtaken by"):
+            await agent.take(old, carried=frozenset())
+        assert agent.cursor == standing
+        assert bench.engine.labels() == ["m@2.0"]
 
 
 class TestJournal:
