@@ -79,13 +79,19 @@ class FederationReleases:
         state = self._store.state
         release = state.find_release(name, version)
         signer = release_records.signer_of(release.document, state.root)
+        words = (release.digest.encode(), release.record.label.encode())
+        reports = [
+            (edge, report.actual)
+            async for edge, report in self._reports()
+            if any(word in report.body for word in words)
+        ]
         installed = await asyncio.to_thread(self._layout.find_record, release.digest)
         return {
             **release_records.told(release.record, release.digest, signer),
             **_publication(release),
             "attachment": installed.attachment if installed else None,
             **self._described(release.digest),
-            **release_records.held(self._holders(release)),
+            **release_records.held(retention.holders(state, release, now=self._clock(), reports=reports)),
         }
 
     # --- changing -----------------------------------------------------------------------------------------------
