@@ -196,7 +196,18 @@ def test_a_revocation_tells_where_its_releases_run(federation: Federation) -> No
     assert run(federation, *words, "--running", "keep", "--yes").status == 0
     federation.converged(lambda state: [error["error"] for error in state["last_load_errors"]] == ["revoked_key"])
     assert federation.actual()["models:loaded"] == ["m@1.2"]
+    # The edge dies once it has the record that stops them, and starts alone: it obeys what is on its disk.
+    federation.stop("E1")
+    federation.start("E1", fail_at="root.committed")
+    assert federation.actual()["models:loaded"] == ["m@1.2"]
     assert run(federation, *words, "--running", "stop", "--yes").status == 0
+    federation.killed("E1")
+    federation.stop("ns")
+    federation.start("E1")
+    alone = federation.actual()
+    assert alone["models:loaded"] == []
+    assert [error["error"] for error in alone["last_load_errors"]] == ["revoked_key"]
+    federation.start("ns")
     federation.converged(lambda state: state["models:loaded"] == [])
     again = run(federation, *words, "--running", "stop", "--yes")
     assert (again.status, "were revoked before" in again.err) == (1, True)
