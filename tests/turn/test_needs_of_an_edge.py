@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from federation import commands
+from federation.keys import PrivateKey
 from federation.needs import NeedsUnmet, StillNeeded
+from federation.revocation import revoke
+from federation.roots import sign_root
 from federation.verification import VerifiedRelease
 from query.errors import Problem
-from tests.turn.bench import Bench
-from tests.world.releases import FAILS
+from tests.turn.bench import ROOT, Bench
+from tests.world.releases import FAILS, made
 
 
 @pytest.fixture
@@ -106,6 +110,50 @@ async def test_a_request_under_way_keeps_what_it_needs_and_the_group_is_told(ben
         assert bench.engine.labels() == ["a@1.0", "z@1.0"]
         await agent.unload_manual("a")
         await bench.loaded("z@2.0")
+
+
+async def test_a_request_whose_need_is_taken_away_meanwhile_is_told_and_forgotten(bench: Bench) -> None:
+    other = PrivateKey(b"o" * 32)
+    bench.nameserver.endorse("other", other)
+    z = made("z", "1.0", other)
+    a = bench.published("a", "1.0", needs={"z": ">=1"})
+    for release in (z, a):
+        bench.shelf.here[release.record] = release
+    async with bench.running() as agent:
+        await bench.poll(agent)
+        await agent.load_manual("z", "1.0", z.record)
+        bench.engine.trying, bench.engine.begun = asyncio.Event(), asyncio.Event()
+        request = asyncio.create_task(agent.load_manual("a", "1.0", a.record))
+        await bench.engine.begun.wait()
+        root = revoke(bench.nameserver.store.state.root, [other.keyid], running="stop", now=bench.clock.now())
+        bench.nameserver.change(commands.set_root(bench.nameserver.store.state, sign_root(root, ROOT)))
+        await bench.poll(agent)
+        bench.engine.trying.set()
+        with pytest.raises(NeedsUnmet, match=r"a@1.0 needs z>=1"):
+            await request
+        report = await bench.reported(lambda report: bool(report.errors) and not report.loaded)
+        assert [error.model for error in report.errors] == ["z@1.0"]
+        assert bench.engine.labels() == []
+
+
+async def test_what_is_revoked_takes_along_what_needs_it(bench: Bench) -> None:
+    other = PrivateKey(b"o" * 32)
+    bench.nameserver.endorse("other", other)
+    z = made("z", "1.0", other)
+    bench.nameserver.publish(z)
+    bench.shelf.offered[z.record] = z
+    bench.nameserver.assign(bench.published("a", "1.0", needs={"z": ">=1"}))
+    async with bench.running() as agent:
+        await bench.loaded("a@1.0", "z@1.0")
+        root = revoke(bench.nameserver.store.state.root, [other.keyid], running="stop", now=bench.clock.now())
+        bench.nameserver.change(commands.set_root(bench.nameserver.store.state, sign_root(root, ROOT)))
+        await bench.poll(agent)
+        report = await bench.reported(lambda report: bool(report.errors) and not report.loaded)
+        assert bench.engine.history[2:] == ["unload a", "unload z"]
+        assert {error.model: error.error for error in report.errors} == {"a@1.0": "needs_unmet", "z@1.0": "revoked_key"}
+        bench.nameserver.assign(bench.published("z", "1.1"))
+        await bench.poll(agent)
+        await bench.loaded("a@1.0", "z@1.1")
 
 
 async def test_memory_holds_at_every_moment(bench: Bench) -> None:
