@@ -28,7 +28,7 @@ from federation.integrity import (
 from federation.manifests import MANIFEST_BYTES_MAX, BadManifest, read_manifest
 from federation.names import Digest, digest_of
 from federation.state import FederationState
-from peers.home_checks import HomeFiles
+from peers.home_checks import HomeFiles, marks
 from peers.homes import BadHome, Home
 from peers.repository_checks import Advice, Inventory, check_repository, listing_of
 from peers.store_checks import StoreChecks, check_edge_store, check_nameserver_store
@@ -62,10 +62,10 @@ def examine(home: Home, *, progress: Progress = silent) -> Examination:
     """Look at all of a home. Raises :class:`BadHome` for what is no home."""
     if not home.path.is_dir():
         raise BadHome(f"{home} does not exist: expected a home", hint="name one with --home or PEERAGE_HOME")
+    if not any(path.exists() for path in marks(home)):
+        raise BadHome(f"{home} is no peer's home: expected membership.json or a key in it")
     files = HomeFiles(home)
     kind = "nameserver" if files.nameserver else files.kind
-    if kind == "unknown" and not files.findings and not home.releases.is_dir():
-        raise BadHome(f"{home} is no peer's home: expected membership.json or a key in it")
     found = Examination(home, kind, list(files.findings))
     signing: dict[KeyId, bytes] = publisher_keys(files.roots)
     signing |= {key.keyid: key.public for key in _own(files)}

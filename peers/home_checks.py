@@ -24,6 +24,12 @@ _REJOIN: Final = "put it back, or register and join again in a new home"
 _RESTORE: Final = "put it back from a copy, or restore a backup: peerage restore"
 
 
+def marks(home: Home) -> tuple[Path, ...]:
+    """Files one of which makes a folder a home; nothing is said about, or done to, a folder without any."""
+    keys = (home.identity_key, home.publisher_key, home.ca_key, home.director_key, home.root_key)
+    return (*keys, home.membership_json, home.roots_json)
+
+
 class HomeFiles:
     """One home, looked at once. ``kind`` is ``root`` for a folder with the federation's root key alone."""
 

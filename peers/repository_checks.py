@@ -267,7 +267,7 @@ class _Entry:
             return [Finding("bad_entry", self._thing, "an entry with a digest", error.message, RebuildList())]
         if REPOSITORY not in self._told:
             return [Finding("bad_entry", self._thing, "an entry with its repository", "none", RebuildList())]
-        lacking = self._lacking(digest, entry.size, "its manifest")
+        lacking = self._lacking(digest, entry.size, "the manifest")
         if lacking:
             return lacking
         raw = self._read(digest, MANIFEST_BYTES_MAX)
@@ -302,12 +302,9 @@ class _Entry:
         if (record.label, record_digest(signed)) != (self._told.get(RELEASE), self._told[RECORD]):
             told = f"{brief(self._told.get(RELEASE))}, record {brief(self._told[RECORD])}"
             return [self._untrue(f"{record.label}, record {record_digest(signed)}", told)]
-        sizes = {record.manifest: record.manifest_size, **{file.digest: file.size for file in record.files}}
-        return [
-            problem
-            for part, size in sizes.items()
-            for problem in self._lacking(part, size, f"a part of {record.label}")
-        ]
+        if f"{self._told[REPOSITORY]}@{record.manifest}" in self._inventory.contents.by_name:
+            return []  # its parts are looked at with its own entry
+        return self._lacking(record.manifest, record.manifest_size, "the manifest")
 
     def _untrue(self, expected: str, found: str) -> Finding:
         return Finding("bad_entry", self._thing, expected, found, RebuildList())
@@ -319,14 +316,10 @@ class _Entry:
         if known == size:
             return []
         found = "a damaged one, or none" if known is None else f"one of {known} bytes"
-        lost = Finding(
-            "missing_blob",
-            f"{what} of {self._thing}",
-            f"{digest} of {size} bytes",
-            found,
-            self._unlist(),
-            self._advice.lost,
-        )
+        remedy = self._unlist()
+        advice = "" if remedy else self._advice.lost
+        wanted = f"{digest} of {size} bytes"
+        lost = Finding("missing_blob", f"{what} of {self._thing}", wanted, found, remedy, advice)
         return [lost] if self._still_listed() else []
 
     def _look_again(self, digest: Digest) -> int | None:

@@ -412,4 +412,11 @@ def test_gc_needs_a_peer_that_runs(running: Federation) -> None:
     assert "error(not_running)" in ended.err
     assert running.peerage("gc", "--home", "ns", "--unnamed", "soon").status == 2
     assert running.peerage("fsck", "--home", "nowhere").status == 1
+    other = running.folder / "documents"
+    other.mkdir()
+    (other / "letter.txt").write_text("mine")
+    (other / "letter.txt").chmod(0o644)
+    ended = running.peerage("fsck", "--home", "documents", "--repair")
+    assert (ended.status, "error(bad_home)" in ended.err) == (1, True)
+    assert (other / "letter.txt").stat().st_mode & 0o777 == 0o644
     assert running.peerage("gc", "--home", "ns-admin").out == "0 blobs of 0 bytes removed\n"
