@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from federation.blobs import BlobStore, StorageFull
 from federation.layout import ImageLayout
@@ -17,8 +18,9 @@ from federation.names import digest_of
 from federation.packing import PackedRelease
 from federation.tls import NAMESERVER_HOSTNAME, client_context
 from peers.federation_client import FederationClient
+from peers.registry_requests import PAGE_MAX, page
 from peers.registry_uploads import RegistryLimits
-from query.errors import Problem
+from query.errors import Problem, UserProblem
 from tests.badinput.test_full_disk import small_disk
 from tests.repository.conformance import manifest
 from tests.repository.site import Federation, Registrations, packed, registry, write_model
@@ -267,3 +269,16 @@ async def test_a_push_cut_at_any_step_leaves_the_old_or_the_new(site: Site, rele
     assert [entry.label for entry in site.layout.releases()] == ["doubler@1.0"]
     assert (await site.push(later))[0] == 201
     assert [entry.label for entry in site.layout.releases()] == ["doubler@1.0", "doubler@2.0"]
+
+
+def test_a_page_has_so_many_names() -> None:
+    names = [f"{number:05}" for number in range(PAGE_MAX + 2)]
+    for asked in ("", f"?n={PAGE_MAX + 1}", "?n=999999999"):
+        shown, headers = page(names, make_mocked_request("GET", f"/v2/_catalog{asked}"), "/v2/_catalog")
+        assert shown == names[:PAGE_MAX]
+        assert headers == {"Link": f'</v2/_catalog?n={PAGE_MAX}&last={names[PAGE_MAX - 1]}>; rel="next"'}
+    shown, headers = page(names, make_mocked_request("GET", f"/v2/_catalog?last={shown[-1]}"), "/v2/_catalog")
+    assert (shown, headers) == (names[PAGE_MAX:], {})
+    assert page(names, make_mocked_request("GET", "/v2/_catalog?n=0"), "/v2/_catalog") == ([], {})
+    with pytest.raises(UserProblem):
+        page(names, make_mocked_request("GET", "/v2/_catalog?n=9999999999"), "/v2/_catalog")
