@@ -24,6 +24,8 @@ from federation.names import Digest, digest_of
 from peers.homes import Home
 from query.errors import LimitExceeded, Problem
 from tests.badinput.test_full_disk import problem_of, small_disk
+from tests.turn.processes import COMMAND
+from tests.turn.processes import Federation as Processes
 from tests.wire.living import Living, living, publisher_in
 
 pytestmark = pytest.mark.timeout(180)
@@ -457,3 +459,29 @@ async def test_a_publishers_disk_that_fills(tmp_path: Path) -> None:
 def left_over(home: Home) -> list[str]:
     """What lies in a home's staging folder."""
     return [path.name for path in (home.releases / "staging").iterdir() if not path.name.startswith(".")]
+
+
+def test_exporting_from_a_nameserver_that_lacks_something(tmp_path: Path) -> None:
+    processes = Processes(tmp_path)
+    try:
+        processes.found()
+        processes.write_model("thermo")
+        processes.publish("thermo", "1.0")
+        processes.assign("thermo", "1.0")
+        layout = ImageLayout(tmp_path / "ns" / "releases")
+        words = [*COMMAND, "export", "--edge", "E1", "--home", "ns-admin", "e1.tar"]
+        needed = parts(layout)
+        for what in ("file", "manifest"):  # the record is in the log too
+            digest = needed[what]
+            for how in ("missing", "damaged"):
+                content = spoil(layout, digest, how=how)
+                done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+                assert done.returncode == 1, (what, how, done.stdout)
+                assert "error(internal)" not in done.stderr, (what, how, done.stderr)
+                assert not (tmp_path / "e1.tar").exists(), (what, how)
+                assert [path.name for path in tmp_path.iterdir() if "e1.tar" in path.name] == [], (what, how)
+                mend(layout, digest, content)
+        processes.command(*words[len(COMMAND) :])
+        assert (tmp_path / "e1.tar").exists()
+    finally:
+        processes.close()
