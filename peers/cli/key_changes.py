@@ -189,7 +189,7 @@ def run_rotate_publisher(arguments: argparse.Namespace, console: Console) -> int
     from federation.keys import read_key
     from federation.revocation import offer_claim
     from peers.client import connect
-    from peers.publisher_keys import next_key, settle
+    from peers.publisher_keys import next_key, publisher_key, settle
 
     home = home_of(arguments, console)
     membership = home.membership()
@@ -197,6 +197,7 @@ def run_rotate_publisher(arguments: argparse.Namespace, console: Console) -> int
     if settle(home, root):
         keyid = read_key(home.publisher_key).keyid
         return _told_publisher(arguments, console, keyid, state="endorsed", line=f"signs with key {keyid} from now on")
+    publisher_key(home, root)  # raises where there is none to replace
     lines = (
         f"{home} makes a new key and offers its public half to the nameserver",
         "the present key signs until the new one is endorsed; then it is retired, and what it signed stays good",

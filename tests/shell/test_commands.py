@@ -231,6 +231,36 @@ class TestKeys:
         assert run("keys", "show", "--home", home.path) == FAILED
         assert "is not a key file" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("options", [["--dry-run"], ["--yes"]])
+    def test_there_is_no_publisher_key_to_rotate(
+        self, founded: Home, tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Said before anything is made or asked; here by the home of a nameserver that does not run."""
+        assert run("keys", "rotate", "publisher", "--home", founded.path, *options) == FAILED
+        assert "error(not_a_publisher)" in capsys.readouterr().err
+        assert not founded.publisher_next_key.exists()
+
+    @pytest.mark.parametrize(
+        ("words", "why"),
+        [
+            (["roots"], "error(bad_key_change): nothing would change"),
+            (["roots", "--threshold", "0"], "error(bad_key_change): 0 of 1 root keys cannot sign"),
+            (["roots", "--remove", "root-1"], "error(bad_key_change): 1 of 0 root keys cannot sign"),
+            (["rotate", "root", "--new-root-home", "{root}"], "error(bad_key_change): key"),
+            (["revoke", "ada", "--running", "stop"], 'error(unknown_name): no publisher or key "ada"'),
+            (["endorse", "ada"], "error(unknown_name)"),
+        ],
+    )
+    def test_changes_that_cannot_be(
+        self, founded: Home, words: list[str], why: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        root = f"{founded.path}-root"
+        before = founded.roots()
+        given = [word.format(root=root) for word in words]
+        assert run("keys", *given, "--root-home", root, "--home", founded.path, "--yes") == FAILED
+        assert why in capsys.readouterr().err
+        assert founded.roots() == before
+
     def test_endorse_without_the_root_key(
         self, founded: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
