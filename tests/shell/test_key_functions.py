@@ -10,22 +10,24 @@ import pytest
 
 from federation import bundles, commands
 from federation.bundles import join_request, token_hash
+from federation.commands import NotAllowed
 from federation.documents import SignedDocument, decode, encode
-from federation.errors import UnknownKey, Untrusted
+from federation.errors import BadKeyChange, BadProof, UnknownKey, Untrusted
 from federation.keys import PrivateKey, read_key
 from federation.names import PeerId
+from federation.revocation import offer_claim, replace_director
 from federation.roots import endorse, first_root, sign_root
 from federation.store import FederationStore
 from peers.cli.key_changes import candidate
 from peers.director_keys import DirectorKeys
 from peers.founding import found
 from peers.homes import Home
-from peers.key_functions import KeyFunctions
+from peers.key_functions import OFFERS_BURST, KeyFunctions
 from peers.root_chains import trusted_root
 from peers.settings import NameserverSettings
 from query.declarations import Call, Caller, Role, declarations
 from query.declarations import Home as FunctionHome
-from query.errors import PeerProblem, WrongArguments
+from query.errors import LimitExceeded, PeerProblem, WrongArguments
 
 NOW = 1_800_000_000.0
 CALL = Call(Caller("admin", Role.ADMIN), datetime.fromtimestamp(NOW, UTC), "nameserver")
@@ -108,6 +110,58 @@ def test_a_publisher_that_is_none_or_has_not_joined(store: FederationStore, keys
         keys.publisher(CALL, "BOB")
     with pytest.raises(WrongArguments, match='publisher "eve-later" has not joined'):
         keys.publisher(CALL, "eve-later")
+
+
+def offered(store: FederationStore, keys: KeyFunctions, key: PrivateKey, *, proof: PrivateKey | None = None) -> str:
+    member = store.state.find_member("ada")
+    claim = offer_claim("mine", member.uuid, key.public)
+    caller = Caller("ada", Role.VIEWER, member.uuid)
+    call = Call(caller, datetime.fromtimestamp(NOW, UTC), "nameserver")
+    return keys.offer_publisher(call, key.public.hex(), (proof or key).sign_bytes(claim).hex())
+
+
+def test_a_publisher_offers_a_key_and_proves_it(home: Home, store: FederationStore, keys: KeyFunctions) -> None:
+    register(store, "ada", publisher=True, joined=True)
+    keys.set_root(CALL, signed_by_root(home, store))
+    new, seq = PrivateKey(bytes([70]) * 32), store.state.seq
+    with pytest.raises(BadProof):
+        offered(store, keys, new, proof=PUBLISHER)
+    for taken in (read_key(home.director_key), read_key(Home(Path(f"{home.path}-root")).root_key)):
+        with pytest.raises(BadKeyChange, match="has a part in the root record already"):
+            offered(store, keys, taken)
+    assert store.state.seq == seq
+    assert offered(store, keys, new) == offered(store, keys, new) == new.keyid
+    assert store.state.seq == seq + 1
+    told = keys.publisher(CALL, "ada")
+    assert (told["key"], told["endorsed"], told["present"]) == (new.keyid, False, PUBLISHER.keyid)
+    with pytest.raises(NotAllowed, match="only a publisher offers a key"):
+        keys.offer_publisher(CALL, new.public.hex(), "")
+
+
+def test_offers_are_bounded(store: FederationStore, keys: KeyFunctions) -> None:
+    register(store, "ada", publisher=True, joined=True)
+    for number in range(OFFERS_BURST):
+        offered(store, keys, PrivateKey(bytes([80 + number]) * 32))
+    with pytest.raises(LimitExceeded, match="too many new publisher keys"):
+        offered(store, keys, PrivateKey(bytes([79]) * 32))
+
+
+def test_a_root_record_without_a_key_of_this_nameserver_is_refused(
+    home: Home, store: FederationStore, keys: KeyFunctions, directors: DirectorKeys
+) -> None:
+    root_key = read_key(Home(Path(f"{home.path}-root")).root_key)
+    foreign = replace_director(store.state.root, key=PUBLISHER.public, now=NOW)
+    with pytest.raises(NotAllowed, match="names no director key of this nameserver"):
+        keys.set_root(CALL, encode(sign_root(foreign, root_key)).decode())
+    public = bytes.fromhex(keys.prepare_director(CALL))
+    assert keys.prepare_director(CALL) == public.hex()
+    old = directors.current()
+    following = replace_director(store.state.root, key=public, now=NOW)
+    assert keys.set_root(CALL, encode(sign_root(following, root_key)).decode()) == 2
+    assert directors.current().public == public != old.public
+    directors.settle()
+    assert read_key(home.director_key).public == public
+    assert not home.director_next_key.exists()
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "\ud800", '{"payload": 1}'])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from federation.documents import ROOT_TYPE, RootRecord, SignedDocument, TrustedKey, encode
+from federation.documents import ROOT_TYPE, RevokedKey, RootRecord, SignedDocument, TrustedKey, encode
 from federation.errors import (
     AlreadyEndorsed,
     BadSignature,
@@ -21,6 +21,7 @@ from federation.keys import PrivateKey
 from federation.names import BadName, digest_of
 from federation.roots import (
     PUBLISHERS_MAX,
+    REVOKED_MAX,
     ROOT_KEYS_MAX,
     ROOT_RECORDS_MAX,
     advance,
@@ -135,6 +136,9 @@ def test_a_threshold_of_two_needs_two_keys() -> None:
         lambda record: {"roots": _keys(200, ROOT_KEYS_MAX + 1)},
         lambda record: {"directors": _keys(200, ROOT_KEYS_MAX + 1)},
         lambda record: {"publishers": _keys(2000, PUBLISHERS_MAX + 1)},
+        lambda record: {
+            "revoked": {i: RevokedKey(k.key, k.name, 1, "stop") for i, k in _keys(4000, REVOKED_MAX + 1).items()}
+        },
     ],
 )
 def test_a_record_that_contradicts_itself_is_neither_made_nor_taken(
