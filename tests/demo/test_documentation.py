@@ -19,7 +19,7 @@ from query.text_form import to_text
 from query.values import decode_value
 from tests.demo.sessions import Fence, as_shown, asked, fences, typed
 from tests.demo.terminal import Terminal, terminal
-from tests.repository.registries import docker_registry, program
+from tests.repository import registries
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -75,8 +75,8 @@ def test_the_guide_to_devices_without_a_network(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(300)
 def test_the_guide_to_repositories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program("skopeo")
-    with docker_registry(tmp_path / "hub", password=True) as hub, terminal(tmp_path) as place:
+    registries.program("skopeo")
+    with registries.docker_registry(tmp_path / "hub", password=True) as hub, terminal(tmp_path) as place:
         monkeypatch.setenv("HUB", hub.address)
         play(DOCS / "repositories.md", place)
 
