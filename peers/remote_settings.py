@@ -28,7 +28,7 @@ import msgspec
 from msgspec import Struct
 
 from federation.names import DEFAULT_REPOSITORY, checked_name, fold, model_repository
-from peers.homes import write_whole
+from peers.homes import HomeUnwritable, write_whole
 from query.errors import LimitExceeded, UserProblem, nearest, unknown
 
 REPOSITORIES_MAX: Final = 64
@@ -122,7 +122,11 @@ class RemoteBook:
 
     @contextmanager
     def _writer(self) -> Iterator[None]:
-        handle = os.open(self._path.with_name(f".{self._path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = self._path.with_name(f".{self._path.name}.lock")
+        try:
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise HomeUnwritable(f"cannot write {lock}: {error.strerror}") from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from federation.names import BadName
+from peers.homes import HomeUnwritable
 from peers.remote_credentials import CREDENTIALS_BYTES_MAX, BadCredentials, read_credentials
 from peers.remote_settings import REPOSITORIES_MAX, BadRepository, RemoteBook, RemoteSettings, read_settings
 from query.errors import LimitExceeded, Problem, UnknownName
@@ -119,6 +120,11 @@ def test_names_and_their_number_are_bounded(tmp_path: Path) -> None:
     with pytest.raises(LimitExceeded):
         book.set("hub", RemoteSettings(url=HUB))
     assert len(book.all()) == REPOSITORIES_MAX
+
+
+def test_a_home_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(HomeUnwritable, match="No such file or directory"):
+        RemoteBook(tmp_path / "gone" / "repositories.json").set("hub", RemoteSettings(url=HUB))
 
 
 # --- credentials ------------------------------------------------------------------------------------------------------
