@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -246,3 +247,31 @@ def test_the_mode_of_a_device_is_kept_over_restarts_and_left_by_joining(site: Fe
     check_sockets(psutil.Process(site.running["box"].pid))
     done(site, "mode", "INTERACTIVE", "--home", "box")
     assert site.stop("box") == 0
+
+
+def test_a_person_types_the_fingerprint_and_is_never_shown_it(site: Federation) -> None:
+    done(site, "mode", "AUTONOMOUS", "--home", "typed")
+    known = fingerprint(site)
+    for typed, status in (("0" * 64, 1), (known, 0)):
+        ours, theirs = pty.openpty()
+        try:
+            process = subprocess.Popen(
+                [*PEERAGE, "import", "e1.tar", "--home", "typed"],
+                cwd=site.folder,
+                env=environment(),
+                stdin=theirs,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            os.write(ours, typed.encode() + b"\n")
+            said, _ = process.communicate(timeout=60)
+        finally:
+            os.close(ours)
+            os.close(theirs)
+        assert process.returncode == status, said
+        assert "the file says that it is for edge E1 of federation" in said
+        assert "fingerprint: " in said
+        assert known[:9] not in said
+        assert known.replace(" ", "")[:9] not in said
+    assert "this device is edge E1" in said
