@@ -121,8 +121,9 @@ def fallback_index(
 def merged(contents: LayoutContents, raw: bytes, repository: str, subject: Digest) -> list[Descriptor]:
     """The entries of the manifests that a pushed fall-back index attaches to ``subject``, and that were not before.
 
-    Raises :class:`BadManifest` when one of them is not here, or is attached to something else.
+    Raises :class:`BadManifest` when one of them is not here, is attached to something else, or is a release itself.
     """
+    releases = {(release.repository, str(release.manifest)) for release in contents.releases.values()}
     entries = []
     for named in read_index(raw).manifests:
         entry = contents.by_name.get(f"{repository}@{named.digest}")
@@ -133,5 +134,7 @@ def merged(contents: LayoutContents, raw: bytes, repository: str, subject: Diges
             raise BadManifest(f"{named.digest} is attached to {told[SUBJECT]}, the index says to {subject}")
         if SUBJECT in told:
             continue
+        if (repository, entry.digest) in releases:
+            raise BadManifest(f"{named.digest} is a release: it is attached to nothing, the index says to {subject}")
         entries.append(msgspec.structs.replace(entry, annotations={**told, SUBJECT: str(subject)}))
     return entries

@@ -3,8 +3,9 @@
 Pure where the listing alone decides; reads manifests from the blobs where what they name decides. Removes nothing
 itself: :class:`~federation.layout.ImageLayout` does, under its lock.
 
-Rules: with a manifest go all its tags and everything that is attached to it, in its repository; a blob is needed while
-a listed manifest of any repository names it.
+Rules: with a manifest go all its tags and everything that is attached to it, in its repository, but for releases, which
+go by their own digest alone: anybody may attach one to something else. A blob is needed while a listed manifest of any
+repository names it.
 """
 
 from __future__ import annotations
@@ -32,8 +33,11 @@ from query.errors import LimitExceeded, UnknownName
 
 
 def without_manifests(contents: LayoutContents, repository: str, digests: Iterable[str]) -> list[Descriptor]:
-    """The entries without some manifests of a repository, their tags, and what is attached to them."""
+    """The entries without some manifests of a repository, their tags, and what is attached to them; a release that is
+    attached to one stays.
+    """
     mine = [entry for entry in contents.entries if annotations_of(entry).get(REPOSITORY) == repository]
+    releases = {release.manifest for release in contents.releases.values() if release.repository == repository}
     attached: dict[str, set[str]] = {}
     for entry in mine:
         attached.setdefault(annotations_of(entry).get(SUBJECT, ""), set()).add(entry.digest)
@@ -41,7 +45,7 @@ def without_manifests(contents: LayoutContents, repository: str, digests: Iterab
     left = set(digests)
     while left:
         gone |= left
-        left = {other for digest in left for other in attached.get(digest, ())} - gone
+        left = {other for digest in left for other in attached.get(digest, ())} - gone - releases
     tags = {f"{repository}:{fallback_tag(Digest(digest))}" for digest in gone}
     return [
         entry

@@ -246,6 +246,30 @@ async def test_an_index_under_the_fall_back_tag_that_cannot_be(site: Site, relea
     assert len(site.layout.referrers(REPOSITORY, release.record.manifest)) == 1
 
 
+async def test_a_release_is_not_deleted_with_what_a_stranger_attached_it_to(site: Site, release: PackedRelease) -> None:
+    """Also when that was done before its record came, which makes it a release."""
+    other = manifest(CODE.encode(), config=config(release), artifactType="a/b")
+    await files_of(site, release)
+    assert (await take(site, other))[0] == 201
+    assert (await take(site, release.manifest, "1.0"))[0] == 201
+    tag = fallback_tag(digest_of(other))
+    assert (await take(site, index_of(release.manifest), tag, INDEX_TYPE))[0] == 201
+    assert (await take(site, release.attachment))[0] == 201
+    site.registrations.held.add("doubler@1.0")
+    assert (await site.ask("DELETE", f"{BASE}/manifests/{digest_of(other)}"))[0] == 202
+    assert labels(site) == ["doubler@1.0"]
+    assert (await site.ask("GET", f"{BASE}/manifests/1.0"))[2] == release.manifest
+    assert (await site.ask("GET", f"{BASE}/manifests/{digest_of(release.attachment)}"))[2] == release.attachment
+
+
+async def test_a_release_is_attached_to_nothing(site: Site, release: PackedRelease) -> None:
+    await site.push(release)
+    other = manifest(CODE.encode(), config=config(release), artifactType="a/b")
+    assert (await take(site, other))[0] == 201
+    tag = fallback_tag(digest_of(other))
+    assert await take(site, index_of(release.manifest), tag, INDEX_TYPE) == (400, "MANIFEST_INVALID")
+
+
 def config(release: PackedRelease) -> dict[str, Any]:
     return {"mediaType": "text/plain", "digest": digest_of(release.config), "size": len(release.config)}
 
