@@ -49,10 +49,11 @@ class Run(Struct, frozen=True, tag="run", omit_defaults=True):
 
 
 class Stop(Struct, frozen=True, tag="stop", omit_defaults=True):
-    """An unfinished way out of memory."""
+    """An unfinished way out of memory. ``then``: what a group wants in its place, once it is gone."""
 
     name: str
     origin: Origin
+    then: Run | None = None
 
 
 Goal: TypeAlias = Run | Stop

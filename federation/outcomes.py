@@ -26,6 +26,7 @@ from federation.actual import (
     Passing,
     Report,
     Run,
+    Stop,
     Unload,
     Verdict,
     Verify,
@@ -61,11 +62,15 @@ def _finished(actual: Actual, action: Action, outcome: Outcome, now: float, draw
             attempts = actual.report_attempts + 1
             return replace(actual, report_attempts=attempts, report_at=now + full_jitter(attempts, draw))
         case Unload(name=name, again=again), Done():
-            goals = actual.goals if isinstance(actual.goals.get(name), Run) else without(actual.goals, name)
+            goal = actual.goals.get(name)
+            goals = actual.goals if isinstance(goal, Run) else without(actual.goals, name)
+            if isinstance(goal, Stop) and goal.then is not None:
+                goals = goals | {name: goal.then}
             gone = replace(
                 actual,
                 goals=goals,
                 loaded=without(actual.loaded, name),
+                restoring=without(actual.restoring, name),  # what could not be restored is not to be here either
                 previous=without(actual.previous, name),
             )
             return _to_return(gone, actual.loaded.get(name)) if again else gone

@@ -129,7 +129,7 @@ def answered(desired: DesiredState, actual: Actual, now: float) -> Actual:
             errors[model.label] = actual.errors[model.label]
     for name, goal in actual.goals.items():
         if name not in wanted and goal.origin != "group":
-            goals[name] = goal
+            goals[name] = replace(goal, then=None) if isinstance(goal, Stop) else goal
             if isinstance(goal, Run) and goal.label in actual.errors:
                 errors[goal.label] = actual.errors[goal.label]
     for name, entry in actual.loaded.items():

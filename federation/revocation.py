@@ -338,7 +338,12 @@ def _stopped(actual: Actual, name: str, entry: LoadedEntry | Run) -> Actual:
         actual = replace(actual, lost=actual.lost | {name: kept})
     if isinstance(entry, Run):
         return replace(actual, restoring=without(actual.restoring, name))
-    return replace(actual, goals=actual.goals | {name: Stop(name, "manual")})
+    goal = actual.goals.get(name)
+    if isinstance(goal, Run):  # its successor takes its place all the same, also where no other poll comes
+        then = goal if goal.origin == "group" and goal.record != entry.record else None
+    else:
+        then = None if goal is None else goal.then
+    return replace(actual, goals=actual.goals | {name: Stop(name, "manual", then)})
 
 
 def stopping(signed: Mapping[str, KeyId], root: RootRecord) -> tuple[str, ...]:

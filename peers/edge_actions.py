@@ -98,7 +98,9 @@ class Engine(Protocol):
 
     async def load(self, release: VerifiedRelease, *, origin: Origin, trial: msgspec.Raw | None) -> None: ...
 
-    async def unload(self, name: str) -> None: ...
+    async def unload(self, name: str) -> None:
+        """Have it out of memory; nothing to do where it is not there."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

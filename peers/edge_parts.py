@@ -18,6 +18,7 @@ from typing import Final, Literal
 import msgspec
 
 from engine.engine import Engine, Verdict
+from engine.errors import ModelNotLoaded
 from federation.certificate_reading import read_pem
 from federation.documents import ReleaseRecord, RootRecord, SignedDocument, decode
 from federation.errors import WrongKey
@@ -118,7 +119,8 @@ class EngineMemory:
         await self._engine.load(release, origin=origin, verdict=verdict)
 
     async def unload(self, name: str) -> None:
-        self._engine.unload(name)
+        with contextlib.suppress(ModelNotLoaded):  # what could not be restored is gone already
+            self._engine.unload(name)
 
 
 class FederationClock:

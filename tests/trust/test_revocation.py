@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federation.actual import Actual, Run, Stop, Verdict
+from federation.actual import Actual, Done, Run, Stop, Unload, Verdict
 from federation.documents import LoadedEntry, LoadError, RootRecord, SignedDocument, TrustedKey
 from federation.errors import (
     AlreadyEndorsed,
@@ -22,7 +22,8 @@ from federation.errors import (
     WrongRoot,
 )
 from federation.names import digest_of
-from federation.reconciliation import answered
+from federation.outcomes import finished
+from federation.reconciliation import answered, decide, restored
 from federation.revocation import (
     check_assignable,
     check_new,
@@ -316,6 +317,20 @@ class TestWhatRuns:
         assert edge.errors["digits@1.0"].message.endswith("was revoked: it is unloaded")
         assert edge.verdicts[self.digest].error == "revoked_key"
         assert judged(edge, STOPPED, self.record, now=NOW + 50) == edge
+
+    def test_what_a_group_wants_in_its_place_comes_after_it(self) -> None:
+        """In the very answer that told of the revocation: a device without a network gets no other."""
+        successor = Run("digits", "2.0", digest_of(b"successor"), "group")
+        edge = judged(self.edge(goals={"digits": successor}), STOPPED, self.record, now=NOW)
+        assert edge.goals == {"digits": Stop("digits", "manual", successor)}
+        assert judged(edge, STOPPED, self.record, now=NOW + 50) == edge
+        again = restored(edge.saved(), installed=edge.installed, runtime="r", root_version=2)
+        for known in (edge, again):
+            assert Unload("digits") in decide(desired(), known, NOW)
+            gone = finished(known, Unload("digits"), Done(), NOW, 0.5)
+            assert (gone.goals, gone.loaded, gone.restoring) == ({"digits": successor}, {}, {})
+        forgotten = answered(desired(models=()), edge, NOW)
+        assert forgotten.goals == {"digits": Stop("digits", "manual")}
 
     def test_a_manual_load_stays_shown_after_it_was_stopped(self) -> None:
         edge = judged(self.edge("manual"), STOPPED, self.record, now=NOW)

@@ -223,7 +223,7 @@ class ListEngine:
 
     async def unload(self, name: str) -> None:
         self.history.append(f"unload {name}")
-        del self.memory[name]
+        self.memory.pop(name, None)
 
     def labels(self) -> list[str]:
         return sorted(release.label for release in self.memory.values())

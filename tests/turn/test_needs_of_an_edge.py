@@ -10,6 +10,7 @@ import pytest
 from federation import commands
 from federation.keys import PrivateKey
 from federation.needs import NeedsUnmet, StillNeeded
+from federation.reconciliation import dismissed
 from federation.revocation import revoke
 from federation.roots import sign_root
 from federation.verification import VerifiedRelease
@@ -134,6 +135,40 @@ async def test_a_request_whose_need_is_taken_away_meanwhile_is_told_and_forgotte
         report = await bench.reported(lambda report: bool(report.errors) and not report.loaded)
         assert [error.model for error in report.errors] == ["z@1.0"]
         assert bench.engine.labels() == []
+
+
+async def test_a_revoked_release_makes_way_for_what_the_same_answer_wants(bench: Bench) -> None:
+    """No other poll is needed for it; and where the edge is killed before it could stop it, it is not there again."""
+    other = PrivateKey(b"o" * 32)
+    bench.nameserver.endorse("other", other)
+    z = made("z", "1.0", other)
+    bench.nameserver.publish(z)
+    bench.shelf.offered[z.record] = z
+    bench.nameserver.assign(z)
+    async with bench.running() as agent:
+        await bench.loaded("z@1.0")
+        root = revoke(bench.nameserver.store.state.root, [other.keyid], running="stop", now=bench.clock.now())
+        bench.nameserver.change(commands.set_root(bench.nameserver.store.state, sign_root(root, ROOT)))
+        bench.nameserver.assign(bench.published("z", "2.0"))
+        await bench.poll(agent)
+        await bench.loaded("z@2.0")
+        assert bench.engine.history[1:] == ["unload z", "load z@2.0"]
+
+
+async def test_what_could_not_be_restored_needs_no_unloading(bench: Bench) -> None:
+    """Killed after a person's word was kept and before it was done; meanwhile its files were damaged."""
+    z = bench.published("z", "1.0")
+    bench.shelf.here[z.record] = z
+    async with bench.running() as agent:
+        await bench.poll(agent)
+        await agent.load_manual("z", "1.0", z.record)
+        known = agent._state.actual
+        agent._state.keep(dismissed(known, "z"))
+    del bench.shelf.here[z.record], bench.shelf.offered[z.record]
+    async with bench.running() as agent:
+        await bench.reported(lambda report: not report.loaded)
+        assert (bench.engine.history.count("unload z"), agent._state.actual.goals) == (1, {})
+        assert agent._state.actual.restoring == {}
 
 
 async def test_what_is_revoked_takes_along_what_needs_it(bench: Bench) -> None:
