@@ -287,7 +287,10 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
                 verify=self._tls_verify,
             )
         except requests.exceptions.SSLError as error:
-            raise RegistryUntrusted(f"{host} is not the registry that was meant: {reason_of(error)}") from error
+            raise RegistryUntrusted(
+                f"{host} is not the registry that was meant: {reason_of(error)}",
+                hint='a registry with an authority of its own is set with "ca", the PEM file of that authority',
+            ) from error
         except requests.exceptions.ConnectTimeout as error:
             raise RegistryUnreachable(f"no connection to {host} within {self._limits.connect_s:g} s") from error
         except requests.exceptions.Timeout as error:

@@ -202,6 +202,20 @@ def _check_files(name: str, settings: RemoteSettings) -> None:
     for path in wanted:
         if not path.is_file():
             raise BadRepository(f'repository "{name}": no file {path}')
+    for path in wanted[:1] if settings.ca else []:
+        _check_authorities(name, path)
+
+
+def _check_authorities(name: str, path: Path) -> None:
+    """A file without a certificate would look like a registry that somebody else answers for."""
+    import ssl
+
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:
+        raise BadRepository(
+            f'repository "{name}": expected "ca" as a PEM file with certificates, found {path}: {error.strerror}'
+        ) from error
 
 
 def is_loopback(host: str) -> bool:

@@ -8,6 +8,7 @@ blocks: one thread, ended from outside (:mod:`peers.oci_transfers`).
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -67,6 +68,9 @@ def list_models(registry: Registry, prefix: str) -> Iterator[str]:
             if name.startswith(start) and _is(checked_model, name.removeprefix(start)):
                 yield name.removeprefix(start)
     except (NoSuchContent, RegistryUnauthorized) as error:
+        if isinstance(error, RegistryUnauthorized):
+            with contextlib.suppress(NoSuchContent):
+                registry.reach()  # who is not let in at all is told so, instead of being told to ask for one model
         raise NoCatalogue(
             f"it does not list its repositories: {error.message}",
             hint='models:available("repository", "model") lists the versions of one model',

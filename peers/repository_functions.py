@@ -82,7 +82,10 @@ class RepositoryFunctions:
         it; `insecure`, true to allow plain http to another device.
         """
         if settings is not None and not isinstance(settings, Mapping):
-            raise WrongArguments("models:set_repository expects a record of settings, or null")
+            raise WrongArguments(
+                "models:set_repository expects a record of settings, or null",
+                hint='a record is like {"url": "https://registry.example:5000/team"}',
+            )
         self._remotes.book.set(name, read_settings(name, settings) if settings else None)
         return True
 

@@ -64,6 +64,7 @@ def test_what_a_repository_is() -> None:
         ({"url": HUB, "ca": "ca.crt"}, 'expected "ca" as an absolute path'),
         ({"url": HUB, "credentials": "~/x"}, 'expected "credentials" as an absolute path'),
         ({"url": HUB, "ca": "/nonexistent/ca.crt"}, "no file /nonexistent/ca.crt"),
+        ({"url": HUB, "ca": __file__}, 'expected "ca" as a PEM file with certificates, found '),
     ],
 )
 def test_what_is_none(settings: dict[str, Any], message: str) -> None:

@@ -350,14 +350,17 @@ async def test_wrong_credentials_are_refused_and_in_no_message(maker: Party, tmp
                 RegistryUnauthorized, match=r'^repository "hub": GET http://.*/v2/: status 401'
             ) as refused:
                 await maker.remotes.publish("hub", maker.layout.installed("doubler", "1.0"))
+            with pytest.raises(RegistryUnauthorized, match="status 401"):
+                await maker.remotes.available("hub")  # and not that it lists no models
             assert "hunter2" not in f"{refused.value.message} {refused.value.hint} {refused.value!r}"
 
 
 async def test_another_authority_is_not_trusted(maker: Party, tmp_path: Path) -> None:
     with docker_registry(tmp_path / "registry", tls=True) as registry:
         maker.book.set("hub", read_settings("hub", {"url": registry.url}))
-        with pytest.raises(RegistryUntrusted, match="is not the registry that was meant: "):
+        with pytest.raises(RegistryUntrusted, match="is not the registry that was meant: ") as refused:
             await maker.remotes.available("hub")
+        assert '"ca"' in (refused.value.hint or "")
         settings = {"url": registry.url.replace("127.0.0.1", "localhost"), "ca": str(registry.ca)}
         maker.book.set("hub", read_settings("hub", settings))
         with pytest.raises(RegistryUntrusted, match="localhost"):
