@@ -24,6 +24,7 @@ from federation.revocation import check_assignable
 from federation.standing_needs import check_group, standing_needs
 from federation.state import FederationState
 from query.errors import LimitExceeded, WrongArguments, nearest, unknown
+from query.text_form import to_text
 
 KEYS: Final = ("repo", "name", "version")
 
@@ -87,7 +88,7 @@ def _read_model(index: int, model: Any) -> WantedModel:
                 + (f' — did you mean "{close}"?' if close else "")
             )
         if not isinstance(value, str):
-            raise WrongArguments(f'model {index}: expected "{key}" as a text, found {value!r:.40}')
+            raise WrongArguments(f'model {index}: expected "{key}" as a text, found {to_text(value)[:40]}')
     for key in ("name", "version"):
         if key not in model:
             raise WrongArguments(f'model {index}: expected a "{key}", found {", ".join(map(str, model)) or "nothing"}')

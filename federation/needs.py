@@ -43,9 +43,10 @@ class BadNeeds(UserProblem):
 
 
 class NeedsUnmet(UserProblem):
-    """A release whose needs are not met; the message is the chain that leads there."""
+    """A release whose needs are not met; the message is the chain that leads there, ``model`` what is wanting."""
 
     code = "needs_unmet"
+    model: str = ""
 
 
 class StillNeeded(UserProblem):
@@ -264,12 +265,17 @@ class _Search:
             return NeedsUnmet(f"{wish}: {present.label} is asked for")
         other = next((one for one in wishes if one.name == wish.name and one is not wish), None)
         against = f", and {other}" if other is not None else ""
-        return NeedsUnmet(f"{wish}{against}: there {self._versions(wish.name)}")
+        return self._wanting(wish, against)
 
     def _nothing(self, wish: _Wish, wishes: Sequence[_Wish]) -> NeedsUnmet:
         others = [str(one) for one in wishes if one.name == wish.name and one is not wish]
         against = "".join(f", and {other}" for other in dict.fromkeys(others))
-        return NeedsUnmet(f"{wish}{against}: there {self._versions(wish.name)}")
+        return self._wanting(wish, against)
+
+    def _wanting(self, wish: _Wish, against: str) -> NeedsUnmet:
+        problem = NeedsUnmet(f"{wish}{against}: there {self._versions(wish.name)}")
+        problem.model = wish.name
+        return problem
 
     def _versions(self, name: str) -> str:
         known = self._all(name)

@@ -87,10 +87,10 @@ def check_free(label: str, found: tuple[Holder, ...]) -> None:
     """Raises :class:`ReleaseHeld` that names the holders, when there are any."""
     if not found:
         return
-    told = ", ".join(map(str, found[:HOLDERS_TOLD_MAX]))
-    more = f" and {len(found) - HOLDERS_TOLD_MAX} more" if len(found) > HOLDERS_TOLD_MAX else ""
+    told = "; ".join(map(str, found[:HOLDERS_TOLD_MAX]))
+    more = f"; and {len(found) - HOLDERS_TOLD_MAX} more" if len(found) > HOLDERS_TOLD_MAX else ""
     raise ReleaseHeld(
-        f"{label} is held by {told}{more}: expected nobody",
+        f"{label} is held by {len(found)}, expected nobody: {told}{more}",
         hint="edge:remove_group_models or another version takes it from a group; edges report when they let it go",
     )
 

@@ -266,7 +266,9 @@ class FederationState:
         """Raises :class:`UnknownName` with the nearest existing group."""
         group = self.group(name)
         if group is None:
-            raise unknown("group", name, islice((g.name for g in self._groups.values()), SUGGESTIONS_SCANNED_MAX))
+            problem = unknown("group", name, islice((g.name for g in self._groups.values()), SUGGESTIONS_SCANNED_MAX))
+            problem.hint = 'edge:add_group("edge", "group") makes a group; edge:all_groups() lists them'
+            raise problem
         return group
 
     def find_release(self, name: str, version: str) -> Release:

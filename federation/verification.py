@@ -57,6 +57,7 @@ FILES_PER_RELEASE_MAX: Final = 256
 RELEASE_BYTES_MAX: Final = 8 * 1024**3
 PATH_LENGTH_MAX: Final = 255
 DEVELOPMENT_SIGNER: Final = "development"
+_ENDORSE: Final = "peerage keys endorse NAME, by an admin with the root folder, lets a publisher's releases run"
 _ACCEPT_DEVELOPMENT: Final = "accept_development = true in this device's own configuration admits it"
 
 MANIFEST_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
@@ -185,8 +186,10 @@ def _signed_record(
             raise DevelopmentRefused(
                 "a development release, which this peer does not accept", hint=_ACCEPT_DEVELOPMENT
             ) from error
-        error.hint = "endorse the publisher's key, or for a development release set accept_development = true"
-        raise
+        signed = ", ".join(f"key {signature.keyid[:16]}" for signature in doc.signatures) or "no key"
+        raise UnknownKey(
+            f"expected a release signed by a publisher that the root record endorses, found {signed}", hint=_ENDORSE
+        ) from error
     try:
         record = decode(payload, ReleaseRecord)
     except msgspec.MsgspecError as error:

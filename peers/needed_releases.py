@@ -90,7 +90,7 @@ class NeededReleases:
         try:
             (chosen,) = resolve((asked,), installed, standing)
         except NeedsUnmet as problem:
-            name = next(iter(record.needs.releases))
+            name = problem.model or next(iter(record.needs.releases))
             hint = f'models:import("{name}", "…") brings a release here; models:available() lists them'
             raise NeedsUnmet(f"{problem.message} on this peer", hint=hint) from problem
         return chosen, signed

@@ -40,7 +40,7 @@ class Access:
         """The repository that a member may change."""
         member = self.member(request)
         if member.role not in ("operator", "admin") and member.publisher_key is None:
-            raise WrongRole(f'"{member.name}" may not push: expected the role operator or a publisher key')
+            raise WrongRole(f'"{member.name}" may not push or delete: expected the role operator or a publisher key')
         repository = repository_of(request)
         kind, _, model = repository.partition("/")
         if kind not in ("models", "development"):

@@ -117,8 +117,9 @@ def test_nothing_is_half_applied_when_a_model_or_version_is_unknown(small: Small
     before = small.state.seq
     with pytest.raises(UnknownName, match=re.escape('no version "2.1" of model "m" — did you mean "2.0"?')):
         small.assign("staging", "n@1.0", "m@2.1")
-    with pytest.raises(UnknownName, match=re.escape('no group "stagin" — did you mean "staging"?')):
+    with pytest.raises(UnknownName, match=re.escape('no group "stagin" — did you mean "staging"?')) as lost:
         small.assign("stagin", "m@1.0")
+    assert "edge:add_group" in (lost.value.hint or "")
     with pytest.raises(UnknownName, match='no model "k"'):
         small.assign("staging", "k@1.0")
     with pytest.raises(UnknownName, match='no model "k" in group "staging"'):
@@ -141,6 +142,7 @@ def test_another_repository_is_noted(small: Small) -> None:
         ([{"name": "m", "versoin": "1"}], 'model 1: "versoin" is not one of .* did you mean "version"?'),
         ([{"name": "m", "version": "1"}, {"name": "n"}], 'model 2: expected a "version", found name'),
         ([{"name": "m", "version": 5.3}], 'model 1: expected "version" as a text, found 5.3'),
+        ([{"name": "m", "version": None}], 'model 1: expected "version" as a text, found null'),
         ([{"name": "m", "version": "1"}, {"name": "m", "version": "2"}], 'model "m" is named twice'),
     ],
 )

@@ -209,7 +209,7 @@ class Registrations:
 
     async def let_go(self, record: ReleaseRecord, digest: Digest, member: Member) -> None:
         if record.label in self.held:
-            raise ReleaseHeld(f"{record.label} is held by group field has it: expected nobody")
+            raise ReleaseHeld(f"{record.label} is held by 1, expected nobody: group field has it")
         self.deleted.append((record.label, digest))
 
 

@@ -195,7 +195,7 @@ async def test_a_release_that_is_held_is_not_deleted_and_who_holds_it_is_named(f
     delete = f'{ON_NAMESERVER}models:delete("m", "1.0")'
     assert await problem(federation, delete) == (
         "release_held",
-        "m@1.0 is held by group all has it, edge E1 runs it: expected nobody",
+        "m@1.0 is held by 2, expected nobody: group all has it; edge E1 runs it",
     )
     await assigned(federation, "2.0")
     await federation.until('edge:status("E1")["models:loaded"]', ["m@2.0"])

@@ -76,5 +76,5 @@ async def test_a_refusal_names_its_reason(bench: Bench, release: PackedRelease, 
     name = f"docker://{bench.address}/{REPOSITORY}:1.0"
     ran = await asyncio.to_thread(skopeo, "delete", f"--cert-dir={folder}", name)
     assert ran.returncode == 1
-    assert "doubler@1.0 is held by group field has it" in ran.stderr
+    assert "doubler@1.0 is held by 1, expected nobody: group field has it" in ran.stderr
     assert "release_held" in ran.stderr
