@@ -68,7 +68,7 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
         self._limits = transfer.limits
         self._authorization: str | None = None
         self._answer: requests.Response | None = None  # the latest
-        self._opened: list[requests.Session] = []
+        self._opened: list[requests.Session] = []  # two at most, however often it leads elsewhere
         self.session = self._session(site.hostname)
         if site.certificate is not None and site.key is not None:
             self.session.cert = (str(site.certificate), str(site.key))
@@ -91,6 +91,10 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
             session.mount(scheme, adapter)
         self._opened.append(session)
         return session
+
+    def _elsewhere(self) -> requests.Session:
+        """For whoever is not the registry: it is shown no certificate, and is told no credentials by itself."""
+        return self._opened[1] if len(self._opened) > 1 else self._session(None)
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -170,7 +174,7 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
             raise RegistryRefused(
                 f"{shown(str(response.url))} is led to {shown(told)}: only https to https is followed"
             )
-        return self._once(self._session(None), "GET", told, headers=headers)
+        return self._once(self._elsewhere(), "GET", told, headers=headers)
 
     # --- writing ------------------------------------------------------------------------------------------------
 
@@ -257,7 +261,7 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
 
     def _token(self, challenge: Bearer, headers: dict[str, str]) -> str:
         home = challenge.realm.startswith(f"{self._site.origin}/")
-        answer = self._once(self.session if home else self._session(None), "GET", challenge.url, headers=headers)
+        answer = self._once(self.session if home else self._elsewhere(), "GET", challenge.url, headers=headers)
         body = self._read(answer, ANSWER_BYTES_MAX)
         if answer.status_code != 200:
             raise self.refusal(answer, body)

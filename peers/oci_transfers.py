@@ -25,6 +25,7 @@ from query.errors import Cancelled, Problem
 
 PROGRESS_BYTES: Final = 1024 * 1024
 ENDING_S: Final = 5.0  # for a thread whose connections were shut
+CONNECTIONS_MAX: Final = 32  # that can be shut from outside: the first one, and the latest
 
 _T = TypeVar("_T")
 
@@ -84,10 +85,15 @@ class Connections:
         self._twins: list[socket.socket] = []
         self._shut = False
 
+    def __len__(self) -> int:
+        return len(self._twins)
+
     def add(self, connection: socket.socket) -> None:
         twin = socket.socket(fileno=os.dup(connection.fileno()))  # TLS takes the original's number away
         with self._lock:
             self._twins.append(twin)
+            if len(self._twins) > CONNECTIONS_MAX:  # a registry that ends each after an answer; few are still in use
+                self._twins.pop(1).close()
             if self._shut:
                 _shut(twin)
 

@@ -28,7 +28,8 @@ from peers.oci_errors import (
     RegistryUnauthorized,
     RegistryUnreachable,
 )
-from peers.oci_transfers import TransferLimits
+from peers.oci_registry import Registry
+from peers.oci_transfers import CONNECTIONS_MAX, Site, Transfer, TransferLimits
 from peers.remote_repositories import RemoteRepositories, UnsignedRelease
 from peers.remote_settings import RemoteBook, read_settings
 from query.errors import LimitExceeded, Problem
@@ -291,6 +292,22 @@ async def test_it_is_cancelled_wherever_it_waits(liar: Liar, taker: Taker) -> No
         assert taker.layout.releases() == ()
     liar.lies = {}
     assert (await taker.remotes.fetch("hub", "doubler", "1.0")).release.label == "doubler@1.0"
+
+
+async def test_a_registry_that_ends_each_connection_uses_up_nothing_here(liar: Liar, taker: Taker) -> None:
+    async def closing(request: web.Request, truth: bytes) -> web.StreamResponse:
+        return web.json_response({"repositories": ["models/doubler"]}, headers={"Connection": "close"})
+
+    def ask() -> int:
+        transfer = Transfer("ask", limits=QUICK)
+        with Registry(Site(address=liar.origin.removeprefix("http://"), scheme="http"), transfer) as registry:
+            for _ in range(CONNECTIONS_MAX + 40):
+                registry.get("/v2/_catalog")
+            assert len(transfer.connections) == CONNECTIONS_MAX
+            return registry.session is not registry._elsewhere() and registry._elsewhere() is registry._elsewhere()
+
+    liar.lies["catalog"] = closing
+    assert await asyncio.to_thread(ask)
 
 
 async def test_nobody_is_there(taker: Taker, liar: Liar) -> None:
