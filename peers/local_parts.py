@@ -117,7 +117,14 @@ class PushingRepository:
         self.client.check_open()
         await self.client.begin()
         identity = PushIdentity(self.home.ca_crt, self.home.identity_crt, self.home.identity_key)
-        await push(self.layout, release, addresses=self.addresses, identity=identity, progress=progress)
+        await push(
+            self.layout,
+            release,
+            addresses=self.addresses,
+            identity=identity,
+            progress=progress,
+            may_go=self.client.check_open,
+        )
 
 
 class StatementsElsewhere:

@@ -26,7 +26,7 @@ from federation.manifests import EMPTY_CONFIG, read_manifest
 from federation.names import Digest, checked_digest, digest_of
 from federation.tls import NAMESERVER_HOSTNAME
 from peers.oci_errors import RegistryUnreachable
-from peers.oci_transfers import USUAL_LIMITS, Site, Transfer, TransferLimits, aside, in_loop
+from peers.oci_transfers import USUAL_LIMITS, Site, Transfer, TransferLimits, always, aside, in_loop
 from query.declarations import Progress, silent
 from query.errors import Problem
 
@@ -65,13 +65,22 @@ async def push(
     identity: PushIdentity,
     progress: Progress = silent,
     limits: TransferLimits = USUAL_LIMITS,
+    may_go: Callable[[], None] = always,
 ) -> None:
     """Send an installed release to the registry at the first of ``addresses`` (``host:port``) that answers.
 
     Raises the registry's own problem, or a class of :mod:`peers.oci_errors`.
     """
     sites = tuple(identity.site(address) for address in addresses)
-    await push_to(layout, release, sites=sites, repository=release.repository, progress=progress, limits=limits)
+    await push_to(
+        layout,
+        release,
+        sites=sites,
+        repository=release.repository,
+        progress=progress,
+        limits=limits,
+        may_go=may_go,
+    )
 
 
 async def push_to(
@@ -82,9 +91,10 @@ async def push_to(
     repository: str,
     progress: Progress = silent,
     limits: TransferLimits = USUAL_LIMITS,
+    may_go: Callable[[], None] = always,
 ) -> None:
     """Send an installed release to the first of ``sites`` that answers, into the OCI repository ``repository``."""
-    transfer = Transfer(f"publish {release.label}", progress=in_loop(progress), limits=limits)
+    transfer = Transfer(f"publish {release.label}", progress=in_loop(progress), limits=limits, may_go=may_go)
     await aside(transfer, functools.partial(_push, layout, release, tuple(sites), repository, transfer))
 
 

@@ -25,6 +25,7 @@ from query.errors import Cancelled, Problem
 
 PROGRESS_BYTES: Final = 1024 * 1024
 ENDING_S: Final = 5.0  # for a thread whose connections were shut
+WATCH_S: Final = 1.0  # how often it is asked whether work may go on, whatever it waits for
 CONNECTIONS_MAX: Final = 32  # that can be shut from outside: the first one, and the latest
 
 _T = TypeVar("_T")
@@ -48,6 +49,10 @@ class TransferLimits:
 
 
 USUAL_LIMITS: Final = TransferLimits()
+
+
+def always() -> None:
+    """For a peer that may open connections."""
 
 
 def no_credentials() -> Credentials | None:
@@ -111,10 +116,21 @@ class Connections:
 
 
 class Transfer:
-    """The progress of one piece of work over all its bytes, and the ways to end it early."""
+    """The progress of one piece of work over all its bytes, and the ways to end it early.
 
-    def __init__(self, label: str, *, progress: Progress = silent, limits: TransferLimits = USUAL_LIMITS) -> None:
+    ``may_go`` raises once this peer may have no connection any more; it is asked all the time.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        *,
+        progress: Progress = silent,
+        limits: TransferLimits = USUAL_LIMITS,
+        may_go: Callable[[], None] = always,
+    ) -> None:
         self.label = label
+        self._may_go = may_go
         self.limits = limits
         self.connections = Connections()
         self.total: int | None = None
@@ -131,6 +147,7 @@ class Transfer:
     def check(self) -> None:
         if self._stop.is_set():
             raise Cancelled(f"{self.label} was stopped")
+        self._may_go()
 
     def moved(self, size: int, *, whole: bool = False) -> None:
         """``size`` bytes more are through. Raises :class:`Cancelled` once it was ended."""
@@ -168,12 +185,14 @@ class Transfer:
 
 
 async def aside(transfer: Transfer, work: Callable[[], _T]) -> _T:
-    """Run blocking work on a thread of its own, which ends with the caller."""
+    """Run blocking work on a thread of its own, which ends with the caller, or when the work may not go on."""
     threads = ThreadPoolExecutor(1, thread_name_prefix="registry")
     ended = asyncio.get_running_loop().run_in_executor(threads, work)
     try:
-        return await asyncio.shield(ended)
-    except asyncio.CancelledError:
+        while not (await asyncio.wait([ended], timeout=WATCH_S))[0]:
+            transfer.check()
+        return ended.result()
+    except (asyncio.CancelledError, Problem):
         transfer.stop()
         await asyncio.wait([ended], timeout=ENDING_S)
         if ended.done() and not ended.cancelled():

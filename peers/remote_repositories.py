@@ -24,7 +24,7 @@ from federation.layout_index import InstalledRelease, taken
 from federation.names import checked_model, checked_version
 from federation.needs import parsed_version, satisfies
 from federation.verification import VerifiedRelease, verify_record
-from peers.oci_transfers import USUAL_LIMITS, Site, Transfer, TransferLimits, aside, in_loop
+from peers.oci_transfers import USUAL_LIMITS, Site, Transfer, TransferLimits, always, aside, in_loop
 from peers.remote_credentials import read_credentials, secret_file
 from peers.remote_settings import CERT_FILES, RemoteBook, RemoteSettings
 from query.declarations import Progress, silent
@@ -56,10 +56,6 @@ class Fetched:
 
 async def nothing_newer() -> None:
     """For a peer that has the newest root record anyway."""
-
-
-def always() -> None:
-    """For a peer that may open connections."""
 
 
 class RemoteRepositories:
@@ -108,7 +104,7 @@ class RemoteRepositories:
     async def _asked(self, name: str, settings: RemoteSettings, label: str, work: Callable[[Registry], _T]) -> _T:
         with _named(name):
             self._may_dial()
-            transfer = Transfer(label, limits=self._limits)
+            transfer = Transfer(label, limits=self._limits, may_go=self._may_dial)
             site = self._site(settings)
             async with self._slots:
                 return await aside(transfer, functools.partial(_with_registry, site, transfer, work))
@@ -130,6 +126,7 @@ class RemoteRepositories:
                     repository=settings.repository(release.name),
                     progress=progress,
                     limits=self._limits,
+                    may_go=self._may_dial,
                 )
 
     async def fetch(
@@ -152,7 +149,9 @@ class RemoteRepositories:
                 admit(signed)
                 record = verify_record(signed, self._root())
                 if not await asyncio.to_thread(self._whole, signed):
-                    transfer = Transfer(f"import {label}", progress=in_loop(progress), limits=self._limits)
+                    transfer = Transfer(
+                        f"import {label}", progress=in_loop(progress), limits=self._limits, may_go=self._may_dial
+                    )
                     await aside(
                         transfer, functools.partial(self._pull, site, transfer, record, offer.manifest, settings)
                     )
@@ -198,7 +197,7 @@ class RemoteRepositories:
         from peers.remote_transfers import find
 
         repository = settings.repository(model)
-        transfer = Transfer(f"find {model}@{version}", limits=self._limits)
+        transfer = Transfer(f"find {model}@{version}", limits=self._limits, may_go=self._may_dial)
         work = functools.partial(_with_registry, site, transfer, lambda one: find(one, repository, version))
         offer = await aside(transfer, work)
         known = self._layout.find(model, version)

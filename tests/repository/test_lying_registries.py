@@ -17,6 +17,7 @@ from federation.errors import BadSignature, MixedParts
 from federation.layout import ImageLayout
 from federation.manifests import INDEX_TYPE, Descriptor, Index, encode_index, record_attachment
 from federation.names import digest_of
+from peers.device_mode import Autonomous, autonomous
 from peers.fetching import AlteredContent, Truncated, WrongAnswer, WrongLength
 from peers.oci_errors import (
     NoCatalogue,
@@ -308,6 +309,26 @@ async def test_a_registry_that_ends_each_connection_uses_up_nothing_here(liar: L
 
     liar.lies["catalog"] = closing
     assert await asyncio.to_thread(ask)
+
+
+async def test_it_ends_when_this_peer_may_have_no_connection_any_more(liar: Liar, taker: Taker) -> None:
+    """As when a device becomes AUTONOMOUS: whatever is waited for, for however long."""
+    asked = asyncio.Event()
+
+    async def wait(request: web.Request, truth: bytes) -> web.StreamResponse:
+        asked.set()
+        await liar.ended.wait()
+        return web.Response()
+
+    def may_go() -> None:
+        if asked.is_set():
+            raise autonomous()
+
+    liar.lies = {"blob": wait}
+    remotes = RemoteRepositories(taker.book, taker.layout, root=root_record, may_dial=may_go)
+    problem = await taker.refused(lambda: remotes.fetch("hub", "doubler", "1.0"))
+    assert type(problem) is Autonomous
+    assert not taker.layout.releases()
 
 
 async def test_nobody_is_there(taker: Taker, liar: Liar) -> None:
