@@ -6,22 +6,28 @@ from typing import Any
 
 
 class Disk:
-    """Named values. A read sees what was written; a crash goes back to what was synced."""
+    """Named values. A read sees what was written; a crash goes back to what was synced. ``version`` grows with every
+    change.
+    """
 
     def __init__(self) -> None:
         self._synced: dict[str, Any] = {}
         self._written: dict[str, Any] = {}
+        self.version = 0
 
     def write(self, **values: Any) -> None:
         """Values are never changed in place by anyone."""
         self._written |= values
+        self.version += 1
 
     def sync(self) -> None:
         self._synced |= self._written
         self._written = {}
+        self.version += 1
 
     def crash(self) -> None:
         self._written = {}
+        self.version += 1
 
     def read(self, name: str) -> Any:
         return self._written.get(name, self._synced.get(name))
@@ -36,3 +42,4 @@ class Disk:
 
     def restore(self, backup: dict[str, Any]) -> None:
         self._synced, self._written = dict(backup), {}
+        self.version += 1

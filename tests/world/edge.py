@@ -1,4 +1,8 @@
-"""An edge of the world: the production decisions and checks, over a disk, a memory and a network that fail."""
+"""An edge of the world: the production decisions and checks, over a disk, a memory and a network that fail.
+
+Here is its life: starts and crashes, polls, what is taken of an answer, and the mode AUTONOMOUS. What it does about it
+is in :mod:`tests.world.turn`, what comes and goes by file in :mod:`tests.world.carrying`.
+"""
 
 from __future__ import annotations
 
@@ -11,41 +15,33 @@ from msgspec.structs import replace
 from federation.actual import (
     Action,
     Actual,
-    Done,
     Fetch,
-    Lasting,
     Load,
-    Outcome,
-    Passing,
-    Report,
     Run,
     Saved,
-    Unload,
     Verify,
-    Wait,
     alarmed,
+    brought,
     calmed,
-    dispensable,
     needed,
-    removed,
-    report_digest,
-    report_of,
 )
-from federation.documents import DesiredState, PollAnswer, SignedDocument, encode
-from federation.errors import UnknownKey, Untrusted, WrongHash
+from federation.documents import ActualState, DesiredState, Mode, PollAnswer, SignedDocument
+from federation.errors import Replay, UnknownKey, Untrusted
+from federation.keys import PrivateKey
 from federation.load_order import learned
 from federation.names import Digest, PeerId, digest_of
-from federation.needs import satisfies
-from federation.outcomes import RETRY_CAP_S, full_jitter
+from federation.outcomes import full_jitter
 from federation.polling import PollReply
-from federation.reconciliation import in_force, requested
 from federation.roots import advance, trust_chain
-from federation.verification import VerifiedRelease, cursor_of
-from peers.edge_actions import outcome_of
-from peers.edge_polling import named
-from query.errors import PeerProblem, Problem, WorldProblem
+from federation.verification import Cursor, VerifiedRelease, cursor_of
+from peers.edge_polling import ROOTS_PER_POLL_MAX, Answer, named
+from peers.history import Journal
+from query.errors import Problem, UnknownName, WorldProblem
+from tests.world import invariants
+from tests.world.carrying import Carrying
 from tests.world.disk import Disk
-from tests.world.releases import FAILS, Made
+from tests.world.stores import Blobs, JournalStore
+from tests.world.turn import Turning
 
 if TYPE_CHECKING:
     from tests.world.world import World
@@ -54,22 +50,27 @@ POLL_CAP_S = 40.0
 RUNTIME = "world"
 
 
-class Edge:
-    """``memory`` is the engine's: what would answer. ``files`` on disk are releases, whole or damaged."""
+class Edge(Turning, Carrying):
+    """``memory`` is the engine's: what would answer."""
 
-    def __init__(self, world: World, uuid: PeerId, name: str, root: SignedDocument) -> None:
+    def __init__(self, world: World, uuid: PeerId, name: str, root: SignedDocument, key: PrivateKey) -> None:
         self.world = world
         self.uuid = uuid
         self.name = name
+        self.key = key
         self.pin = digest_of(root.payload)
         self.disk = Disk()
-        self.disk.write(saved=msgspec.json.encode(Saved()), desired=None, records={}, roots=(root,), files={}, skew=0.0)
+        self.disk.write(saved=msgspec.json.encode(Saved()), desired=None, records={}, roots=(root,), skew=0.0)
+        self.disk.write(blobs={}, parts={}, listed={}, mode=None, history=(), noted=0, sequence=0)
         self.disk.sync()
+        self.blobs = Blobs(self.disk, self.commit, world.cores.check_content)
         self.up = False
         self.life = 0
+        self.changes = 0
+        self.turns_of_mode = 0
         self.partitioned = False
         self.bad_trials: dict[Digest, int] = {}
-        self.highest = (0, 0, 0)
+        self.watch = invariants.Watch()
         self.boot()
 
     # --- life ---------------------------------------------------------------------------------------------------
@@ -81,14 +82,15 @@ class Edge:
         self.skew = self.disk.read("skew") if self.disk.read("skew") is not None else 0.0
         if self.world.faulty and self.world.random.random() < 0.2:
             self.skew = self.world.random.choice((-86_400.0, 86_400.0))  # until somebody tells the time
-        installed = {digest: made.label for digest, made in self.disk.read("files").items()}
         self.actual: Actual = self.world.cores.restored(
-            saved, installed=installed, runtime=RUNTIME, root_version=self.root.version
+            saved, installed=self.installed(), runtime=RUNTIME, root_version=self.root.version
         )
+        self.journal = Journal(JournalStore(self.disk, self.commit), recording=self.autonomous)
         self.memory: dict[str, VerifiedRelease] = {}
         self.flying: dict[str, Action] = {}
         self.failures = 0
         self.up = True
+        self.changes += 1
         left = len(self.actual.restoring) + 1
         while len(self.actual.restoring) < left:  # whoever needs others comes after them
             left = len(self.actual.restoring)
@@ -100,6 +102,7 @@ class Edge:
             if name not in self.memory and name not in self.actual.restoring and entry.label not in self.actual.errors
         ]
         self.world.expect(not lost, f"{self.name} started without {lost}, which it had loaded")
+        self.journal.note("started", now=self.now())
         self.world.after(self, 0.0, self.poll)
         self.world.after(self, 0.0, self.act)
 
@@ -133,17 +136,72 @@ class Edge:
         if saved != self.disk.read("saved"):
             self.commit(saved=saved)
 
+    @property
+    def cursor(self) -> Cursor | None:
+        return cursor_of(*self.desired) if self.desired else None
+
+    # --- the mode -----------------------------------------------------------------------------------------------
+
+    @property
+    def autonomous(self) -> bool:
+        return self.disk.read("mode") is not None
+
+    @property
+    def mode(self) -> Mode:
+        return "AUTONOMOUS" if self.autonomous else "ONLINE"
+
+    @property
+    def silent(self) -> bool:
+        return self.world.cores.silent(self.mode)
+
+    def become_autonomous(self) -> None:
+        """A fact first; then the nameserver is told once, if it can be."""
+        self.commit(mode="AUTONOMOUS")
+        self.turns_of_mode += 1
+        self.journal.recording = True
+        self.journal.note("autonomous", now=self.now())
+        body, made = self.sealed_body(self.reported()), self.world.now
+        self.world.call(self, lambda server: server.take_report(self.uuid, body, made), lambda reply: None, last=True)
+        self.give_up_unwanted()
+        self.act()
+
+    def leave_autonomous(self) -> None:
+        """Through a renewal: whoever was removed stays as it is."""
+
+        def renewed(reply: Any) -> None:
+            if isinstance(reply, Problem) or not self.autonomous:
+                self.world.trace(f"{self.name} stays AUTONOMOUS: {reply}")
+                return
+            self.skew = 0.0
+            self.commit(mode=None, skew=0.0)
+            self.turns_of_mode += 1
+            self.journal.note("left", "ONLINE", now=self.now())
+            self.journal.recording = False
+            self.become(replace(self.actual, carried=frozenset()))
+            self.poll()
+            self.act()
+
+        self.world.call(self, lambda server: server.admit(self.uuid), renewed, last=True)
+
     # --- polling ------------------------------------------------------------------------------------------------
 
     def poll(self) -> None:
+        if self.silent:
+            return
         etag = self.desired[1].etag if self.desired else None
-        self.world.call(self, lambda server: server.answer(self.uuid, etag), self.answered, attack=self.world.attacked)
+        cursor, turn = self.cursor, self.turns_of_mode
 
-    def answered(self, reply: PollReply | Problem) -> None:
+        def came(reply: PollReply | Problem) -> None:
+            if turn == self.turns_of_mode:  # else the connection was closed
+                self.answered(reply, cursor)
+
+        self.world.call(self, lambda server: server.answer(self.uuid, etag), came, attack=self.world.strangers.polled)
+
+    def answered(self, reply: PollReply | Problem, cursor: Cursor | None) -> None:
         if not isinstance(reply, Problem):
             self.skew = 0.0  # every answer tells the time
             try:
-                self.accept(reply)
+                self.accept(self.checked_answer(reply, cursor))
             except Problem as problem:
                 reply = problem
         if isinstance(reply, Problem):
@@ -154,40 +212,68 @@ class Edge:
         else:
             self.failures = 0
             pause_s = reply.poll_after_s
-        self.world.after(self, pause_s, self.poll)
+        turn = self.turns_of_mode
+        self.world.after(self, pause_s, lambda: self.poll() if turn == self.turns_of_mode else None)
         self.act()
 
-    def accept(self, reply: PollReply) -> None:
-        accepted: tuple[SignedDocument, DesiredState] | None = None
-        records: tuple[SignedDocument, ...] = ()
+    def checked_answer(self, reply: PollReply, cursor: Cursor | None) -> Answer:
         if reply.body is not None:
             answer = msgspec.json.decode(reply.body, type=PollAnswer)
-            state = self.verified(answer.desired)
+            state = self.verified(answer.desired, cursor)
             if state is not None:
-                accepted, records = (answer.desired, state), named(state, answer.releases)
-        actual = self.actual
-        if actual.root_version != self.root.version:
-            actual = replace(actual, root_version=self.root.version)
-        if accepted is not None:
+                return Answer((answer.desired, state), named(state, answer.releases), reply.poll_after_s)
+        return Answer(None, (), reply.poll_after_s)
+
+    def accept(self, answer: Answer, *, carried: frozenset[Digest] | None = None) -> None:
+        """Compare with what the director wants, and keep both in one transaction."""
+        if answer.desired is not None and self.cursor and self.world.cores.overtaken(answer.desired, self.cursor):
+            if carried is not None:
+                raise Replay(f"{answer.desired[1].etag} was overtaken")
+            answer = Answer(None, (), answer.poll_after_s)
+        actual = replace(self.actual, root_version=self.root.version)
+        if answer.desired is not None:
             actual = calmed(actual)
-        desired = accepted or self.desired
+        desired = answer.desired or self.desired
+        known = self.disk.read("records")
         if desired is not None:
-            actual = learned(actual, records, desired[1])
+            actual = learned(actual, answer.records, desired[1])
             actual = self.world.cores.answered(desired[1], actual, self.now())
+        actual = self.judged(actual)
+        if carried is not None:
+            actual = brought(actual, carried)
         values: dict[str, Any] = {"saved": msgspec.json.encode(actual.saved()), "skew": self.skew}
-        if accepted is not None:
-            kept = needed(accepted[1], actual)
-            known = {d: document for d, document in self.disk.read("records").items() if d in kept}
-            values["desired"] = accepted
-            values["records"] = known | {digest_of(document.payload): document for document in records}
+        if answer.desired is not None:
+            kept = needed(answer.desired[1], actual)
+            known = {d: document for d, document in known.items() if d in kept}
+            values["desired"] = answer.desired
+            values["records"] = known | {digest_of(document.payload): document for document in answer.records}
         self.crash_point("poll.verified")
         self.commit(**values)
         self.desired, self.actual = desired, actual
+        self.changes += 1
+        self.watch.judged_version = self.root.version
+        if self.root.revoked:
+            root = self.root
+            self.world.after(self, invariants.TURN_S, lambda: invariants.check_stopped(self, root))
         self.crash_point("poll.committed")
+        self.give_up_unwanted()
 
-    def verified(self, document: SignedDocument) -> DesiredState | None:
+    def judged(self, actual: Actual) -> Actual:
+        judgement: Actual = self.world.cores.judged(
+            actual, self.root, self.disk.read("records").get, now=self.now(), shown=self.actual.errors
+        )
+        return judgement
+
+    def give_up_unwanted(self) -> None:
+        """Fetches and trials that no goal wants any more are cancelled."""
+        runs = (*self.actual.goals.values(), *self.actual.restoring.values())
+        wanted = {(run.name, run.record) for run in runs if isinstance(run, Run)}
+        for name, action in tuple(self.flying.items()):
+            if isinstance(action, Fetch | Verify) and (name, action.record) not in wanted:
+                del self.flying[name]
+
+    def verified(self, document: SignedDocument, cursor: Cursor | None) -> DesiredState | None:
         def check() -> DesiredState | None:
-            cursor = cursor_of(*self.desired) if self.desired else None
             checked: DesiredState | None = self.world.cores.verify_desired(
                 document, root=self.root, federation="f", edge=self.uuid, cursor=cursor, now=self.now()
             )
@@ -196,232 +282,42 @@ class Edge:
         try:
             state = check()
         except UnknownKey:
-            if not self.follow(self.root.version + 1):
+            if not self.follow(ROOTS_PER_POLL_MAX):
                 raise
             state = check()
         if state is not None and state.root_version > self.root.version:
-            self.follow(state.root_version)
+            self.follow(min(state.root_version - self.root.version, ROOTS_PER_POLL_MAX))
             state = check()
         return state
 
-    def follow(self, version: int) -> bool:
+    def follow(self, versions_max: int) -> bool:
         before = self.root.version
-        while self.root.version < version:
+        while self.root.version < before + versions_max:
             server = self.world.nameserver
             if not server.up or self.world.loses(self):
                 raise WorldProblem("the way to the root record is lost")
-            document = server.root(self.root.version + 1)
-            record = advance(self.root, document)
-            self.commit(roots=(*self.disk.read("roots"), document))
-            self.root = record
+            try:
+                document = server.root(self.root.version + 1)
+            except UnknownName:
+                break
+            self.extend(document)
         return self.root.version > before
 
-    # --- acting -------------------------------------------------------------------------------------------------
+    def extend(self, document: SignedDocument) -> None:
+        record = advance(self.root, document)
+        self.commit(roots=(*self.disk.read("roots"), document))
+        invariants.note_revocations(self, record)
+        self.root = record
+        self.crash_point("root.committed")
 
-    def act(self) -> None:
-        report = report_digest(self.reported())
-        desired = self.desired[1] if self.desired else None
-        for action in self.world.cores.decide(desired, self.actual, self.now(), report=report):
-            name = "" if isinstance(action, Report) else getattr(action, "name", None)
-            if name in self.flying:
-                continue
-            match action:
-                case Wait(until=until):
-                    self.world.after(self, max(0.01, until - self.now()), self.act)
-                case Report():
-                    self.flying[""] = action
-                    self.send_report()
-                case Fetch(record=record):
-                    self.flying[name] = action
-                    self.fetch(action, record)
-                case _:
-                    self.flying[name] = action
-                    self.begin(action, desired)
-        if not self.flying:
-            for record in dispensable(desired, self.actual):
-                files = {d: made for d, made in self.disk.read("files").items() if d != record}
-                self.commit(files=files)
-                self.become(removed(self.actual, record))
-
-    def reported(self) -> Any:
-        desired = self.desired[1] if self.desired else None
-        return report_of(desired, self.actual, edge=self.uuid, mode="ONLINE", properties={})
-
-    def send_report(self) -> None:
-        told = self.reported()
-
-        def sent(reply: Any) -> None:
-            outcome = Passing(reply.code, reply.message) if isinstance(reply, Problem) else Done()
-            self.end(Report(report_digest(told)), outcome)
-
-        self.world.call(self, lambda server: server.take_report(self.uuid, encode(told)), sent)
-
-    def fetch(self, action: Fetch, record: Digest) -> None:
-        document = self.disk.read("records").get(record)
-        if document is None:
-            self.world.after(self, 0.1, lambda: self.end(action, Passing("release_missing", "no record")))
-            return
-        try:
-            self.world.cores.verify_record(document, self.root)
-        except Problem as problem:
-            outcome = outcome_of(problem)
-            self.world.after(self, 0.1, lambda: self.end(action, outcome))
-            return
-
-        def came(reply: Made | Problem) -> None:
-            if isinstance(reply, Problem):
-                self.end(action, outcome_of(reply))
-                return
-            if self.world.faulty and self.world.random.random() < 0.1:
-                self.end(action, Passing("disk_full", "no room"))
-                return
-            self.commit(files=self.disk.read("files") | {record: reply})
-            self.crash_point("fetch.done")
-            self.end(action, Done())
-
-        self.world.call(self, lambda server: self.world.releases[record], came)
-
-    def begin(self, action: Verify | Load | Unload, desired: DesiredState | None) -> None:
-        match action:
-            case Load(origin="group", name=name) if name not in self.actual.restoring:
-                self.world.expect(
-                    in_force(desired, self.now()), f"{self.name} loads {action.label} by an expired desired state"
-                )
-            case Unload(name=name, again=again):
-                wanted = {model.name for model in desired.models} if desired else set()
-                makes_room = again or isinstance(self.actual.goals.get(name), Run)
-                self.world.expect(name not in wanted or makes_room, f"{self.name} unloads {name}, which is desired")
-        self.world.after(self, self.world.random.uniform(0.05, 3.0), lambda: self.perform(action))
-
-    def perform(self, action: Verify | Load | Unload) -> None:
-        """One at a time, and only while it stands."""
-        desired = self.desired[1] if self.desired else None
-        if isinstance(action, Verify) or action in self.world.cores.decide(desired, self.actual, self.now()):
-            self.end(action, self.attempt(action))
-            return
-        del self.flying[action.name]
-        self.world.after(self, 0.0, self.act)
-
-    def attempt(self, action: Verify | Load | Unload) -> Outcome:
-        """What the engine makes of it."""
-        random = self.world.random
-        if isinstance(action, Unload):
-            self.memory.pop(action.name, None)
-            self.crash_point("unload.done")
-            return Done()
-        if self.world.faulty and random.random() < 0.1:
-            return Passing("over_memory", "not now")
-        try:
-            release = self.checked(action.record, action.label)
-        except Problem as problem:
-            return outcome_of(problem)
-        if isinstance(action, Verify):
-            if any(FAILS.encode() in content for content in release.files.values()):
-                self.bad_trials[action.record] = self.bad_trials.get(action.record, 0) + 1
-                return Lasting("failed_vectors", "otherwise")
-            self.crash_point("verify.done")
-            return Done("{}")
-        self.memory[action.name] = release
-        self.crash_point("load.swapped")
-        return Done()
-
-    def checked(self, record: Digest, label: str) -> VerifiedRelease:
-        made: Made | None = self.disk.read("files").get(record)
-        if made is None:
-            raise WrongHash(f"{label} is not there")
-        files = dict(made.packed.files)
-        if self.world.faulty and self.world.random.random() < 0.02:
-            files = {path: b"?" * len(content) for path, content in files.items()}
-        release: VerifiedRelease = self.world.cores.verify(
-            made.packed.signed, root=self.root, manifest=made.packed.manifest, files=files
-        )
-        if release.label != label:
-            raise PeerProblem(f"expected {label}, found {release.label}")
-        return release
-
-    def end(self, action: Action, outcome: Outcome) -> None:
-        self.flying.pop("" if isinstance(action, Report) else action.name, None)
-        draw = self.world.random.random()
-        self.become(self.world.cores.finished(self.actual, action, outcome, self.now(), draw))
-        self.crash_point("recorded")
-        self.world.after(self, 0.0, self.act)
-
-    # --- a person -----------------------------------------------------------------------------------------------
-
-    def load_by_hand(self, made: Made) -> None:
-        """``models:import``: bring it here, note the request, then act."""
-        records = self.disk.read("records") | {made.record: made.packed.signed}
-        self.commit(files=self.disk.read("files") | {made.record: made}, records=records)
-        actual = replace(self.actual, installed=self.actual.installed | {made.record: made.label})
-        actual = learned(actual, (made.packed.signed,), self.desired[1] if self.desired else None)
-        try:
-            wanted = requested(actual, name=made.name, version=made.version, record=made.record, origin="manual")
-        except Problem:
-            return
-        self.become(wanted)
-        self.act()
+    def reported(self) -> ActualState:
+        told = self.actual_state()
+        return told if self.autonomous else replace(told, history=self.journal.entries)
 
     # --- what must hold -----------------------------------------------------------------------------------------
 
     def violations(self) -> Iterable[str]:
-        for name, release in self.memory.items():
-            made = self.world.endorsed.get(release.record_digest)
-            if made is None or made.label != release.label or name != made.name:
-                yield f"{release.label} is active and no endorsed publisher signed it"
-            elif FAILS.encode() in b"".join(release.files.values()):
-                yield f"{release.label} is active and fails its own test vectors"
-            for name_needed, condition in release.record.needs.releases.items():
-                beside = self.memory.get(name_needed)
-                if beside is None or not satisfies(beside.record.version, condition):
-                    yield f"{release.label} is active and needs {name_needed}{condition}, there is {beside}"
-        for record, count in self.bad_trials.items():
-            if count > self.life + 1:
-                yield f"{record} was found bad {count} times in {self.life + 1} lives"
-        durable = self.disk.durable("desired")
-        if durable is not None:
-            state = durable[1]
-            stands = (state.epoch, state.generation, state.window)
-            if stands < self.highest:
-                yield f"went back from {self.highest} to {stands}"
-            self.highest = stands
-            if digest_of(durable[0].payload) not in self.world.signed(self.uuid):
-                yield "holds a desired state that was never signed for it"
-            records = self.disk.durable("records")
-            missing = [model.label for model in state.models if model.record not in records]
-            if missing:
-                yield f"has a desired state without the records of {missing}"
+        return invariants.violations(self)
 
     def unconverged(self) -> Iterable[str]:
-        """What a healthy world must not leave, some time after the last fault."""
-        state = self.world.nameserver.state
-        wanted = {
-            model.name: model for model in self.world.nameserver.director.desired(self.uuid, now=self.now()).models
-        }
-        if self.desired is None or self.desired[1].generation != state.generation(self.uuid):
-            yield "does not hold the newest desired state"
-        for name, model in wanted.items():
-            bad = FAILS.encode() in b"".join(self.world.releases[model.record].packed.files.values())
-            present = self.memory.get(name)
-            if bad and model.label not in self.actual.errors:
-                yield f"does not say why {model.label} does not run"
-            told = self.actual.errors.get(model.label)
-            hindered = told is not None and told.error in ("needs_unmet", "still_needed")
-            if not bad and not hindered and (present is None or present.record_digest != model.record):
-                yield f"runs {present} instead of {model.label}"
-        used = {name for release in self.memory.values() for name in release.record.needs.releases}
-        for name in self.memory.keys() - wanted.keys() - used:
-            if self.actual.loaded[name].origin == "group":
-                yield f"still runs {name}, which nobody wants"
-        if {name: release.record_digest for name, release in self.memory.items()} != {
-            name: entry.record for name, entry in self.actual.loaded.items()
-        }:
-            yield "believes to run something else than it does"
-        runs = [goal for goal in self.actual.goals.values() if isinstance(goal, Run)]
-        if any(goal.label not in self.actual.errors for goal in runs):
-            yield f"has unfinished goals {self.actual.goals}"
-        report = self.world.nameserver.acknowledged_reports.get(self.uuid)
-        if report is None or report != encode(self.reported()):
-            yield "has not reported its state"
-
-
-assert RETRY_CAP_S <= 300.0, "the bound of convergence in tests/world/world.py counts on it"
+        return invariants.unconverged(self)

@@ -13,6 +13,8 @@ from federation.keys import PrivateKey
 from federation.names import Digest, digest_of
 from federation.packing import Inspection, PackedRelease, pack
 
+MODELS = ("digits", "types", "gauges")
+ROGUE = PrivateKey(b"x" * 32)
 GOOD = "good"
 FAILS = "fails its test vectors"  # what a simulated engine looks for in a release's functions
 
@@ -27,6 +29,11 @@ class Made:
     @property
     def label(self) -> str:
         return self.packed.record.label
+
+    @property
+    def blobs(self) -> dict[Digest, bytes]:
+        contents = (self.packed.manifest, self.packed.config, *self.packed.files.values())
+        return {digest_of(content): content for content in contents}
 
     @property
     def needs(self) -> Mapping[str, str]:

@@ -11,13 +11,21 @@ import pytest
 from msgspec.structs import replace
 
 from federation.actual import Actual, Lasting, Load, Passing, Run, Saved, Verify
+from federation.carrying_functions import CarryingFunctions
 from federation.documents import DesiredState, RootRecord, TrustedKey
+from federation.errors import WrongSize
+from federation.events import EpochStarted
 from federation.outcomes import finished
 from federation.reconciliation import answered, decide, restored
+from federation.restoration import begin_again
+from federation.revocation import judged
 from federation.verification import verify, verify_desired, verify_record
+from peers.importing import check
 from tests.world.cores import PRODUCTION, Cores
 from tests.world.disk import Disk
-from tests.world.world import ROGUE, Violated, World
+from tests.world.people import director
+from tests.world.releases import ROGUE
+from tests.world.world import Violated, World
 
 SEEDS = range(50)
 
@@ -33,6 +41,28 @@ def test_a_seed_is_a_run() -> None:
         World(3, trace=lines.append).run()
     assert told[0] == told[1]
     assert any("crashes" in line for line in told[0])
+
+
+def test_the_world_has_all_its_faults() -> None:
+    told: list[str] = []
+    for seed in range(12):
+        World(seed, trace=told.append).run()
+    for fault in (
+        "the registry lies",
+        "are revoked: keep",
+        "are revoked: stop",
+        "has a new key",
+        "another director",
+        "another root key",
+        "restored from a backup",
+        "imported generation",
+        "refuses a file: archive_damaged",
+        "refuses a file: wrong_recipient",
+        "refuses a file: replay",
+        "leaves AUTONOMOUS",
+        "is removed",
+    ):
+        assert any(fault in line for line in told), fault
 
 
 # --- planted bugs ---------------------------------------------------------------------------------------------------
@@ -119,8 +149,127 @@ def forgets_needs_at_a_start(saved: Saved, **rest: Any) -> Actual:
     return without_needs(restored(saved, **rest))
 
 
+# --- of registries --------------------------------------------------------------------------------------------------
+
+
+def looks_at_sizes_alone(content: bytes, what: str, *, digest: Any, size: int) -> None:
+    if len(content) != size:
+        raise WrongSize(what)
+
+
+def trusts_the_length_told(signed: int, told: int) -> int:
+    return told
+
+
+# --- of keys --------------------------------------------------------------------------------------------------------
+
+
+def with_the_revoked(root: RootRecord) -> RootRecord:
+    """Revoked with ``keep``: taken for trusted."""
+    kept = {keyid: TrustedKey(gone.key, gone.name) for keyid, gone in root.revoked.items() if gone.running == "keep"}
+    revoked = {keyid: gone for keyid, gone in root.revoked.items() if keyid not in kept}
+    return replace(root, publishers=root.publishers | kept, revoked=revoked)
+
+
+def verifies_the_revoked(document: Any, *, root: RootRecord, **rest: Any) -> Any:
+    return verify(document, root=with_the_revoked(root), **rest)
+
+
+def fetches_for_the_revoked(document: Any, root: RootRecord) -> Any:
+    return verify_record(document, with_the_revoked(root))
+
+
+def lets_all_go_on(document: Any, *, root: RootRecord, **rest: Any) -> Any:
+    revoked = {keyid: replace(gone, running="keep") for keyid, gone in root.revoked.items()}
+    return verify(document, root=replace(root, revoked=revoked), **rest)
+
+
+def judges_nothing(actual: Actual, *_: Any, **rest: Any) -> Actual:
+    return actual
+
+
+def stops_nothing(actual: Actual, root: RootRecord, record: Any, **rest: Any) -> Actual:
+    return replace(actual, errors=judged(actual, root, record, **rest).errors)
+
+
+def believes_old_directors(document: Any, *, root: RootRecord, **rest: Any) -> DesiredState | None:
+    old = {key.keyid: TrustedKey(key.public, "director") for key in map(director, range(8))}
+    return verify_desired(document, root=replace(root, directors=root.directors | old), **rest)
+
+
+# --- of backups and files -------------------------------------------------------------------------------------------
+
+
+def restores_under_the_same_epoch(*state: Any, **rest: Any) -> Any:
+    return tuple(event for event in begin_again(*state, **rest) if not isinstance(event, EpochStarted))
+
+
+async def imports_older_states(documents: Any, *, cursor: Any, **rest: Any) -> Any:
+    return await check(documents, cursor=None, **rest)
+
+
+async def imports_for_another(documents: Any, *, membership: Any, **rest: Any) -> Any:
+    return await check(documents, membership=replace(membership, uuid=documents.contents.edge), **rest)
+
+
+def never_overtaken(*of: Any) -> bool:
+    return False
+
+
+def always_talks(mode: str) -> bool:
+    return False
+
+
+class Forgetful:
+    """A store that does not remember what edges told."""
+
+    def __init__(self, store: Any) -> None:
+        self.state = store.state
+        self.histories = Silent(store.histories)
+        self.reports = Silent(store.reports)
+
+
+class Silent:
+    def __init__(self, told: Any) -> None:
+        self._told = told
+
+    def __getattr__(self, name: str) -> Any:
+        return (lambda uuid: None) if name in ("latest", "last_carried") else getattr(self._told, name)
+
+
+def takes_any_report(functions: Any, call: Any, text: str) -> Any:
+    return CarryingFunctions(Forgetful(functions._store), functions._director).take_report(call, text)  # type: ignore[arg-type]
+
+
 BUGS = {
-    "takes a lower generation": (Cores(verify_desired=believes_any_generation), "went back from"),
+    "keeps altered content as installed": (Cores(check_content=looks_at_sizes_alone), "keeps other content under"),
+    "trusts the length that a registry tells": (Cores(bytes_max=trusts_the_length_told), "bytes of a blob of"),
+    "admits new releases of a revoked key": (
+        Cores(verify=verifies_the_revoked, verify_record=fetches_for_the_revoked),
+        "came to be active after its key was revoked",
+    ),
+    "ignores at a start that a key was stopped": (Cores(verify=lets_all_go_on), "whose key was stopped"),
+    "does not look at what runs": (Cores(judged=judges_nothing), "that is not among its errors"),
+    "shows what is stopped, and lets it go on": (Cores(judged=stops_nothing), "still answers"),
+    "believes a director that was replaced": (
+        Cores(verify_desired=believes_old_directors),
+        "a director that it knows to be replaced",
+    ),
+    "restores under the same epoch": (
+        Cores(begin_again=restores_under_the_same_epoch),
+        "does not hold the newest desired state",
+    ),
+    "takes an older state from a file": (
+        Cores(check_carried=imports_older_states, overtaken=never_overtaken),
+        "went back from",
+    ),
+    "takes another edge's file": (Cores(check_carried=imports_for_another), "never signed for it"),
+    "polls while AUTONOMOUS": (Cores(silent=always_talks), "is AUTONOMOUS and calls the nameserver"),
+    "takes any carried report": (Cores(take_report=takes_any_report), "a carried report of"),
+    "takes a lower generation": (
+        Cores(verify_desired=believes_any_generation, overtaken=never_overtaken),
+        "went back from",
+    ),
     "takes another edge's state": (Cores(verify_desired=believes_any_edge), "never signed for it"),
     "runs what no endorsed publisher signed": (
         Cores(verify=verifies_a_rogue, verify_record=fetches_for_a_rogue),

@@ -1,40 +1,47 @@
 """The world: virtual time, a lossy network, machines that crash, ten edges, one nameserver, one random source.
 
-Drives the production cores (commands, state, director, verification, reconciliation) and looks after every event that
+Drives the production cores (commands, state, director, verification, reconciliation, revocation, restoration, import)
+and looks after every event that
 
 - nothing runs that no endorsed publisher signed, or that fails its own test vectors;
-- what is on a disk is old or new: a desired state with its records, signed for that edge, never an older one;
+- what is on a disk is old or new: a desired state with its records, signed for that edge, never an older one, never by
+  a director that the edge knows to be replaced; a release is listed with all that was signed, or not at all;
 - no acknowledged change or report is gone, in whatever moment a machine crashed before its disk had it;
 - what was loaded is loaded again at a start, and no desired model is unloaded but to make room;
 - nothing is in memory whose needs are not;
+- of a revoked key nothing comes to be active; what goes on is told, and what is stopped is gone within a turn;
+- an AUTONOMOUS edge calls nobody, and no file moves an edge back, or to what is not its own;
+- what an edge has it does not fetch again, whatever a registry or a nameserver from a backup tells it;
 - bad content is tried once a life, and an expired desired state changes nothing;
 
-and, once the faults stop, that every edge comes to what is wanted within ``CONVERGENCE_S``. No asyncio, no threads, no
-clock: a seed is a run. ``python -m tests.world --seed N`` runs one again and prints what happened.
+and, once the faults stop, that every edge comes to what is wanted within ``CONVERGENCE_S``, says what it does not run
+and has told what it did while it was AUTONOMOUS. No asyncio, no threads, no clock: a seed is a run.
+``python -m tests.world --seed N`` runs one again and prints what happened.
 """
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from msgspec.structs import replace
-
-from federation import commands, release_commands
-from federation.assignments import WantedModel, remove_group_models, set_group_models
-from federation.documents import DESIRED_TYPE, DesiredModel, PollAnswer, decode, encode
+from federation import commands
+from federation.assignments import WantedModel, set_group_models
+from federation.documents import HistoryEntry, PollAnswer, decode
+from federation.events import Joined
 from federation.keys import PrivateKey
 from federation.names import Digest, PeerId, digest_of
-from federation.polling import PollReply, desired_state, window_of
-from federation.roots import endorse, first_root, sign_root
-from federation.signing import sign
-from query.errors import Problem, WorldProblem
+from federation.polling import PollReply
+from query.errors import Problem, UnknownName, WorldProblem
+from tests.world.carrying import CarriedBack, File, export_file, harmed
 from tests.world.cores import PRODUCTION, Cores
 from tests.world.edge import Edge
+from tests.world.faults import Blob, Strangers, blob
 from tests.world.nameserver import Nameserver
-from tests.world.releases import FAILS, GOOD, Made, made
+from tests.world.people import People
+from tests.world.releases import GOOD, MODELS, Made
 
 EDGES = 10
 FAULTY_S = 240.0
@@ -42,13 +49,11 @@ CONVERGENCE_S = 900.0  # three times the longest back-off
 START = 1_750_000_000.0
 LOST = 0.08
 CRASHES = 0.01  # at each labelled point
-GROUPS = ("north", "south", "staging")
-MODELS = ("digits", "types", "gauges")
-
-ROOT = PrivateKey(b"r" * 32)
-DIRECTOR = PrivateKey(b"d" * 32)
-PUBLISHERS = tuple(PrivateKey(bytes([65 + n]) * 32) for n in range(3))
-ROGUE = PrivateKey(b"x" * 32)
+CRASHES_AT = {"root.committed": 0.1, "import.staged": 0.1}  # which are passed rarely
+FILES_MAX = 40  # that lie about
+AUTONOMOUS_MAX = 3
+OLD_S = 60.0  # that a nameserver goes on beside the one that was restored from its backup
+TO_OLD = 0.3  # of the calls that reach it meanwhile
 
 
 class Crash(Exception):
@@ -66,7 +71,6 @@ class World:
         self.random = Random(seed)
         self.now = START
         self.faulty = False
-        self.director_key = DIRECTOR
         self._trace = trace
         self._events: list[tuple[float, int, Any, int, Callable[[], None]]] = []
         self._count = 0
@@ -74,19 +78,24 @@ class World:
         self.steps = 0
         self.releases: dict[Digest, Made] = {}
         self.endorsed: dict[Digest, Made] = {}
+        self.blobs: dict[Digest, bytes] = {}
         self.answers: dict[PeerId, list[PollReply]] = {}
+        self.forgotten: dict[PeerId, set[HistoryEntry]] = {}  # told to a nameserver that lost it
+        self.files: list[File] = []
+        self.carried: list[CarriedBack] = []
         self._signed: dict[PeerId, set[Digest]] = {}
         self._counted: dict[PeerId, int] = {}
-        self._backup: dict[str, Any] | None = None
-        self.nameserver = Nameserver(self)
+        self.backup: dict[str, Any] | None = None
+        self.strangers = Strangers(self)
+        self.people = People(self)
+        self.nameserver = Nameserver(self, self.people.directors[0])
+        self.old: Nameserver | None = None
         self.edges: list[Edge] = []
         self._found()
         self.faulty = True
 
     def _found(self) -> None:
-        root = first_root(
-            "f", roots=[ROOT], director=DIRECTOR.public, now=START, publishers={"p0": PUBLISHERS[0].public}
-        )
+        root = self.people.folder[0]
         server = self.nameserver
         founders = [commands.Founder(uuid=PeerId(f"u-{name}"), name=name, key=bytes(32)) for name in ("ns", "admin")]
         server.append(
@@ -103,9 +112,22 @@ class World:
         )
         for number in range(EDGES):
             uuid, name = PeerId(f"00000000-0000-4000-8000-{number:012d}"), f"E{number}"
+            key = PrivateKey(hashlib.sha256(name.encode()).digest())
             server.append(commands.register(server.state, name, uuid=uuid, token_hash=f"t{number}", now=START))
-            self.edges.append(Edge(self, uuid, name, root))
-        self._backup = server.disk.copy()
+            server.append((Joined(uuid, key.public),))
+            self.edges.append(Edge(self, uuid, name, root, key))
+        self.backup = server.disk.copy()
+
+    def know(self, release: Made) -> None:
+        """It exists, and its content can be had."""
+        self.releases[release.record] = release
+        self.blobs |= release.blobs
+
+    def blob(self, digest: Digest, offset: int) -> Blob:
+        """What the repository answers."""
+        if digest not in self.blobs:
+            raise UnknownName(f"no blob {digest}")
+        return blob(self.blobs[digest], offset)
 
     # --- time, machines, network --------------------------------------------------------------------------------
 
@@ -116,7 +138,7 @@ class World:
         heapq.heappush(self._events, (self.now + delay_s, self._count, node, life, event))
 
     def crash_point(self, node: Edge | Nameserver, label: str) -> None:
-        if self.faulty and self.random.random() < CRASHES:
+        if self.faulty and self.random.random() < CRASHES_AT.get(label, CRASHES):
             self.trace(f"{node.name} crashes at {label}")
             raise Crash(node)
 
@@ -130,8 +152,13 @@ class World:
         reply: Callable[[Any], None],
         *,
         attack: Callable[[Edge, Any], Any] = lambda edge, answer: answer,
+        last: bool = False,
     ) -> None:
-        """A request and its answer; either may be lost, and the server may crash having done what was asked."""
+        """A request and its answer; either may be lost, and the server may crash having done what was asked.
+
+        ``last``: what an AUTONOMOUS edge may, which is to tell that it is, and to ask to come back.
+        """
+        self.expect(last or not edge.autonomous, f"{edge.name} is AUTONOMOUS and calls the nameserver")
         way_s = self.random.uniform(0.001, 1.5 if self.faulty else 0.05)
         lost = WorldProblem("no answer in time")
         if self.loses(edge):
@@ -140,6 +167,8 @@ class World:
 
         def arrive() -> None:
             server = self.nameserver
+            if self.old is not None and self.random.random() < TO_OLD:
+                server = self.old
             if not server.up:
                 self.after(edge, 0.1, lambda: reply(WorldProblem("refused to connect")))
                 return
@@ -207,16 +236,22 @@ class World:
     def _heal(self) -> None:
         self.trace("the faults stop")
         self.faulty = False
+        self.old = None
         for node in (self.nameserver, *self.edges):
             if not node.up:
                 node.life += 1
                 node.boot()
+        self.people.mend_director()
         for edge in self.edges:
             edge.partitioned = False
-        release = self._publish(self.random.choice(MODELS), content=GOOD)
-        wanted = [WantedModel(release.name, release.version)]
+            if edge.autonomous:
+                edge.leave_autonomous()
+        server = self.nameserver
+        server.append(commands.set_poll_interval(server.state, "all", "10s~11%"))  # news for whoever was deceived
         try:
-            self.nameserver.append(set_group_models(self.nameserver.state, "all", wanted).events)
+            release = self.people.publish(self.random.choice(MODELS), content=GOOD, signer=self.people.signer())
+            wanted = [WantedModel(release.name, release.version)]
+            server.append(set_group_models(server.state, "all", wanted).events)
         except Problem as problem:  # an edge has a model that does not go with it
             self.trace(f"refused: {problem}")
 
@@ -227,60 +262,9 @@ class World:
             self.after(None, self.random.expovariate(1 / 4.0), self._operate)
             if self.nameserver.up:
                 try:
-                    self._command()
+                    self.people.act()
                 except Problem as problem:
                     self.trace(f"refused: {problem}")
-
-    def _command(self) -> None:
-        server, random = self.nameserver, self.random
-        edge, group = random.choice(self.edges), random.choice(GROUPS)
-        match random.randrange(9):
-            case 0 | 1:
-                content = FAILS if random.random() < 0.3 else GOOD
-                self._publish(random.choice(MODELS), content=content)
-            case 2 | 3:
-                known = server.state.releases()
-                if known:
-                    release = random.choice(known).record
-                    target = random.choice((*GROUPS, "all"))
-                    wanted = [WantedModel(release.name, release.version)]
-                    self.trace(f"{target} shall run {release.label}")
-                    server.append(set_group_models(server.state, target, wanted).events)
-            case 4:
-                server.append(remove_group_models(server.state, group, [random.choice(MODELS)]))
-            case 5 | 6:
-                server.append(commands.add_group(server.state, edge.name, group))
-            case 7:
-                server.append(commands.remove_group(server.state, edge.name, group))
-            case 8:
-                self._endorse()
-
-    def _publish(self, name: str, *, content: str) -> Made:
-        server = self.nameserver
-        endorsed = [key for key in PUBLISHERS if key.keyid in server.state.root.publishers]
-        version = f"{len(self.releases)}.0"
-        release = made(name, version, self.random.choice(endorsed), content=content, needs=self._needs(name))
-        self.releases[release.record] = self.endorsed[release.record] = release
-        server.append(release_commands.publish_release(server.state, release.packed.signed))
-        self.trace(f"published {release.label}, {content}, needs {dict(release.needs)}")
-        return release
-
-    def _needs(self, name: str) -> dict[str, str]:
-        """Of most releases nothing; else of a model before it in the row, so that there are no circles."""
-        before = MODELS[: MODELS.index(name)]
-        if not before or self.random.random() < 0.4:
-            return {}
-        number = self.random.randrange(len(self.releases) + 1)
-        return {self.random.choice(before): self.random.choice((">=0", f">={number}", f"<{number + 1}"))}
-
-    def _endorse(self) -> None:
-        server = self.nameserver
-        for number, key in enumerate(PUBLISHERS):
-            if key.keyid not in server.state.root.publishers:
-                record = endorse(server.state.root, publisher=f"p{number}", key=key.public, now=self.now)
-                server.append(commands.set_root(server.state, sign_root(record, ROOT)))
-                self.trace(f"root record {record.version}")
-                return
 
     # --- what happens to them -----------------------------------------------------------------------------------
 
@@ -289,7 +273,7 @@ class World:
             return
         self.after(None, self.random.expovariate(1 / 3.0), self._disturb)
         edge, random = self.random.choice(self.edges), self.random
-        match random.randrange(14):
+        match random.randrange(16):
             case 0 | 1 | 2:
                 if edge.up:
                     self.trace(f"{edge.name} is killed")
@@ -300,25 +284,66 @@ class World:
                 self.trace("NAMESERVER is killed")
                 self._crashed(self.nameserver)
             case 6 if self.nameserver.up and random.random() < 0.3:
-                self._backup = self.nameserver.disk.copy()
-            case 7 if self.nameserver.up and random.random() < 0.15 and self._backup is not None:
-                self.trace("NAMESERVER is restored from a backup")
-                self.nameserver.restore_backup(self._backup)
+                self.backup = self.nameserver.disk.copy()
+            case 7 if self.nameserver.up and random.random() < 0.2 and self.backup is not None:
+                self._restore()
             case 8 if random.random() < 0.4:
                 self.trace("fifteen days pass")
                 self.now += 15 * 86_400.0
                 self._end += 15 * 86_400.0
+            case 9 | 10 | 11 if edge.up:
+                self._acted(edge, lambda: self._carry(edge))
             case _:
                 present = list(self.endorsed.values())
                 if edge.up and present:
                     release = random.choice(present)
                     self.trace(f"somebody loads {release.label} on {edge.name}")
-                    try:
-                        edge.load_by_hand(release)
-                    except Crash as crash:
-                        self._crashed(crash.args[0])
+                    self._acted(edge, lambda: edge.load_by_hand(release))
 
-    # --- who wants harm -----------------------------------------------------------------------------------------
+    def _acted(self, edge: Edge, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Crash as crash:
+            self._crashed(crash.args[0])
+        except Problem as problem:
+            self.trace(f"refused: {problem}")
+
+    def _restore(self) -> None:
+        """From a backup; what ran before may go on beside it for a while."""
+        self.trace("NAMESERVER is restored from a backup")
+        if self.random.random() < 0.5:
+            self.old = old = self.nameserver.twin()
+            self.after(None, OLD_S, lambda: self._end_old(old))
+        self.people.restore()
+
+    def _end_old(self, old: Nameserver) -> None:
+        if self.old is old:
+            self.old = None
+
+    # --- what is carried ----------------------------------------------------------------------------------------
+
+    def _carry(self, edge: Edge) -> None:
+        """An edge enters the mode or leaves it; a file is made, or brought to this or another edge; a report too."""
+        random = self.random
+        match random.randrange(10):
+            case 0 if not edge.autonomous and sum(one.autonomous for one in self.edges) < AUTONOMOUS_MAX:
+                self.trace(f"{edge.name} becomes AUTONOMOUS")
+                edge.become_autonomous()
+            case 1 if edge.autonomous:
+                self.trace(f"{edge.name} leaves AUTONOMOUS")
+                edge.leave_autonomous()
+            case 2 | 3 | 4 if self.nameserver.up:
+                told = self.nameserver.export(edge.name, edge.uuid, groups=random.random() < 0.5)
+                self.files = [*self.files, export_file(told, edge.uuid, self.blobs)][-FILES_MAX:]
+            case 5 | 6 | 7 if self.files:
+                own = [file for file in self.files if file.edge == edge.uuid]
+                file = random.choice(own if own and random.random() < 0.7 else self.files)
+                edge.import_file(harmed(file, random) if random.random() < 0.2 else file)
+            case 8:
+                self.carried = [*self.carried, edge.carry_report()][-FILES_MAX:]
+            case 9 if self.nameserver.up and self.carried:
+                back = random.choice(self.carried)
+                self.nameserver.take_carried(back.edge, back.text, back.made)
 
     def signed(self, uuid: PeerId) -> set[Digest]:
         """Digests of all desired states that the director's key has signed for an edge."""
@@ -330,34 +355,3 @@ class World:
                 known.add(digest_of(decode(reply.body, PollAnswer).desired.payload))
             self._counted[uuid] = len(replies)
         return known
-
-    def attacked(self, edge: Edge, reply: Any) -> Any:
-        """An old answer, another's answer, an altered one, or one from a nameserver that was taken over."""
-        if not self.faulty or isinstance(reply, Problem) or self.random.random() > 0.06:
-            return reply
-        replies = self.answers.get(edge.uuid) or [reply]
-        match self.random.randrange(4):
-            case 0:
-                return self.random.choice(replies)
-            case 1:
-                others = self.answers.get(self.random.choice(self.edges).uuid)
-                return self.random.choice(others) if others else reply
-            case 2 if reply.body is not None:
-                answer = decode(reply.body, PollAnswer)
-                payload = answer.desired.payload.replace(b'"generation":', b'"generation":9')
-                forged = replace(answer, desired=replace(answer.desired, payload=payload))
-                return replace(reply, body=encode(forged))
-            case _:
-                return self._taken_over(edge)
-
-    def _taken_over(self, edge: Edge) -> PollReply:
-        """The director's key is the attacker's: still no model runs that no publisher signed."""
-        rogue = made(self.random.choice(MODELS), "6.6.6", ROGUE)
-        self.releases[rogue.record] = rogue
-        state = desired_state(self.nameserver.state, edge.uuid, window=window_of(edge.uuid, self.now))
-        model = DesiredModel(rogue.name, rogue.version, rogue.record, "all", 1)
-        signed = sign(encode(replace(state, models=(model,))), DESIRED_TYPE, DIRECTOR)
-        reply = PollReply(200, state.etag, encode(PollAnswer(signed, (rogue.packed.signed,))), 10.0)
-        self.answers.setdefault(edge.uuid, []).append(reply)
-        self.trace(f"{edge.name} is told to run {rogue.label} of a rogue")
-        return reply
