@@ -61,7 +61,10 @@ class ImageLayout(ManifestStore):
         return self.attach(packed.signed)
 
     def attach(self, signed: SignedDocument) -> InstalledRelease:
-        """List a release whose manifest and files are here already. Doing it twice changes nothing."""
+        """List a release whose manifest and files are here already. Doing it twice changes nothing.
+
+        Raises ``UnknownName`` for one that is not whole any more, also when a part was removed this very moment.
+        """
         record = decode(signed.payload, ReleaseRecord)
         digest = record_digest(signed)
         known = self.find_record(digest)
@@ -69,7 +72,7 @@ class ImageLayout(ManifestStore):
             repository = release_repository(record)
             if f"{repository}@{record.manifest}" not in self._read().by_name:
                 raw = self.blobs.read(record.manifest, bytes_max=MANIFEST_BYTES_MAX)
-                self.put_manifest(repository, raw, tag=None if record.development else record.version)
+                self.put_manifest(repository, raw, tag=None if record.development else record.version, whole=True)
             envelope = encode(signed)
             self.blobs.put(envelope)
             self.blobs.put(EMPTY_CONFIG)

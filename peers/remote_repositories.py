@@ -21,6 +21,8 @@ from federation.documents import ReleaseRecord, RootRecord, SignedDocument
 from federation.errors import MixedParts, UnknownKey
 from federation.layout import ImageLayout
 from federation.layout_index import InstalledRelease, taken
+from federation.manifest_store import check_whole
+from federation.manifests import MANIFEST_BYTES_MAX, read_manifest
 from federation.names import checked_model, checked_version
 from federation.needs import parsed_version, satisfies
 from federation.verification import VerifiedRelease, verify_record
@@ -212,9 +214,12 @@ class RemoteRepositories:
         return chosen(offer, model, version, root=self._root()), offer
 
     def _whole(self, signed: SignedDocument) -> bool:
-        """Whether a release is here and unharmed."""
+        """Whether a release is here and unharmed. Of one that nothing lists, no part is garbage for a while then."""
+        blobs = self._layout.blobs
         try:
-            self._layout.verified(signed, root=self._root())
+            record = self._layout.verified(signed, root=self._root()).record
+            blobs.claim(record.manifest)
+            check_whole(blobs, read_manifest(blobs.read(record.manifest, bytes_max=MANIFEST_BYTES_MAX)))
         except Problem:
             return False
         return True

@@ -11,7 +11,7 @@ from federation.blobs import PARTS_MAX, BlobStore, BusyBlob, DamagedBlob, Storag
 from federation.errors import WrongHash, WrongSize
 from federation.layout import ImageLayout
 from federation.layout_index import DEVELOPMENT_RELEASES_MAX, LayoutContents, VersionTaken, with_entry
-from federation.manifest_store import MANIFESTS_MAX, Garbage
+from federation.manifest_store import MANIFESTS_MAX, Garbage, MissingPart
 from federation.manifests import INDEX_TYPE, MANIFEST_TYPE, BadManifest, Descriptor, Index, encode_index
 from federation.names import digest_of
 from federation.packing import record_digest
@@ -351,3 +351,15 @@ def test_killed_at_every_step_of_an_installation(tmp_path: Path) -> None:
     )
     assert ran.returncode == 0, ran.stderr
     assert int(ran.stdout) > 10
+
+
+def test_what_is_not_whole_any_more_is_not_listed(tmp_path: Path) -> None:
+    layout = ImageLayout(tmp_path / "releases")
+    release = packed(write_model(tmp_path / "m"))
+    for content in (*release.files.values(), release.manifest):
+        layout.blobs.put(content)
+    with pytest.raises(MissingPart, match=digest_of(release.config)):
+        layout.attach(release.signed)
+    assert layout.repositories() == ()
+    layout.blobs.put(release.config)
+    assert layout.attach(release.signed).label == "doubler@1.0"

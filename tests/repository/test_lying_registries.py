@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -79,6 +80,19 @@ async def test_the_truth(liar: Liar, taker: Taker) -> None:
     assert await taker.remotes.available("hub") == ["doubler@1.0"]
     fetched = await taker.remotes.fetch("hub", "doubler", "1.0")
     assert taker.layout.attach(fetched.signed) == liar.release
+
+
+async def test_what_was_found_here_is_no_garbage_until_it_is_listed(liar: Liar, taker: Taker) -> None:
+    """Contents that an earlier call left a week ago, which nothing names, and one of which is gone."""
+    release = liar.layout.packed(liar.release)
+    blobs = taker.layout.blobs
+    for content in (*release.files.values(), release.manifest):
+        week_ago = blobs.written(blobs.put(content)) - 7 * 86_400
+        os.utime(blobs.path(digest_of(content)), (week_ago, week_ago))
+    fetched = await taker.remotes.fetch("hub", "doubler", "1.0")
+    taker.layout.collect_garbage(written_before=time.time() - 86_400)  # while others of the same call are fetched
+    assert taker.layout.attach(fetched.signed) == liar.release
+    assert blobs.size(digest_of(release.config)) == len(release.config)
 
 
 HTML = liars.said(b"<html>welcome to the hotel</html>", "text/html")
