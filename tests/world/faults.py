@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 64
 ENDLESS_CHUNKS = 4096  # enough that nobody takes them all by mistake
-LIES = 0.15  # of the answers of a registry
+LIES = 0.25  # of the answers of a registry
 ATTACKS = 0.06  # of the answers to polls
 
 

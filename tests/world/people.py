@@ -69,7 +69,7 @@ class People:
         server, random = self.world.nameserver, self.world.random
         edge, group = random.choice(self.world.edges), random.choice(GROUPS)
         self.mend_director()
-        match random.randrange(10):
+        match random.randrange(11):
             case 0 | 1:
                 self.publish(random.choice(MODELS), content=FAILS if random.random() < 0.3 else GOOD)
             case 2 | 3:
@@ -82,7 +82,7 @@ class People:
                 server.append(commands.add_group(server.state, edge.name, group))
             case 7:
                 server.append(commands.remove_group(server.state, edge.name, group))
-            case 8:
+            case 8 | 10:
                 self.change_keys()
             case 9 if random.random() < 0.1 and server.state.edge_count > len(self.world.edges) - 2:
                 self.world.trace(f"{edge.name} is removed")
@@ -140,11 +140,13 @@ class People:
 
     def change_keys(self) -> None:
         random = self.world.random
-        publisher = random.choice(PUBLISHERS)
-        match random.randrange(8):
-            case 0 | 1 if active_key(self.world.nameserver.state.root, publisher) is None:
-                self.endorse(publisher)
-            case 0 | 1:
+        root = self.world.nameserver.state.root
+        known = sorted({key.name for key in (*root.publishers.values(), *root.revoked.values())})
+        publisher = random.choice(known)
+        match random.randrange(9):
+            case 0 | 1 if absent := [name for name in PUBLISHERS if active_key(root, name) is None]:
+                self.endorse(absent[0])
+            case 0 | 1 | 8:
                 self.rotate(publisher)
             case 2 | 3:
                 self.revoke(publisher, "keep")

@@ -273,7 +273,7 @@ class World:
             return
         self.after(None, self.random.expovariate(1 / 3.0), self._disturb)
         edge, random = self.random.choice(self.edges), self.random
-        match random.randrange(16):
+        match random.randrange(18):
             case 0 | 1 | 2:
                 if edge.up:
                     self.trace(f"{edge.name} is killed")
@@ -291,7 +291,7 @@ class World:
                 self.trace("fifteen days pass")
                 self.now += 15 * 86_400.0
                 self._end += 15 * 86_400.0
-            case 9 | 10 | 11 if edge.up:
+            case 9 | 10 | 11 | 12 | 13 if edge.up:
                 self._acted(edge, lambda: self._carry(edge))
             case _:
                 present = list(self.endorsed.values())
@@ -323,27 +323,35 @@ class World:
     # --- what is carried ----------------------------------------------------------------------------------------
 
     def _carry(self, edge: Edge) -> None:
-        """An edge enters the mode or leaves it; a file is made, or brought to this or another edge; a report too."""
-        random = self.random
+        """An edge enters the mode or leaves it; a file is made, or brought to an edge; a report too. A few edges are
+        mostly meant, so that it happens to them again and again.
+        """
+        random, server = self.random, self.nameserver
+        away = [one for one in self.edges if one.autonomous and one.up]
         match random.randrange(10):
-            case 0 if not edge.autonomous and sum(one.autonomous for one in self.edges) < AUTONOMOUS_MAX:
+            case 0 if not edge.autonomous and len(away) < AUTONOMOUS_MAX:
                 self.trace(f"{edge.name} becomes AUTONOMOUS")
                 edge.become_autonomous()
-            case 1 if edge.autonomous:
+            case 1 if away:
+                edge = random.choice(away)
                 self.trace(f"{edge.name} leaves AUTONOMOUS")
                 edge.leave_autonomous()
-            case 2 | 3 | 4 if self.nameserver.up:
-                told = self.nameserver.export(edge.name, edge.uuid, groups=random.random() < 0.5)
+            case 2 | 3 | 4 if server.up:
+                edge = random.choice(away or self.edges[:3])
+                told = server.export(edge.name, edge.uuid, groups=random.random() < 0.5)
                 self.files = [*self.files, export_file(told, edge.uuid, self.blobs)][-FILES_MAX:]
             case 5 | 6 | 7 if self.files:
-                own = [file for file in self.files if file.edge == edge.uuid]
-                file = random.choice(own if own and random.random() < 0.7 else self.files)
-                edge.import_file(harmed(file, random) if random.random() < 0.2 else file)
+                file = random.choice(self.files[-random.choice((5, FILES_MAX)) :])
+                own = [one for one in self.edges if one.uuid == file.edge and one.up]
+                edge = own[0] if own and random.random() < 0.85 else edge
+                self._acted(edge, lambda: edge.import_file(harmed(file, random) if random.random() < 0.2 else file))
             case 8:
+                edge = random.choice([*away, edge])
                 self.carried = [*self.carried, edge.carry_report()][-FILES_MAX:]
-            case 9 if self.nameserver.up and self.carried:
-                back = random.choice(self.carried)
-                self.nameserver.take_carried(back.edge, back.text, back.made)
+            case 9 if server.up and self.carried:
+                back = random.choice(self.carried[-random.choice((2, FILES_MAX)) :])
+                server.take_carried(back.edge, back.text, back.made)
+                self.trace(f"a report of {back.edge} is taken")
 
     def signed(self, uuid: PeerId) -> set[Digest]:
         """Digests of all desired states that the director's key has signed for an edge."""
