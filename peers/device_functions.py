@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from peers.own_mode import OwnMode
 
 Import = Callable[[Path, Progress], Awaitable[dict[str, Any]]]
-Attach = Callable[[Path, str], Awaitable[dict[str, Any]]]
+Attach = Callable[[Path, str, Progress], Awaitable[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +89,13 @@ class DeviceFunctions:
     async def attach(self, call: Call, file: str, fingerprint: str) -> dict[str, Any]:
         """Make this device, which belongs to nobody, the edge that a file was exported for; `peerage import` does it.
 
-        The fingerprint is that of the federation's root record, as the nameserver's own side shows it.
+        The fingerprint is that of the federation's root record, as the nameserver's own side shows it. A file that is
+        refused changes nothing.
         """
         device = self._own(call, "edge:attach(file, fingerprint)")
         if device.attach is None:
             raise WrongArguments(f"this device is edge {shown(call.peer)} already")
-        return await device.attach(_absolute(file), fingerprint)
+        return await device.attach(_absolute(file), fingerprint, call.progress)
 
     @function("edge:history() -> Bag of Record", example=Example("//peer: E1\nedge:history()"))
     def history(self, call: Call) -> Iterator[dict[str, Any]]:

@@ -295,11 +295,13 @@ class _Parts:
             progress=progress,
         )
 
-    async def _attach(self, path: Path, fingerprint: str) -> dict[str, Any]:
+    async def _attach(self, path: Path, fingerprint: str, progress: Progress) -> dict[str, Any]:
         """The device becomes somebody on disk; the process is put together anew once its answers are out."""
         with opened(path) as reader:
             now = self._client.federation_time()
-            membership = await asyncio.to_thread(attach, self._home, reader, fingerprint=fingerprint, now=now)
+            membership = await asyncio.to_thread(
+                attach, self._home, reader, layout=self._layout, fingerprint=fingerprint, now=now, progress=progress
+            )
         log.info("attached", extra={"edge": membership.name, "federation": membership.federation})
         self._attached = asyncio.get_running_loop().create_task(self._put_together_anew())
         return {"edge": shown(membership.name), "federation": membership.federation}

@@ -7,7 +7,8 @@ older one, a replay, one that is not valid now, a chain of root records that doe
 signed names. Until the state is kept the edge is as it was; of a file that was refused later, no blob stays.
 
 :func:`attach` is for a device that belongs to nobody yet: a person types the fingerprint of the root record, and the
-device becomes the edge that the signed state is for, without a certificate. It writes no state: that is imported next.
+device becomes the edge that the signed state is for, without a certificate, once the whole file was read and holds: of
+a file that is refused the device belongs to nobody. It writes no state: that is imported next.
 
 Rules: a release whose publisher is unknown or revoked under the newest root record does not keep the state from being
 taken, which may be what tells of the revocation; its files are not kept, and the turn shows it as after any poll.
@@ -19,8 +20,8 @@ import asyncio
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -61,6 +62,10 @@ class Taking(Protocol):
 
     def note(self, event: str, detail: str = "") -> None: ...
 
+    def bringing(self) -> AbstractAsyncContextManager[None]:
+        """Inside it nobody else imports, and the edge takes nothing out of the repository that it can do without."""
+        ...
+
     async def take(self, answer: Answer, *, carried: frozenset[Digest]) -> None:
         """Keep an answered poll, durable on return, and have it acted on."""
         ...
@@ -91,7 +96,7 @@ class Checked:
     new: bool
     releases: tuple[tuple[SignedDocument, ReleaseRecord], ...]
     roots: list[tuple[SignedDocument, RootRecord]]
-    refused: list[tuple[str, str]] = field(default_factory=list)
+    refused: list[tuple[str, str]]
 
 
 @contextmanager
@@ -135,11 +140,13 @@ def read_documents(reader: ArchiveReader) -> CarriedState:
 # --- belonging to a federation --------------------------------------------------------------------------------------
 
 
-def attach(home: Home, reader: ArchiveReader, *, fingerprint: str, now: float) -> Membership:
+def attach(
+    home: Home, reader: ArchiveReader, *, layout: ImageLayout, fingerprint: str, now: float, progress: Progress = silent
+) -> Membership:
     """Make a home that belongs to nobody that of the edge whose state the file carries; durable on return.
 
     Raises :class:`~federation.carried_state.BadFingerprint`, ``WrongRoot`` for a fingerprint that does not fit, and
-    what :func:`check` raises.
+    what :func:`check` and :class:`~peers.import_staging.Staging` raise; then the home is as it was.
     """
     documents = read_documents(reader)
     root = trust_chain(documents.roots, pinned(documents.roots, fingerprint))
@@ -159,6 +166,8 @@ def attach(home: Home, reader: ArchiveReader, *, fingerprint: str, now: float) -
     assert desired is not None
     named(desired, documents.answer.releases)
     _compare(documents, desired)
+    releases, refused = _accepted(documents, root)
+    Staging(layout.blobs, releases, strict=not refused, progress=progress).stage(reader)
     membership = Membership(
         federation=desired.federation,
         uuid=desired.edge,
@@ -234,23 +243,32 @@ async def check(
         answer = await poller.ask(cursor, status="", now=lambda: now)
     state = decode(documents.answer.desired.payload, DesiredState)
     _compare(documents, state)
+    releases, refused = _accepted(documents, ahead.root)
     checked = Checked(
         answer=answer,
         etag=state.etag,
         generation=state.generation,
         new=answer.desired is not None and cursor != cursor_of(*answer.desired),
-        releases=(),
+        releases=releases,
         roots=ahead.taken,
+        refused=refused,
     )
-    accepted: dict[Digest, tuple[SignedDocument, ReleaseRecord]] = {}
-    for signed in (*documents.answer.releases, *documents.further):
-        try:
-            accepted[digest_of(signed.payload)] = (signed, verify_record(signed, ahead.root))
-        except (UnknownKey, KeyRevoked) as problem:
-            checked.refused.append((_label(signed), problem.code))
-    checked.releases = tuple(accepted.values())
     reach("import.checked")
     return checked
+
+
+def _accepted(
+    documents: CarriedState, root: RootRecord
+) -> tuple[tuple[tuple[SignedDocument, ReleaseRecord], ...], list[tuple[str, str]]]:
+    """The releases of a file that may run here, and label and class of the others."""
+    accepted: dict[Digest, tuple[SignedDocument, ReleaseRecord]] = {}
+    refused: list[tuple[str, str]] = []
+    for signed in (*documents.answer.releases, *documents.further):
+        try:
+            accepted[digest_of(signed.payload)] = (signed, verify_record(signed, root))
+        except (UnknownKey, KeyRevoked) as problem:
+            refused.append((_label(signed), problem.code))
+    return tuple(accepted.values()), refused
 
 
 def _compare(documents: CarriedState, state: DesiredState) -> None:
@@ -300,6 +318,20 @@ async def import_file(
 
     Raises the class of what is wrong; then the edge is as it was, and the refusal stands in its history.
     """
+    async with taking.bringing():
+        return await _brought(path, membership, trust, layout=layout, taking=taking, now=now, progress=progress)
+
+
+async def _brought(
+    path: Path,
+    membership: Membership,
+    trust: Trust,
+    *,
+    layout: ImageLayout,
+    taking: Taking,
+    now: Callable[[], float],
+    progress: Progress,
+) -> dict[str, Any]:
     try:
         with opened(path) as reader:
             documents = await asyncio.to_thread(read_documents, reader)

@@ -186,7 +186,7 @@ def run_import(arguments: argparse.Namespace, console: Console) -> int:
     if attached:
         _attach(home, path, arguments, console)
     elif arguments.fingerprint:
-        raise UsageProblem("--fingerprint is for the first import of a device that never joined")
+        _check_fingerprint(path, arguments.fingerprint)
     run = home.read_run()
     if run is not None:
         told = asked(console, run, "edge:import(:file)", {"file": str(path)})
@@ -198,6 +198,7 @@ def run_import(arguments: argparse.Namespace, console: Console) -> int:
 
 def _attach(home: Home, path: Path, arguments: argparse.Namespace, console: Console) -> None:
     """Tie a device to the federation whose root record a person has the fingerprint of."""
+    from federation.layout import ImageLayout
     from peers.importing import attach, opened, read_documents
 
     with opened(path) as reader:
@@ -206,7 +207,14 @@ def _attach(home: Home, path: Path, arguments: argparse.Namespace, console: Cons
     run = home.read_run()
     if run is None:
         with home.prepare().occupy(), opened(path) as reader:
-            membership = attach(home, reader, fingerprint=typed, now=time.time())
+            membership = attach(
+                home,
+                reader,
+                layout=ImageLayout(home.releases),
+                fingerprint=typed,
+                now=time.time(),
+                progress=progress_on(console),
+            )
         name, federation = membership.name, membership.federation
     else:
         params = {"file": str(path), "fingerprint": typed}
@@ -215,6 +223,15 @@ def _attach(home: Home, path: Path, arguments: argparse.Namespace, console: Cons
         _wait_anew(home, run)
     if not arguments.json:
         console.data(f"this device is edge {name} of federation {federation} now")
+
+
+def _check_fingerprint(path: Path, typed: str) -> None:
+    """A device that belongs to a federation needs none; one that is given, as by a script, must still fit the file."""
+    from federation.carried_state import pinned
+    from peers.importing import opened, read_documents
+
+    with opened(path) as reader:
+        pinned(read_documents(reader).roots, typed)
 
 
 def _typed_fingerprint(name: str, federation: str, console: Console) -> str:

@@ -62,7 +62,8 @@ class Device:
 
     def attach(self, path: Path, fingerprint: str) -> Membership:
         with opened(path) as reader:
-            return attach(self.home, reader, fingerprint=fingerprint, now=self.clock.now())
+            layout = ImageLayout(self.home.releases)
+            return attach(self.home, reader, layout=layout, fingerprint=fingerprint, now=self.clock.now())
 
     def attached(self, side: Side) -> Device:
         """As one that a file was imported on before: it belongs to the federation and has no state yet."""

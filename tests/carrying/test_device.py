@@ -120,6 +120,10 @@ def test_a_device_opens_nothing_from_its_start_to_its_end(site: Federation, tmp_
     watch = tmp_path / "sockets"
     process = started(site, "quiet", "--name", "BOX", "--zeroconf", watch=watch)
     check_sockets(process)
+    (tmp_path / "cut.tar").write_bytes((site.folder / "e1.tar").read_bytes()[:-2000])
+    cut = site.peerage("import", str(tmp_path / "cut.tar"), "--home", "quiet", "--fingerprint", fingerprint(site))
+    assert "archive_truncated" in cut.err
+    assert "belongs to no federation" in site.peerage("query", "--home", "quiet", 'edge:import("/x")').err
     taken = site.peerage("import", "e1.tar", "--home", "quiet", "--fingerprint", fingerprint(site))
     assert taken.status == 0, taken.err
     assert "this device is edge E1" in taken.out
@@ -157,7 +161,7 @@ def test_a_device_killed_in_an_import_has_the_old_or_the_new(site: Federation, l
     # As it is now it runs all of the new state, or nothing of it; and the same file completes it.
     seen = site.peerage("query", "--home", home, "edge:actual_state()").out
     assert 'last_load_errors":[]' in seen
-    again = site.peerage(*(taking if label in ("import.checked-", "import.rooted") else taking[:4]))
+    again = site.peerage(*taking)
     assert again.status == 0, again.err
     loaded(site, home, "m@2.0")
     assert site.stop(home) == 0

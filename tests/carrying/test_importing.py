@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -178,6 +179,25 @@ class TestBelonging:
         with pytest.raises(WrongRoot):
             device.attach(await evil.file("e1.tar"), _pin_of(evil, 2)[:-1] + "0")
         assert not device.home.joined
+
+    @pytest.mark.parametrize("spoil", [lambda raw: raw[:-2000], lambda raw: raw[:-3000] + b"x" + raw[-2999:]])
+    async def test_a_file_that_is_refused_does_not_tie(
+        self, tmp_path: Path, side: Side, spoil: Callable[[bytes], bytes]
+    ) -> None:
+        path, pin = await side.file("e1.tar"), side.told()["fingerprint"]
+        whole = path.read_bytes()
+        path.write_bytes(spoil(whole))
+        device = Device(tmp_path / "new", side.clock)
+        with pytest.raises(Problem) as refusal:
+            device.attach(path, pin)
+        assert refusal.value.code in ("archive_truncated", "archive_damaged", "bad_archive", "hash")
+        assert not device.home.joined
+        assert device.home.roots() == ()
+        assert not device.home.identity_key.exists()
+        assert not [entry for entry in device.home.releases.rglob("*") if entry.is_file() and "blobs" in entry.parts]
+        path.write_bytes(whole)
+        device.attach(path, pin)
+        assert (await device.take(path))["models"] == ["m@1.0"]
 
     async def test_an_expired_file_does_not_tie(self, tmp_path: Path, side: Side) -> None:
         path = await side.file("e1.tar")
