@@ -14,7 +14,6 @@ from federation.documents import ActualState, HistoryEntry, KeyId, ReleaseRecord
 from federation.names import Digest, digest_of
 from federation.needs import satisfies
 from federation.outcomes import RETRY_CAP_S
-from federation.revocation import revocation_of
 from tests.world.releases import FAILS
 
 if TYPE_CHECKING:
@@ -68,10 +67,9 @@ def _in_memory(edge: Edge) -> Iterator[str]:
             beside = edge.memory.get(name_needed)
             if beside is None or not satisfies(beside.record.version, condition):
                 yield f"{release.label} is active and needs {name_needed}{condition}, there is {beside}"
-        gone = revocation_of(made.packed.signed, edge.root)
-        if gone is None:
+        keyid = made.signer
+        if keyid not in edge.root.revoked:
             continue
-        keyid = made.packed.signed.signatures[0].keyid
         if release.record_digest not in edge.watch.running_then.get(keyid, ()):
             yield f"{release.label} came to be active after its key was revoked"
         told = edge.actual.errors.get(release.label)
@@ -125,7 +123,7 @@ def _contents(edge: Edge) -> Iterator[str]:
 def check_stopped(edge: Edge, root: RootRecord) -> None:
     """Some time after an answered poll under ``root``: nothing answers that it stops."""
     for release in edge.memory.values():
-        gone = revocation_of(edge.world.releases[release.record_digest].packed.signed, root)
+        gone = root.revoked.get(edge.world.releases[release.record_digest].signer)
         edge.world.expect(
             gone is None or gone.running == "keep",
             f"{edge.name}: {release.label} still answers {TURN_S:g} s after its key was stopped",
@@ -144,12 +142,12 @@ def unconverged(edge: Edge) -> Iterator[str]:
     if edge.desired is None or edge.desired[1].generation != server.state.generation(edge.uuid):
         yield "does not hold the newest desired state"
     for name, model in wanted.items():
-        signed = edge.world.releases[model.record].packed
-        bad = FAILS.encode() in b"".join(signed.files.values())
+        files = edge.world.releases[model.record].packed.files
+        bad = FAILS.encode() in b"".join(files.values())
         present = edge.memory.get(name)
         told = edge.actual.errors.get(model.label)
         hindered = told is not None and told.error in ("needs_unmet", "still_needed")
-        if revocation_of(signed.signed, server.state.root) is not None:
+        if edge.world.releases[model.record].signer in server.state.root.revoked:
             if told is None or not (told.error == "revoked_key" or hindered or bad):
                 yield f"does not say that the key of {model.label} was revoked: {told}"
             continue

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from federation.documents import Needs
+from federation.documents import KeyId, Needs
 from federation.folders import FolderFile, ModelDescription, ModelFolder
 from federation.keys import PrivateKey
 from federation.names import Digest, digest_of
@@ -29,6 +29,11 @@ class Made:
     @property
     def label(self) -> str:
         return self.packed.record.label
+
+    @property
+    def signer(self) -> KeyId:
+        """Releases have one signature here."""
+        return self.packed.signed.signatures[0].keyid
 
     @property
     def blobs(self) -> dict[Digest, bytes]:

@@ -246,7 +246,7 @@ class Turning:
                 self.world.expect(
                     in_force(desired, self.now()), f"{self.name} loads {action.label} by an expired desired state"
                 )
-            case Unload(name=name, again=again):
+            case Unload(name=name, again=again) if name in self.memory:
                 wanted = {model.name for model in desired.models} if desired else set()
                 makes_room = again or isinstance(self.actual.goals.get(name), Run) or self._stops(name)
                 self.world.expect(name not in wanted or makes_room, f"{self.name} unloads {name}, which is desired")
@@ -254,8 +254,7 @@ class Turning:
 
     def _stops(self, name: str) -> bool:
         """Whether a revoked key takes it out."""
-        release = self.memory.get(name)
-        gone = None if release is None else self.root.revoked.get(release.keyid)
+        gone = self.root.revoked.get(self.memory[name].keyid)
         return gone is not None and gone.running == "stop" and isinstance(self.actual.goals.get(name), Stop)
 
     def perform(self, action: Verify | Load | Unload) -> None:
