@@ -253,8 +253,7 @@ class Edge(Turning, Carrying):
         self.changes += 1
         self.watch.judged_version = self.root.version
         if self.root.revoked:
-            root = self.root
-            self.world.after(self, invariants.TURN_S, lambda: invariants.check_stopped(self, root))
+            invariants.check_stopped_later(self, self.root)
         self.crash_point("poll.committed")
         self.give_up_unwanted()
 

@@ -75,6 +75,7 @@ class World:
         self._events: list[tuple[float, int, Any, int, Callable[[], None]]] = []
         self._count = 0
         self._end = START
+        self.days_passed = 0
         self.steps = 0
         self.releases: dict[Digest, Made] = {}
         self.endorsed: dict[Digest, Made] = {}
@@ -289,6 +290,7 @@ class World:
                 self._restore()
             case 8 if random.random() < 0.4:
                 self.trace("fifteen days pass")
+                self.days_passed += 15
                 self.now += 15 * 86_400.0
                 self._end += 15 * 86_400.0
             case 9 | 10 | 11 | 12 | 13 if edge.up:
