@@ -15,7 +15,8 @@ any two steps resumes by deciding again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -184,6 +185,13 @@ class Agent:
     def note(self, event: str, detail: str = "") -> None:
         """Put into the history what the agent does not do itself."""
         self._state.journal.note(event, detail, now=self._clock.now())
+
+    @asynccontextmanager
+    async def bringing(self) -> AsyncIterator[None]:
+        """What a file brings counts on contents that are here: one file at a time, and nothing is pruned meanwhile."""
+        async with self._turn.pruning:
+            yield
+        self._turn.changed()
 
     async def take(self, answer: Answer, *, carried: frozenset[Digest]) -> None:
         """An answered poll that came by file, with the releases in it: kept first, then acted on as any other."""

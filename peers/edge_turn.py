@@ -83,6 +83,7 @@ class Turn:
         self._unloading: dict[str, list[asyncio.Future[None]]] = {}
         self._fetching = asyncio.Semaphore(FETCHES_MAX)
         self._changing = asyncio.Lock()
+        self.pruning = asyncio.Lock()  # held by who counts on what is in the repository
 
     async def restore(self) -> None:
         """Load what was loaded when the edge stopped, from this disk alone. What fails is taken up by :meth:`run`."""
@@ -307,6 +308,12 @@ class Turn:
         self._wake.set()
 
     async def _prune(self) -> None:
+        if self.pruning.locked():
+            return  # who holds it has the turn look again
+        async with self.pruning:
+            await self._remove_dispensable()
+
+    async def _remove_dispensable(self) -> None:
         for record in dispensable(self._state.desired, self._state.actual):
             label = self._state.actual.installed[record]
             try:

@@ -7,8 +7,8 @@ next start, as after a poll whose process was stopped at once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from msgspec.structs import replace
 
@@ -70,6 +70,10 @@ class StoppedEdge:
         """From here on the edge is AUTONOMOUS."""
         self._state.journal.recording = True
         self.note("autonomous")
+
+    @asynccontextmanager
+    async def bringing(self) -> AsyncIterator[None]:
+        yield  # the home's lock keeps everybody else away
 
     async def take(self, answer: Answer, *, carried: frozenset[Digest]) -> None:
         self._state.accept(answer, now=self.now(), carried=carried)

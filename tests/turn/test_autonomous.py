@@ -192,6 +192,38 @@ async def test_what_a_file_brought_stays_until_another_takes_its_place(bench: Be
         assert new.record not in bench.shelf.here
 
 
+async def test_nothing_is_pruned_while_a_file_is_read_and_no_other_file_is(bench: Bench) -> None:
+    """The file may hold less than its releases need: what is here already is counted on."""
+    for version in ("1.0", "2.0", "3.0"):
+        bench.published("m", version)
+    offered = {release.label: release for release in bench.shelf.offered.values()}
+    bench.nameserver.assign(offered["m@1.0"])
+    async with bench.running() as agent:
+        await bench.loaded("m@1.0")
+        bench.nameserver.assign(offered["m@2.0"])
+        await bench.poll(agent)
+        await bench.loaded("m@2.0")
+        entered = asyncio.Event()
+
+        async def another() -> None:
+            async with agent.bringing():
+                entered.set()
+
+        async with agent.bringing():
+            waiting = asyncio.create_task(another())
+            bench.nameserver.assign(offered["m@3.0"])
+            await bench.poll(agent)
+            await bench.loaded("m@3.0")
+            await settled()
+            assert (len(bench.shelf.here), entered.is_set()) == (3, False)
+        await waiting
+        for _ in range(200_000):
+            if offered["m@1.0"].record not in bench.shelf.here:
+                break
+            await asyncio.sleep(0)
+        assert offered["m@1.0"].record not in bench.shelf.here
+
+
 async def test_a_poll_that_a_file_crosses_wins_when_it_is_newer(bench: Bench) -> None:
     bench.nameserver.assign(bench.published("m", "1.0"))
     async with bench.running() as agent:
