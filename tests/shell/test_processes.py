@@ -224,12 +224,13 @@ class TestPublisher:
 
         endorsed = shared.peerage(*endorse, "--key", keyid[:12], "--json")
         assert endorsed.status == 0, endorsed.err
-        assert endorsed.facts == {"publisher": "ada", "key": keyid, "root_version": 2}
+        changes = [f"publisher ada signs with key {keyid}"]
+        assert endorsed.facts == {"publisher": "ada", "key": keyid, "root_version": 2, "changes": changes}
 
         again = shared.peerage(*endorse)
         assert (again.status, "error(already_endorsed)" in again.err) == (1, True)
         shown = shared.peerage("keys", "show", "--home", "ns-root", "--json").facts
-        assert shown["publishers"] == [{"name": "ada", "id": keyid}]
+        assert shown["publishers"] == [{"name": "ada", "standing": "endorsed", "id": keyid}]
 
     def test_only_an_admin(self, shared: Federation) -> None:
         assert shared.member("bob", "--role", "operator", "--publisher").status == 0
