@@ -9,7 +9,8 @@ Pure. Owns what a condition means and the choice of releases; refuses to know gr
 
 - Of the versions that meet every condition the newest is taken, what edges are assigned already before it, and a
   deprecated one only when nothing else does.
-- A choice that leads nowhere is taken back, within ``STEPS_MAX`` tries. A refusal has the chain that leads to it.
+- A choice that leads nowhere is taken back, within ``STEPS_MAX`` tries and ``COMPARISONS_MAX`` comparisons. A refusal has the
+  chain that leads to it.
 - The order of the answer is that of loading: what others need comes first. Circles are refused.
 """
 
@@ -33,6 +34,7 @@ CONDITION_LENGTH_MAX: Final = 120
 DEPTH_MAX: Final = 16  # releases in one chain
 PINS_MAX: Final = 64  # releases that one call brings along
 STEPS_MAX: Final = 5_000  # releases looked at for one call
+COMPARISONS_MAX: Final = 250_000  # of a version with a condition for one call: a second's work
 SHOWN_MAX: Final = 8  # versions named in a refusal
 
 
@@ -195,6 +197,8 @@ class _Search:
         self._standing = standing
         self._fixed = fixed
         self._steps = 0
+        self._comparisons = 0
+        self._fitting: dict[tuple[str, tuple[str, ...]], tuple[Candidate, ...]] = {}
         self._known: dict[str, tuple[Candidate, ...]] = {}
 
     def found(self, chosen: dict[str, Candidate]) -> dict[str, Candidate]:
@@ -207,7 +211,7 @@ class _Search:
             raise LimitExceeded(f"{wishes[0]}: expected at most {PINS_MAX} releases that are needed")
         for wish in wishes:
             present = chosen.get(wish.name)
-            if present is not None and not satisfies(present.version, wish.condition):
+            if present is not None and not self._meets(present.version, wish.condition):
                 raise self._conflict(wish, present, wishes)
         open_wish = next((wish for wish in wishes if wish.name not in chosen), None)
         if open_wish is None:
@@ -227,19 +231,27 @@ class _Search:
         raise refused or self._nothing(open_wish, wishes)
 
     def _candidates(self, wish: _Wish, chosen: Mapping[str, Candidate], wishes: Sequence[_Wish]) -> list[Candidate]:
-        conditions = [other.condition for other in wishes if other.name == wish.name]
+        conditions = tuple(dict.fromkeys(other.condition for other in wishes if other.name == wish.name))
         standing = [one for one in self._standing if one.name == wish.name and one.owner not in chosen]
-        fitting = [
-            candidate
-            for candidate in self._all(wish.name)
-            if all(satisfies(candidate.version, condition) for condition in conditions)
-        ]
+        fitting = self._fitting.get((wish.name, conditions))
+        if fitting is None:
+            fitting = self._fitting[wish.name, conditions] = tuple(
+                candidate
+                for candidate in self._all(wish.name)
+                if all(self._meets(candidate.version, condition) for condition in conditions)
+            )
 
         def worse(candidate: Candidate) -> tuple[bool, bool, bool]:
-            breaks = any(not satisfies(candidate.version, one.condition) for one in standing)
+            breaks = any(not self._meets(candidate.version, one.condition) for one in standing)
             return breaks, not candidate.preferred, candidate.deprecated
 
         return sorted(fitting, key=worse)
+
+    def _meets(self, version: str, condition: str) -> bool:
+        self._comparisons += 1
+        if self._comparisons > COMPARISONS_MAX:
+            raise LimitExceeded(f"no answer after {COMPARISONS_MAX} comparisons of versions with conditions")
+        return satisfies(version, condition)
 
     def _all(self, name: str) -> tuple[Candidate, ...]:
         """The releases of a model, the newest version first."""
@@ -253,7 +265,7 @@ class _Search:
             present = chosen.get(one.name)
             if one.owner in chosen or present is None or one.name in self._fixed:
                 continue
-            if not satisfies(present.version, one.condition):
+            if not self._meets(present.version, one.condition):
                 by = next(c.label for c in chosen.values() if one.name in c.needs)
                 raise NeedsUnmet(
                     f"{by} needs {one.name}{chosen_condition(chosen, one.name)}, and {one.chain} needs"

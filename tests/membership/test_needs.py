@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from federation.names import BadName, digest_of
 from federation.needs import (
+    COMPARISONS_MAX,
     CONDITION_LENGTH_MAX,
     DEPTH_MAX,
     NEEDS_MAX,
@@ -169,6 +170,14 @@ def test_chains_counts_and_tries_are_bounded() -> None:
     hopeless = candidate("last@1", none=">=1")
     with pytest.raises(LimitExceeded, match=str(STEPS_MAX)):
         found(candidate("a@1", **{f"t{n}": ">=0" for n in range(8)}, last=">=1"), *many, hopeless)
+
+
+def test_versions_and_conditions_without_number_do_not_take_the_peer_s_time() -> None:
+    """As a publisher could make them: each version of one model asks for another of a model with many."""
+    many = [candidate(f"z@{version}") for version in range(1_000)]
+    asking = [candidate(f"{name}@{version}", z=f">={1_000 + version}") for name in "bc" for version in range(1_000)]
+    with pytest.raises(LimitExceeded, match=f"{COMPARISONS_MAX} comparisons"):
+        found(candidate("a@1", b=">=0", c=">=0"), *asking, *many)
 
 
 NAMES = ("a", "b", "c", "d", "e")
