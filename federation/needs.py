@@ -9,8 +9,8 @@ Pure. Owns what a condition means and the choice of releases; refuses to know gr
 
 - Of the versions that meet every condition the newest is taken, what edges are assigned already before it, and a
   deprecated one only when nothing else does.
-- A choice that leads nowhere is taken back, within ``STEPS_MAX`` tries and ``COMPARISONS_MAX`` comparisons. A refusal has the
-  chain that leads to it.
+- A choice that leads nowhere is taken back, within ``STEPS_MAX`` tries and ``COMPARISONS_MAX`` comparisons. A refusal
+  has the chain that leads to it.
 - The order of the answer is that of loading: what others need comes first. Circles are refused.
 """
 
