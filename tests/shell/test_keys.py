@@ -117,6 +117,7 @@ def test_a_nameserver_that_dies_while_its_director_rotates(federation: Federatio
     assert set(root(federation).directors) != named
     assert read_key(federation.folder / "ns" / "director.key").keyid in root(federation).directors
     federation.converged(lambda state: state["models:loaded"] == ["m@1.0"])
+    federation.listens()
     assert federation.ask("ns-admin", "//peer: E1\nthis_peer()") == ["E1"]
 
 

@@ -20,6 +20,7 @@ from query.errors import Problem
 LOOPBACK = "127.0.0.1"
 DEATH_S_MAX = 20.0
 CONVERGE_POLLS_MAX = 100
+LISTENING_ASKS_MAX = 2000
 COMMAND = (sys.executable, "-m", "peers.cli")
 
 
@@ -151,6 +152,13 @@ class Federation:
             if wanted(seen) and self.reported() == seen:
                 return
         raise AssertionError(f"the edge has {seen}, the nameserver heard of {self.reported()}:\n{self.log('E1')}")
+
+    def listens(self) -> None:
+        """Wait until the edge holds its uplink again, which after a killed nameserver it does with back-off."""
+        for _ in range(LISTENING_ASKS_MAX):
+            if self.ask("ns", 'edge:listening("E1")') == [True]:
+                return
+        raise AssertionError(f"the edge holds no uplink:\n{self.log('E1')}")
 
     def reported(self) -> Any:
         try:
