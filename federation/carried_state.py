@@ -76,10 +76,11 @@ class CarriedReport(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Carried(Struct, frozen=True):
-    """What is known of an edge's last carried report."""
+    """What is known of an edge's last carried report; ``taken``: when it was, in federation time."""
 
     sequence: int
     digest: Digest
+    taken: float = 0.0
 
 
 # --- fingerprints ---------------------------------------------------------------------------------------------------
@@ -144,7 +145,8 @@ def verify_report(
 ) -> CarriedReport | None:
     """What an edge says, in a report signed with ``key``; None for the very report that was taken last.
 
-    ``newest`` is when the newest report that is known was made. Raises the classes of
+    ``newest`` is when the newest report was made that the edge told by itself since ``last``: numbers order what is
+    carried, also when the device's clock was put back in between. Raises the classes of
     :func:`federation.signing.verified`, :class:`WrongRecipient`, :class:`Replay` and :class:`Fork`.
     """
     report = _read(verified(doc, CARRIED_TYPE, {keyid_of(key): key}))

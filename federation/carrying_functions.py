@@ -123,14 +123,15 @@ class CarryingFunctions:
                 f'edge "{shown(member.name)}" never joined, so its key is not known here',
                 hint='compare the id that "peerage keys show" tells on the device, and give it with --key ID',
             )
-        latest = self._store.reports.latest(member.uuid)
+        latest, last = self._store.reports.latest(member.uuid), self._store.histories.last_carried(member.uuid)
+        by_itself = latest is not None and (last is None or latest.time > last.taken)
         report = verify_report(
             doc,
             federation=state.federation,
             edge=member.uuid,
             key=trusted,
-            last=self._store.histories.last_carried(member.uuid),
-            newest=latest.actual.reported if latest else 0,
+            last=last,
+            newest=latest.actual.reported if latest is not None and by_itself else 0,
         )
         result = {"edge": shown(member.name), "sequence": told.sequence, "new": report is not None}
         if report is None:

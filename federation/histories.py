@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 ENTRIES_PER_EDGE_MAX: Final = 5_000
 
-_TABLES: Final = (
+TABLES: Final = {"histories": "id, edge, time, event, detail, carried", "carried": "edge, sequence, digest, time, log"}
+_MAKING: Final = (
     "CREATE TABLE IF NOT EXISTS histories (id INTEGER PRIMARY KEY, edge TEXT NOT NULL, time INTEGER NOT NULL,"
     " event TEXT NOT NULL, detail TEXT NOT NULL, carried INTEGER NOT NULL,"
     " UNIQUE (edge, time, event, detail))",
@@ -46,6 +47,12 @@ class Told(Struct, frozen=True):
     carried: bool
 
 
+def make_tables(db: Database) -> None:
+    """Nothing happens to a store that has them."""
+    for table in _MAKING:
+        db.execute(table)
+
+
 class HistoryLog:
     """Part of a :class:`~federation.store.FederationStore`. ``translated`` turns SQLite's errors into the store's."""
 
@@ -53,8 +60,7 @@ class HistoryLog:
         self._db = db
         self._translated = translated
         with translated("make the tables of histories"):
-            for table in _TABLES:
-                db.execute(table)
+            make_tables(db)
 
     def put(self, edge: PeerId, entries: tuple[HistoryEntry, ...], *, carried: bool = False) -> None:
         """Keep what is new of it, durable before the return."""
@@ -82,8 +88,8 @@ class HistoryLog:
 
     def last_carried(self, edge: PeerId) -> Carried | None:
         with self._translated("read a carried report"):
-            row = self._db.execute("SELECT sequence, digest FROM carried WHERE edge = ?", [edge]).fetchone()
-        return None if row is None else Carried(row[0], Digest(row[1]))
+            row = self._db.execute("SELECT sequence, digest, time FROM carried WHERE edge = ?", [edge]).fetchone()
+        return None if row is None else Carried(row[0], Digest(row[1]), row[2])
 
     def put_carried(self, edge: PeerId, carried: Carried, *, log: tuple[str, ...], now: float) -> None:
         """Note the last carried report, so that no older one is taken."""

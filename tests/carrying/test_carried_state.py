@@ -1,5 +1,6 @@
 """Fingerprints and carried reports, as values."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from federation.errors import BadSignature, Fork, Replay, UnknownKey, WrongDocum
 from federation.keys import PrivateKey, keyid_of
 from federation.names import PeerId, digest_of
 from federation.roots import first_root
+from tests.carrying.side import Side
 
 EDGE = PeerId("11111111-1111-4111-8111-111111111111")
 KEY = PrivateKey(b"e" * 32)
@@ -118,6 +120,30 @@ def test_a_long_log_is_cut_at_its_beginning() -> None:
     assert taken.log[-1] == lines[-1]
     assert sum(map(len, taken.log)) <= LOG_BYTES_MAX
     assert len(encode(doc)) <= DOCUMENT_BYTES_MAX
+
+
+def test_a_clock_that_was_put_back_loses_no_report(tmp_path: Path) -> None:
+    """What is carried is ordered by its number; what the edge told by itself since, by its time."""
+    side = Side(tmp_path)
+    member = side.director.store.state.find_edge("E1")
+
+    def taken(sequence: int, reported: int) -> bool:
+        actual = ActualState(edge=member.uuid, epoch=1, generation=2, mode="AUTONOMOUS", loaded=(), reported=reported)
+        federation = side.director.store.state.federation
+        told = report(sequence, federation=federation, edge=member.uuid, name=member.name, actual=actual)
+        document = encode(seal_report(told, KEY)).decode()
+        side.clock.advance(60)
+        return bool(side.functions.take_report(side.call(), document, keyid_of(KEY.public))["new"])
+
+    day_ahead = int(side.clock.now()) + 86_400
+    assert taken(1, day_ahead)
+    assert taken(2, day_ahead - 80_000)  # the clock is right again
+    with pytest.raises(Replay, match="after number 2"):
+        taken(1, day_ahead)
+    by_itself = ActualState(edge=member.uuid, epoch=1, generation=3, mode="ONLINE", loaded=(), reported=day_ahead)
+    side.director.store.reports.put(member.uuid, encode(by_itself), now=side.clock.now() + 1)
+    with pytest.raises(Replay, match="older than what the edge has told"):
+        taken(3, day_ahead - 1)
 
 
 def test_a_key_is_compared_by_enough_of_its_id() -> None:
