@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, assert_never
 
-from federation import projections
+from federation import histories, projections
 from federation.blobs import sync_folder
 from federation.documents import RELEASE_TYPE
 from federation.integrity import (
@@ -103,7 +103,9 @@ def _carry_out(home: Home, remedy: Remedy, state: FederationState | None) -> Non
 
 
 def rewrite_store(path: Path) -> None:
-    """The log and the reports in a new file, and the tables made from the log; the old file is kept aside."""
+    """The log, the reports and the histories in a new file, and the tables made from the log; the old file is kept
+    aside.
+    """
     from sqlite_utils import Database
 
     fresh = path.with_name(f".{path.name}.new")
@@ -117,6 +119,10 @@ def rewrite_store(path: Path) -> None:
             changes = old.execute("SELECT seq, time, caller, event FROM changes ORDER BY seq").fetchall()
             connection.executemany("INSERT INTO changes VALUES (?, ?, ?, ?)", changes)
             connection.executemany("INSERT INTO reports VALUES (?, ?, ?, ?, ?)", _reports(old))
+            histories.make_tables(db)
+            for table, columns in histories.TABLES.items():  # what edges told of themselves is in no log of changes
+                places = ", ".join("?" for _ in columns.split(","))
+                connection.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({places})", _rows(old, table, columns))
             projections.rebuild(db)
     except BaseException:
         connection.close()
@@ -143,6 +149,14 @@ def _reports(old: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
             found = old.execute("SELECT id, edge, time, digest, body FROM reports WHERE id = ?", [row]).fetchone()
             if found is not None and None not in found:
                 yield found
+
+
+def _rows(old: sqlite3.Connection, table: str, columns: str) -> Iterator[tuple[Any, ...]]:
+    """The rows of a table up to what cannot be read; none of a table that an older store does not have."""
+    with contextlib.suppress(sqlite3.DatabaseError):
+        for row in old.execute(f"SELECT {columns} FROM {table} ORDER BY 1"):
+            if None not in row:
+                yield row
 
 
 def _drop_report(path: Path, row: int) -> None:

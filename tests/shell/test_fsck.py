@@ -14,7 +14,10 @@ from typing import Any
 
 import pytest
 
+from federation.carried_state import Carried
+from federation.documents import HistoryEntry
 from federation.integrity import Finding
+from federation.names import digest_of
 from federation.store import FederationStore
 from peers.examining import Examination, examine
 from peers.homes import BadHome, Home
@@ -306,6 +309,9 @@ def test_tables_are_those_of_the_log_again(homes: Path) -> None:
     store = FederationStore.open(homes / "ns" / "state.db")
     before = {table: store.rows(table) for table in ("releases", "assignments", "members", "deleted_releases")}
     reports = store.reports.page(limit=10)
+    edge = next(iter(store.state.edges())).uuid
+    store.histories.put(edge, (HistoryEntry(5, "loaded", "m@1.0"),), carried=True)
+    store.histories.put_carried(edge, Carried(7, digest_of(b"report")), log=("a line",), now=9.0)
     store.close()
     for text in ("DELETE FROM releases", "UPDATE members SET name = 'x'", "DROP TABLE assignments"):
         statement(homes / "ns", text)
@@ -313,6 +319,9 @@ def test_tables_are_those_of_the_log_again(homes: Path) -> None:
     store = FederationStore.open(homes / "ns" / "state.db")
     assert {table: store.rows(table) for table in before} == before
     assert store.reports.page(limit=10) == reports
+    assert [(told.event, told.carried) for told in store.histories.read(edge)] == [("loaded", True)]
+    assert store.histories.last_carried(edge) == Carried(7, digest_of(b"report"), 9.0)
+    assert store.histories.carried_log(edge) == ("a line",)
     assert store.restored is False
     store.close()
     assert (homes / "ns" / "state.db.damaged").exists()
