@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, assert_never
 
 from federation import histories, projections
+from federation.attachments import fallback_subject
 from federation.blobs import sync_folder
 from federation.documents import RELEASE_TYPE
 from federation.integrity import (
@@ -30,7 +31,7 @@ from federation.integrity import (
     UnlistManifest,
 )
 from federation.layout import ImageLayout
-from federation.layout_index import REPOSITORY, LayoutContents, annotations_of
+from federation.layout_index import RECORD, REPOSITORY, LayoutContents, annotations_of
 from federation.manifest_store import INDEX_BYTES_MAX
 from federation.manifests import MANIFEST_BYTES_MAX, REF_NAME, BadManifest, Descriptor, read_index, read_manifest
 from federation.names import Digest
@@ -203,7 +204,11 @@ def _list_again(layout: ImageLayout, entry: Descriptor) -> None:
     repository, name = told[REPOSITORY], told.get(REF_NAME)
     raw = layout.blobs.read(Digest(entry.digest), bytes_max=MANIFEST_BYTES_MAX)
     tag = None if name is None else name.removeprefix(f"{repository}:")
-    layout.put_manifest(repository, raw, media_type=entry.media_type, tag=tag)
+    subject = None if tag is None else fallback_subject(tag)
+    if subject is not None:
+        layout.put_fallback(repository, raw, subject)
+    else:
+        layout.put_manifest(repository, raw, media_type=entry.media_type, tag=tag, pending=RECORD not in told)
 
 
 def _attach_again(layout: ImageLayout, digest: Digest, wanted: set[Digest] | None) -> None:

@@ -289,7 +289,8 @@ class _Entry:
     def _check_told(self, manifest: Manifest) -> list[Finding]:
         """What the entry tells of the manifest, against the manifest."""
         subject = None if manifest.subject is UNSET else manifest.subject.digest
-        if self._told.get(SUBJECT) != subject:
+        by_tag = subject is None and RECORD not in self._told  # what a fall-back tag attaches need not say so itself
+        if self._told.get(SUBJECT) != subject and not by_tag:
             return [self._untrue(f"attached to {subject}", f"attached to {brief(self._told.get(SUBJECT))}")]
         if manifest.artifact_type != RELEASE_TYPE or RECORD not in self._told:
             return [self._untrue("no release record", "a release record")] if RECORD in self._told else []

@@ -12,6 +12,7 @@ import pytest
 from federation.attachments import ANNOTATION_BYTES_MAX, TYPE_LENGTH_MAX, fallback_tag
 from federation.documents import encode
 from federation.errors import WrongRole
+from federation.integrity import Finding
 from federation.layout import ImageLayout
 from federation.layout_index import (
     ATTACHMENTS_MAX,
@@ -26,6 +27,11 @@ from federation.manifests import EMPTY_CONFIG, INDEX_TYPE, MANIFEST_TYPE, REF_NA
 from federation.names import digest_of
 from federation.packing import PackedRelease
 from federation.signing import sign
+from federation.store import FederationStore
+from peers.homes import Home
+from peers.mending import _rebuild_list
+from peers.repository_checks import Advice, check_repository
+from query.declarations import silent
 from query.errors import LimitExceeded
 from tests.repository.conformance import described, manifest
 from tests.repository.site import CODE, OPERATOR, PUBLISHER, STRANGER, packed, write_model
@@ -143,7 +149,7 @@ async def test_deleting_a_release_asks_first(site: Site, release: PackedRelease)
     path = f"{BASE}/manifests/{release.record.manifest}"
     status, _, body = await site.ask("DELETE", path)
     assert (status, code_of(body)) == (403, "DENIED")
-    assert b"held by group field" in body
+    assert b"group field has it" in body
     assert labels(site) == ["doubler@1.0"]
     site.registrations.held.clear()
     assert (await site.ask("DELETE", path))[0] == 202
@@ -268,6 +274,33 @@ async def test_a_release_is_attached_to_nothing(site: Site, release: PackedRelea
     assert (await take(site, other))[0] == 201
     tag = fallback_tag(digest_of(other))
     assert await take(site, index_of(release.manifest), tag, INDEX_TYPE) == (400, "MANIFEST_INVALID")
+
+
+def test_what_a_tag_attaches_is_no_damage_and_is_listed_again(release: PackedRelease, tmp_path: Path) -> None:
+    """Nor does a record that waits become a release when the list is made anew."""
+    home = Home(tmp_path / "home").prepare()
+    layout = ImageLayout(home.releases)
+    layout.install(release)
+    bare = manifest(CODE.encode(), config=config(release), artifactType="a/b")
+    layout.put_manifest(REPOSITORY, bare)
+    layout.put_fallback(REPOSITORY, index_of(release.attachment, bare), release.record.manifest)
+    other = packed(write_model(tmp_path / "other"), now=200.0)
+    layout.blobs.put(encode(other.signed))
+    layout.put_manifest(REPOSITORY, other.attachment, pending=True)
+    advice = Advice("", unlists=False)
+
+    def findings() -> list[Finding]:
+        return check_repository(home.releases, advice=advice, in_use=False, progress=silent).findings
+
+    def facts() -> tuple[set[str], list[str]]:
+        referrers = layout.referrers(REPOSITORY, release.record.manifest)
+        return {one.digest for one in referrers}, [one.record_digest for one in layout.releases()]
+
+    assert findings() == []
+    before = facts()
+    nothing_published = FederationStore.open(None).state
+    _rebuild_list(home, nothing_published)
+    assert (facts(), findings()) == (before, [])
 
 
 def config(release: PackedRelease) -> dict[str, Any]:
