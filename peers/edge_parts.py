@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import shutil
 import ssl
 import time
@@ -19,11 +20,13 @@ import msgspec
 
 from engine.engine import Engine, Verdict
 from engine.errors import ModelNotLoaded
+from federation.blobs import BlobStore, DamagedBlob
 from federation.certificate_reading import read_pem
 from federation.documents import ReleaseRecord, RootRecord, SignedDocument, decode
 from federation.errors import WrongKey
 from federation.keys import PrivateKey, read_key, write_key
 from federation.layout import ImageLayout
+from federation.layout_removal import named_by
 from federation.names import Digest
 from federation.roots import advance
 from federation.tls import client_context
@@ -32,11 +35,13 @@ from peers.edge_actions import ReleaseMissing, StoredRelease
 from peers.federation_client import FederationClient
 from peers.fetching import fetch
 from peers.homes import BadHome, Home, write_whole
-from query.errors import UnknownName
+from query.errors import LimitExceeded, UnknownName
 
 RENEW_AFTER: Final = 2 / 3  # of a certificate's life
 
 Origin = Literal["group", "manual", "development"]
+
+log = logging.getLogger("peerage.agent")
 
 
 class HomeTrust:
@@ -87,14 +92,30 @@ class LayoutReleases:
             raise ReleaseMissing(f"no release with the record {record} is installed")
         try:
             packed = self._layout.packed(release)
-        except UnknownName as problem:
+        except (UnknownName, DamagedBlob, LimitExceeded) as problem:
+            self._drop_damaged(release.manifest)
             raise ReleaseMissing(f"{release.label} is not complete: {problem.message}") from problem
         return StoredRelease(packed.signed, packed.manifest, packed.files)
+
+    def _drop_damaged(self, manifest: Digest) -> None:
+        """Content that is not what its digest says goes, so that a fetch or an import brings that and nothing else."""
+        blobs = self._layout.blobs
+        parts = {manifest} if _damaged(blobs, manifest) else named_by(blobs, manifest)
+        for digest in parts:
+            if _damaged(blobs, digest) and blobs.remove(digest):
+                log.warning("damaged_blob_dropped", extra={"digest": digest})
 
     def remove(self, record: Digest) -> None:
         release = self._layout.find_record(record)
         if release is not None:
             self._layout.remove(release)
+
+
+def _damaged(blobs: BlobStore, digest: Digest) -> bool:
+    try:
+        return blobs.hashed(digest)[0] != digest
+    except UnknownName:
+        return False
 
 
 class EngineMemory:
