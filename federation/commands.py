@@ -15,12 +15,14 @@ from msgspec import Struct
 from federation.decisions import names_of
 from federation.documents import (
     MODELS_PER_EDGE_MAX,
+    ROOTS_BYTES_MAX,
     JoinRequest,
     Kind,
     Mode,
     RoleName,
     RootRecord,
     SignedDocument,
+    encode,
 )
 from federation.entries import ALL, Group
 from federation.events import (
@@ -57,6 +59,8 @@ PROPERTIES_MAX: Final = 64
 PROPERTY_KEY_LENGTH_MAX: Final = 63
 PROPERTY_TEXT_LENGTH_MAX: Final = 1024
 TOKEN_LIFETIME_S: Final = 24 * 3600.0
+ROOTS_RESERVE_BYTES: Final = 1024 * 1024  # what is sent beside all root records; for revocations eight times as much
+ROOTS_RESERVE: Final = 64  # versions, for revocations
 EPOCH_DIGITS: Final = 1_000_000  # the low digits of an epoch are random, the rest are seconds
 
 
@@ -139,7 +143,21 @@ def set_root(state: FederationState, document: SignedDocument) -> tuple[Event, .
     record: RootRecord = advance(state.root, document)
     if not record.directors:
         raise NotAllowed(f"root record {record.version} names no director: no edge could be told anything")
+    _check_chain(len(state.root_documents) + 1, (*state.root_documents, document), record.revoked != state.root.revoked)
     return (RootSet(document),)
+
+
+def _check_chain(count: int, documents: Sequence[SignedDocument], revokes: bool, /) -> None:
+    """That every home can still read all root records. Keys can be revoked for longer than anything else changes."""
+    from federation.roots import ROOT_RECORDS_MAX
+
+    size = sum(len(encode(document)) for document in documents)
+    bytes_max = ROOTS_BYTES_MAX - ROOTS_RESERVE_BYTES * (1 if revokes else 8)
+    count_max = ROOT_RECORDS_MAX - (0 if revokes else ROOTS_RESERVE)
+    if size > bytes_max or count > count_max:
+        raise LimitExceeded(
+            f"{count} root records of {size} bytes together: expected at most {count_max} of {bytes_max} bytes"
+        )
 
 
 # --- members ---------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 from federation.names import Digest, PeerId
 
 DOCUMENT_BYTES_MAX: Final = 4 * 1024 * 1024
+ROOTS_BYTES_MAX: Final = 32 * 1024 * 1024  # of all root records together, each of which names every key
 MODELS_PER_EDGE_MAX: Final = 256
 
 Mode = Literal["INTERACTIVE", "ONLINE", "AUTONOMOUS"]
@@ -324,10 +325,10 @@ def encode(document: Struct) -> bytes:
     return msgspec.json.encode(document)
 
 
-def decode(raw: bytes, kind: type[_T]) -> _T:
+def decode(raw: bytes, kind: type[_T], *, bytes_max: int = DOCUMENT_BYTES_MAX) -> _T:
     """Raises ``msgspec.MsgspecError`` on anything else; callers translate with the name of what they read."""
-    if len(raw) > DOCUMENT_BYTES_MAX:
-        raise msgspec.DecodeError(f"{len(raw)} bytes, expected at most {DOCUMENT_BYTES_MAX}")
+    if len(raw) > bytes_max:
+        raise msgspec.DecodeError(f"{len(raw)} bytes, expected at most {bytes_max}")
     try:
         return msgspec.json.decode(raw, type=kind)
     except (RecursionError, UnicodeDecodeError) as error:

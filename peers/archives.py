@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from federation.documents import DOCUMENT_BYTES_MAX
+from federation.documents import DOCUMENT_BYTES_MAX, ROOTS_BYTES_MAX
 from federation.names import Digest
 from query.errors import PeerProblem
 
@@ -82,6 +82,10 @@ class Member:
 
 def blob_name(digest: Digest) -> str:
     return f"blobs/sha256/{digest.removeprefix('sha256:')}"
+
+
+def document_bytes_max(name: str) -> int:
+    return ROOTS_BYTES_MAX if name == ROOTS else DOCUMENT_BYTES_MAX
 
 
 def header(name: str, size: int) -> bytes:
@@ -185,8 +189,9 @@ class ArchiveReader:
 
     def read(self, member: Member) -> bytes:
         """A whole small member."""
-        if member.size > DOCUMENT_BYTES_MAX:
-            raise BadArchive(f"{member.name} has {member.size} bytes: expected at most {DOCUMENT_BYTES_MAX}")
+        bytes_max = document_bytes_max(member.name)
+        if member.size > bytes_max:
+            raise BadArchive(f"{member.name} has {member.size} bytes: expected at most {bytes_max}")
         return b"".join(self.chunks())
 
     def chunks(self) -> Iterator[bytes]:

@@ -22,7 +22,6 @@ import msgspec
 
 from federation.carried_state import CarriedContents
 from federation.documents import (
-    DOCUMENT_BYTES_MAX,
     RELEASE_TYPE,
     DesiredState,
     PollAnswer,
@@ -46,7 +45,7 @@ from federation.manifests import (
     record_attachment,
 )
 from federation.names import Digest, checked_digest, digest_of, model_repository
-from peers.archives import ANSWER, CONTENTS, RELEASES, ROOTS, ArchiveWriter, blob_name
+from peers.archives import ANSWER, CONTENTS, RELEASES, ROOTS, ArchiveWriter, blob_name, document_bytes_max
 from peers.federation_client import FederationClient
 from peers.homes import BadHome, HomeUnwritable
 from peers.importing import FORM
@@ -220,8 +219,10 @@ class _Export:
         )
         documents = {CONTENTS: encode(contents), ROOTS: roots, ANSWER: exported.answer, RELEASES: releases}
         for name, content in documents.items():
-            if len(content) > DOCUMENT_BYTES_MAX:
-                raise LimitExceeded(f"{name} would have {len(content)} bytes: expected at most {DOCUMENT_BYTES_MAX}")
+            if len(content) > document_bytes_max(name):
+                raise LimitExceeded(
+                    f"{name} would have {len(content)} bytes: expected at most {document_bytes_max(name)}"
+                )
         return documents
 
     def _attachment(self, document: SignedDocument, record: ReleaseRecord) -> bytes:

@@ -26,6 +26,7 @@ import msgspec
 
 from federation.documents import (
     DOCUMENT_BYTES_MAX,
+    ROOTS_BYTES_MAX,
     Admission,
     JoinRequest,
     SignedDocument,
@@ -315,7 +316,8 @@ class FederationClient:
 
     async def _admission(self, path: str, body: bytes) -> Admission:
         async with self.request("POST", path, body=body) as response:
-            admission = _decoded(await _read(response, DOCUMENT_BYTES_MAX), Admission, "an admission")
+            raw = await _read(response, ROOTS_BYTES_MAX)  # it brings all root records
+            admission = _decoded(raw, Admission, "an admission", bytes_max=ROOTS_BYTES_MAX)
         self.clock_offset_s = admission.time - self._clock()
         return admission
 
@@ -357,9 +359,9 @@ async def frames_of(response: aiohttp.ClientResponse) -> AsyncIterator[Frame]:
         raise BadAnswer("the answer ended inside a frame")
 
 
-def _decoded(raw: bytes, kind: type[_T], what: str) -> _T:
+def _decoded(raw: bytes, kind: type[_T], what: str, *, bytes_max: int = DOCUMENT_BYTES_MAX) -> _T:
     try:
-        return decode(raw, kind)
+        return decode(raw, kind, bytes_max=bytes_max)
     except msgspec.MsgspecError as error:
         raise BadAnswer(f"expected {what}, found {raw[:80]!r}: {error}") from error
 

@@ -34,7 +34,7 @@ from typing import Final, TypeVar
 import msgspec
 from msgspec import Struct
 
-from federation.documents import DOCUMENT_BYTES_MAX, Kind, RoleName, SignedDocument
+from federation.documents import DOCUMENT_BYTES_MAX, ROOTS_BYTES_MAX, Kind, RoleName, SignedDocument
 from federation.names import PeerId
 from query.errors import PeerProblem, UserProblem, WorldProblem
 
@@ -284,7 +284,7 @@ class Home:
 
     def roots(self) -> tuple[SignedDocument, ...]:
         """The root records this peer trusts, version 1 first; empty before it joined."""
-        return self._document(self.roots_json, tuple[SignedDocument, ...]) or ()
+        return self._document(self.roots_json, tuple[SignedDocument, ...], bytes_max=ROOTS_BYTES_MAX) or ()
 
     def write_roots(self, roots: tuple[SignedDocument, ...]) -> None:
         write_whole(self.roots_json, msgspec.json.encode(roots))
@@ -330,16 +330,16 @@ class Home:
         except BadHome:
             return None
 
-    def _document(self, path: Path, kind: type[_T]) -> _T | None:
+    def _document(self, path: Path, kind: type[_T], *, bytes_max: int = DOCUMENT_BYTES_MAX) -> _T | None:
         try:
             with path.open("rb") as file:
-                raw = file.read(DOCUMENT_BYTES_MAX + 1)
+                raw = file.read(bytes_max + 1)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise BadHome(f"cannot read {path}: {error.strerror}") from error
-        if len(raw) > DOCUMENT_BYTES_MAX:
-            raise BadHome(f"{path} is larger than {DOCUMENT_BYTES_MAX} bytes")
+        if len(raw) > bytes_max:
+            raise BadHome(f"{path} is larger than {bytes_max} bytes")
         try:
             return msgspec.json.decode(raw, type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -28,7 +28,15 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from federation.carried_state import CarriedContents, pinned
-from federation.documents import DesiredState, PollAnswer, ReleaseRecord, RootRecord, SignedDocument, decode
+from federation.documents import (
+    ROOTS_BYTES_MAX,
+    DesiredState,
+    PollAnswer,
+    ReleaseRecord,
+    RootRecord,
+    SignedDocument,
+    decode,
+)
 from federation.errors import Expired, KeyRevoked, NotYetValid, UnknownKey, WrongRecipient
 from federation.layout import ImageLayout
 from federation.names import Digest, PeerId, checked_name, digest_of, shown
@@ -125,7 +133,7 @@ def read_documents(reader: ArchiveReader) -> CarriedState:
                 raise DamagedArchive(f"{name} is not what the file's contents say", hint="copy it again")
         found = CarriedState(
             contents=contents,
-            roots=decode(raw[ROOTS], tuple[SignedDocument, ...]),
+            roots=decode(raw[ROOTS], tuple[SignedDocument, ...], bytes_max=ROOTS_BYTES_MAX),
             body=raw[ANSWER],
             answer=decode(raw[ANSWER], PollAnswer),
             further=decode(raw[RELEASES], tuple[SignedDocument, ...]),

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
 
-from federation.documents import ROOT_TYPE, RevokedKey, RootRecord, SignedDocument, TrustedKey, encode
+from federation.commands import ROOTS_RESERVE, ROOTS_RESERVE_BYTES, set_root
+from federation.documents import (
+    DOCUMENT_BYTES_MAX,
+    ROOT_TYPE,
+    ROOTS_BYTES_MAX,
+    RevokedKey,
+    RootRecord,
+    SignedDocument,
+    TrustedKey,
+    encode,
+)
 from federation.errors import (
     AlreadyEndorsed,
     BadSignature,
@@ -19,6 +32,7 @@ from federation.errors import (
 )
 from federation.keys import PrivateKey
 from federation.names import BadName, digest_of
+from federation.revocation import revoke
 from federation.roots import (
     PUBLISHERS_MAX,
     REVOKED_MAX,
@@ -32,6 +46,8 @@ from federation.roots import (
     trust_chain,
 )
 from federation.signing import sign
+from peers.homes import Home
+from query.errors import LimitExceeded
 from tests.trust.material import DIRECTOR, FEDERATION, NOW, PUBLISHER, ROOT, ROOT_DOCUMENT, ROOT_RECORD, STRANGER, key
 
 
@@ -176,3 +192,37 @@ def _signed(**fields: object) -> SignedDocument:
 def _keys(first: int, count: int) -> dict[str, TrustedKey]:
     made = [key(first + n) for n in range(count)]
     return {entry.keyid: TrustedKey(entry.public, f"k{n}") for n, entry in enumerate(made)}
+
+
+def test_many_publishers_later_every_home_reads_all_root_records(tmp_path: Path) -> None:
+    """Each record names every key: three hundred endorsements are far more than a document may be."""
+    documents, record = [ROOT_DOCUMENT], ROOT_RECORD
+    for number in range(300):
+        record = endorse(record, publisher=f"publisher-{number}", key=key(1000 + number).public, now=NOW)
+        documents.append(sign_root(record, ROOT))
+    assert sum(len(encode(document)) for document in documents) > DOCUMENT_BYTES_MAX
+    home = Home(tmp_path / "home").prepare()
+    home.write_roots(tuple(documents))
+    assert trust_chain(home.roots(), pin_of(documents[0])) == record
+
+
+def test_more_root_records_than_homes_read_are_not_put_in_force() -> None:
+    following = sign_root(endorse(ROOT_RECORD, publisher="new", key=key(999).public, now=NOW), ROOT)
+    other = msgspec.structs.replace(ROOT_DOCUMENT, payload=b"another")
+    revoking = sign_root(revoke(ROOT_RECORD, [PUBLISHER.keyid], running="keep", now=NOW), ROOT)
+
+    def state(count: int) -> Any:
+        return SimpleNamespace(root_documents=[other] * count, root=ROOT_RECORD)
+
+    full = ROOT_RECORDS_MAX - ROOTS_RESERVE
+    assert set_root(state(full - 1), following)
+    with pytest.raises(LimitExceeded, match=f"expected at most {full}"):
+        set_root(state(full), following)
+    assert set_root(state(ROOT_RECORDS_MAX - 1), revoking)
+    with pytest.raises(LimitExceeded, match=f"expected at most {ROOT_RECORDS_MAX}"):
+        set_root(state(ROOT_RECORDS_MAX), revoking)
+    large = msgspec.structs.replace(ROOT_DOCUMENT, payload_type="x" * (ROOTS_BYTES_MAX - 4 * ROOTS_RESERVE_BYTES))
+    heavy = SimpleNamespace(root_documents=[large], root=ROOT_RECORD)
+    with pytest.raises(LimitExceeded, match="bytes"):
+        set_root(heavy, following)  # type: ignore[arg-type]
+    assert set_root(heavy, revoking)  # type: ignore[arg-type]
