@@ -37,7 +37,7 @@ class Nameserver:
         self.world = world
         self.name = name
         self.disk = Disk()
-        self.disk.write(log=(), reports={}, histories={}, carried={}, made={}, directors=(director,))
+        self.disk.write(log=(), reports={}, received={}, histories={}, carried={}, made={}, directors=(director,))
         self.disk.sync()
         self.up = False
         self.life = 0
@@ -62,10 +62,10 @@ class Nameserver:
         self.histories = SimpleNamespace(
             put=self.put_history,
             last_carried=self.told.last_carried,
-            put_carried=lambda uuid, carried, log, now: self.told.put_carried(uuid, carried),
+            put_carried=self.told.put_carried,
         )
         self.reports = SimpleNamespace(
-            latest=self.told.latest, put=lambda uuid, body, now, digest: self.told.put_report(uuid, body)
+            latest=self.told.latest, put=lambda uuid, body, now, digest: self.told.put_report(uuid, body, now=now)
         )
         self.carrying = CarryingFunctions(self, self.director)  # type: ignore[arg-type]
         self.up = True
@@ -121,7 +121,7 @@ class Nameserver:
     def take_report(self, uuid: PeerId, body: bytes, made: float) -> None:
         self.admit(uuid)
         self.put_history(uuid, decode(body, ActualState).history)
-        self.told.put_report(uuid, body)
+        self.told.put_report(uuid, body, now=self.world.now)
         self.crash_point("report.durable")
         self._told_at(uuid, made)
         self.acknowledged_reports[uuid] = body

@@ -116,10 +116,13 @@ class Told:
 
     def latest(self, uuid: PeerId) -> Any:
         body = self._disk.read("reports").get(uuid)
-        return None if body is None else SimpleNamespace(actual=decode(body, ActualState))
+        if body is None:
+            return None
+        return SimpleNamespace(actual=decode(body, ActualState), time=self._disk.read("received")[uuid])
 
-    def put_report(self, uuid: PeerId, body: bytes) -> None:
-        self._commit(reports=self._disk.read("reports") | {uuid: body})
+    def put_report(self, uuid: PeerId, body: bytes, *, now: float) -> None:
+        received = self._disk.read("received") | {uuid: now}
+        self._commit(reports=self._disk.read("reports") | {uuid: body}, received=received)
 
     def put(self, uuid: PeerId, entries: tuple[HistoryEntry, ...], *, carried: bool = False) -> None:
         known = self._disk.read("histories")
@@ -130,5 +133,6 @@ class Told:
         found: Carried | None = self._disk.read("carried").get(uuid)
         return found
 
-    def put_carried(self, uuid: PeerId, carried: Carried) -> None:
-        self._commit(carried=self._disk.read("carried") | {uuid: carried})
+    def put_carried(self, uuid: PeerId, carried: Carried, *, log: tuple[str, ...], now: float) -> None:
+        taken = Carried(carried.sequence, carried.digest, now)
+        self._commit(carried=self._disk.read("carried") | {uuid: taken})
