@@ -22,7 +22,7 @@ from federation.names import model_repository
 from federation.release_commands import as_if, publish_release
 from federation.store import FederationStore
 from peers.remote_repositories import RemoteRepositories
-from peers.repository_turns import RepositoryTurns
+from peers.repository_turns import RepositoryTurns, to_the_end
 from query.declarations import Call
 from query.errors import WorldProblem
 
@@ -69,14 +69,17 @@ class FederationImports:
         async with AsyncExitStack() as stack:
             for repository in sorted(repositories):
                 await stack.enter_async_context(self._turns.of(repository))
-            self._decided(documents, then)
-            for signed in documents:
-                await asyncio.shield(asyncio.to_thread(self._layout.attach, signed))
-            published, following = self._decided(documents, then)  # by the state of now
-            if published or following:
-                self._store.append([*published, *following], caller=call.caller.name, now=self._clock())
-            if published:
-                log.info("imported", extra={"releases": len(published), "by": call.caller.name})
+            await to_the_end(self._publish_in_turn(documents, call=call, then=then))
+
+    async def _publish_in_turn(self, documents: Sequence[SignedDocument], *, call: Call, then: Then) -> None:
+        self._decided(documents, then)
+        for signed in documents:
+            await asyncio.to_thread(self._layout.attach, signed)
+        published, following = self._decided(documents, then)  # by the state of now
+        if published or following:
+            self._store.append([*published, *following], caller=call.caller.name, now=self._clock())
+        if published:
+            log.info("imported", extra={"releases": len(published), "by": call.caller.name})
 
     def _decided(self, documents: Sequence[SignedDocument], then: Then) -> tuple[list[Event], Sequence[Event]]:
         state = self._store.state

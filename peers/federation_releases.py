@@ -30,7 +30,7 @@ from federation.retention import Holder, ReleaseHeld
 from federation.store import FederationStore, Report
 from peers.failpoints import reach
 from peers.release_lifecycle import UNNAMED_LIFE_S, GarbageOptions
-from peers.repository_turns import RepositoryTurns
+from peers.repository_turns import RepositoryTurns, to_the_end
 from query.declarations import Call
 
 REPORTS_PER_PAGE: Final = 500
@@ -102,7 +102,7 @@ class FederationReleases:
 
     async def delete(self, name: str, version: str, call: Call) -> None:
         async with self._turns.of(model_repository(name)):
-            await self.delete_in_turn(name, version, by=call.caller.name)
+            await to_the_end(self.delete_in_turn(name, version, by=call.caller.name))
 
     async def delete_in_turn(self, name: str, version: str, *, by: str, drops: bool = True) -> None:
         """Delete a release, by who has the turn in its repository. ``drops``: its blobs too, where nobody counts on
@@ -113,7 +113,7 @@ class FederationReleases:
         self._store.append(events, caller=by, now=self._clock())
         reach("delete.durable")
         oldest = self._clock() - UNNAMED_LIFE_S if drops else 0.0
-        await asyncio.shield(asyncio.to_thread(unlist, self._layout, release.record, written_before=oldest))
+        await asyncio.to_thread(unlist, self._layout, release.record, written_before=oldest)
         log.info("deleted", extra={"release": release.record.label, "by": by})
 
     async def on_delete(self, record: ReleaseRecord, digest: Digest, member: Member) -> None:
@@ -161,7 +161,9 @@ class FederationReleases:
             if not options.dry_run:
                 try:  # what was assigned or loaded meanwhile stays
                     async with self._turns.of(model_repository(record.name)):
-                        await self.delete_in_turn(record.name, record.version, by=call.caller.name, drops=False)
+                        await to_the_end(
+                            self.delete_in_turn(record.name, record.version, by=call.caller.name, drops=False)
+                        )
                 except ReleaseHeld:
                     continue
             deleted.append(record.label)

@@ -45,7 +45,7 @@ from federation.packing import record_digest, release_repository
 from peers.answers import BODY_DEADLINE_S, body_of
 from peers.registry_answers import NotDeleted
 from peers.registry_requests import Access, digest_in
-from peers.repository_turns import RepositoryTurns
+from peers.repository_turns import RepositoryTurns, to_the_end
 from query.errors import PeerProblem, UnknownName, UserProblem
 
 OnRelease = Callable[[SignedDocument, bytes, Member], Awaitable[None]]
@@ -114,9 +114,9 @@ class Manifests:
         async with self._turns.of(repository):
             subject = None if tag is None else fallback_subject(tag)
             if subject is not None:
-                headers = await self._merged(raw, media_type, subject, repository)
+                headers = await to_the_end(self._merged(raw, media_type, subject, repository))
             else:
-                headers |= await self._listed(raw, media_type, tag, repository, member)
+                headers |= await to_the_end(self._listed(raw, media_type, tag, repository, member))
         log.info("manifest_stored", extra={"repository": repository, "reference": reference, "caller": member.name})
         return web.Response(status=201, headers=headers)
 
@@ -208,12 +208,15 @@ class Manifests:
             if not await asyncio.to_thread(self._layout.lists, repository, reference):
                 raise NotDeleted(f'"{reference}" follows from what is attached: delete that')
             if reference.startswith("sha256:"):
-                await self._let_go(repository, stored.digest, member)
-                await asyncio.to_thread(self._layout.remove_manifest, repository, stored.digest)
+                await to_the_end(self._removed(repository, stored.digest, member))
             else:
                 await asyncio.to_thread(self._layout.remove_tag, repository, reference)
         log.info("manifest_deleted", extra={"repository": repository, "reference": reference, "caller": member.name})
         return web.Response(status=202)
+
+    async def _removed(self, repository: str, manifest: Digest, member: Member) -> None:
+        await self._let_go(repository, manifest, member)
+        await asyncio.to_thread(self._layout.remove_manifest, repository, manifest)
 
     async def _let_go(self, repository: str, manifest: Digest, member: Member) -> None:
         """Ask for the end of every release that goes with a manifest."""

@@ -31,6 +31,7 @@ from federation.store import FederationStore
 from peers.homes import Home
 from peers.mending import _rebuild_list
 from peers.repository_checks import Advice, check_repository
+from peers.repository_turns import RepositoryTurns, to_the_end
 from query.declarations import silent
 from query.errors import LimitExceeded
 from tests.repository.conformance import described, manifest
@@ -441,3 +442,30 @@ async def test_deleting_while_it_is_pushed(site: Site, release: PackedRelease) -
         )
         for entry in site.layout.releases():
             assert site.layout.packed(entry) == release
+
+
+async def test_what_was_begun_in_a_turn_ends_in_it_whoever_has_left() -> None:
+    """Or the next one would decide while a thread still lists or drops what this one decided on."""
+    turns, begun, going_on, done = RepositoryTurns(), asyncio.Event(), asyncio.Event(), []
+
+    async def work() -> str:
+        begun.set()
+        await going_on.wait()
+        done.append("all of it")
+        return "told"
+
+    async def request() -> str:
+        async with turns.of(REPOSITORY):
+            return await to_the_end(work())
+
+    asking = asyncio.create_task(request())
+    await begun.wait()
+    for _ in range(3):  # who leaves, and then a server that stops
+        asking.cancel()
+        await asyncio.sleep(0)
+    assert (turns.of(REPOSITORY).locked(), asking.done()) == (True, False)
+    going_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert (done, turns.of(REPOSITORY).locked()) == (["all of it"], False)
+    assert await request() == "told"
