@@ -95,10 +95,13 @@ class RootFollower:
         before = self._trust.root.version
         async with self._following:
             while self._trust.root.version < before + versions_max:
+                known = self._trust.root.version
                 try:
-                    document = await self._nameserver.root(self._trust.root.version + 1)
+                    document = await self._nameserver.root(known + 1)
                 except UnknownName:
                     break
+                if self._trust.root.version != known:
+                    continue  # a file has brought it meanwhile
                 record = advance(self._trust.root, document)
                 reach("root.verified")
                 self._trust.extend(document, record)

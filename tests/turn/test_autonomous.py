@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from federation.documents import HistoryEntry, Mode
+from federation.documents import HistoryEntry, Mode, RootRecord, SignedDocument, decode
 from federation.errors import Replay
+from federation.keys import PrivateKey
 from federation.names import digest_of
+from federation.roots import advance
 from peers.agent import Agent
 from peers.device_mode import Autonomous
-from peers.edge_polling import Poller
+from peers.edge_polling import Poller, RootFollower
 from peers.edge_store import EdgeStore
 from peers.history import DETAIL_LENGTH_MAX, ENTRIES_MAX, Journal
 from query.errors import WorldProblem
-from tests.turn.bench import EDGE, START, Bench
+from tests.turn.bench import EDGE, START, Bench, HeldTrust
 
 AWAY = WorldProblem("nobody is there")
 
@@ -277,3 +279,19 @@ class TestJournal:
         assert [store.next_sequence(now) for now in (1000.0, 1000.0, 10.0, 5000.0)] == [1000, 1001, 1002, 5000]
         store.close()
         assert EdgeStore.open(tmp_path / "state.db").next_sequence(0.0) == 5001
+
+
+async def test_a_root_record_that_a_file_brings_while_it_is_asked_for_is_no_alarm(bench: Bench) -> None:
+    for name in ("one", "two"):
+        bench.nameserver.endorse(name, PrivateKey(name.encode() * 8 + b"12345678"))
+    documents = bench.nameserver.store.state.root_documents
+
+    class Crossing:
+        async def root(self, version: int) -> SignedDocument:
+            if version == 2 and bench.trust.root.version == 1:
+                bench.trust.extend(documents[1], advance(bench.trust.root, documents[1]))
+            return await bench.nameserver.root(version)
+
+    bench.trust = HeldTrust(decode(documents[0].payload, RootRecord))
+    assert await RootFollower(Crossing(), bench.trust).follow()  # type: ignore[arg-type]
+    assert bench.trust.root.version == 3
