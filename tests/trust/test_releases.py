@@ -328,7 +328,7 @@ def test_a_development_release_needs_the_devices_own_key() -> None:
     with pytest.raises(DevelopmentRefused, match="which this peer does not accept") as caught:
         checked(development())
     assert "accept_development" in str(caught.value.hint)
-    with pytest.raises(UnknownKey, match="trusted key"):
+    with pytest.raises(UnknownKey, match="root record endorses"):
         checked(package(STRANGER))
     with pytest.raises(UnknownKey):
         checked(development(STRANGER), development_key=DEVELOPER.public)
