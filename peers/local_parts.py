@@ -116,6 +116,7 @@ class PushingRepository:
 
         self.client.check_open()
         await self.client.begin()
+        await self.client.hear_the_time()  # which looks for a nameserver that moved, and keeps where it is
         identity = PushIdentity(self.home.ca_crt, self.home.identity_crt, self.home.identity_key)
         await push(
             self.layout,

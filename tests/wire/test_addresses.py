@@ -11,7 +11,7 @@ import pytest
 from peers.addresses import LOOK_AGAIN_S, Addresses
 from peers.discovery import announced
 from peers.federation_client import Unreachable
-from tests.wire.living import living
+from tests.wire.living import living, publisher_in
 
 LOOKED_MAX = 8  # times that a device under load gets to hear an announcement; each look waits for it itself
 
@@ -82,6 +82,30 @@ async def test_a_client_finds_a_nameserver_that_moved_and_keeps_where(tmp_path: 
             assert [row.value for row in answer.checked()] == ["NAMESERVER"]
         assert federation.admin.membership().addresses[0] == moved
         assert await federation.value("//peer: nameserver\nthis_peer()") == "NAMESERVER"
+
+
+async def test_who_publishes_finds_a_nameserver_that_moved(tmp_path: Path) -> None:
+    async with living(tmp_path) as federation:
+        ada = await publisher_in(federation, "ada")
+        await federation.value('models:create("thermometer")', home="ada")
+        await federation.value('models:create_release("thermometer", "1.0")', home="ada")
+        moved = federation.peers["ns"].record.federation or ""
+        wrong = f"127.0.0.1:{free_port()}"
+        ada.write_membership(msgspec.structs.replace(ada.membership(), addresses=(wrong,)))
+        async with announced(
+            federation=ada.membership().federation,
+            name="ns",
+            uuid=federation.home("ns").membership().uuid,
+            port=int(moved.rpartition(":")[2]),
+            addresses=["127.0.0.1"],
+            interface="127.0.0.1",
+        ):
+            for _ in range(LOOKED_MAX):
+                answer = await federation.ask('models:publish("thermometer", "1.0")', home="ada")
+                if answer.complete:
+                    break
+        assert answer.checked().rows[0].value["model"] == "thermometer@1.0"
+        assert ada.membership().addresses[0] == moved
 
 
 async def test_a_client_that_finds_nothing_is_told_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
