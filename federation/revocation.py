@@ -72,7 +72,9 @@ def publisher_keys(root: RootRecord, wanted: str) -> tuple[KeyId, ...]:
     begins = tuple(keyid for keyid in known if keyid.startswith(wanted.casefold()))
     if len(wanted) >= KEYID_PREFIX_LENGTH_MIN and len(begins) == 1:
         return begins
-    raise unknown("publisher or key", wanted, tuple(known.values()))
+    problem = unknown("publisher or key", wanted[:64], tuple(known.values()))
+    problem.hint = f"peerage keys show lists them; an id needs its first {KEYID_PREFIX_LENGTH_MIN} digits"
+    raise problem
 
 
 def director_named(root: RootRecord, wanted: str | None) -> KeyId:

@@ -37,6 +37,7 @@ STATE_FILE: Final = "state.db"
 INDEX_FILE: Final = "index.json"
 HOME_FOLDER: Final = "home"
 
+_LIST: Final = "peerage backup --list DIR shows them"
 _TIME: Final = re.compile(r"\d{8}T\d{6}Z(-\d{1,4})?")
 _HOME_FILE: Final = re.compile(r"home/[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
@@ -123,8 +124,12 @@ def chosen_snapshot(names: Sequence[str], wanted: str | None) -> str:
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        raise BadBackup(f'"{wanted[:40]}" is the beginning of {len(fitting)} snapshots: expected one of them')
-    raise unknown("snapshot", wanted, names)
+        raise BadBackup(
+            f'"{wanted[:40]}" is the beginning of {len(fitting)} snapshots: expected one of them', hint=_LIST
+        )
+    problem = unknown("snapshot", wanted[:40], names)
+    problem.hint = _LIST
+    raise problem
 
 
 def superfluous(names: Sequence[str], *, keep: int) -> tuple[str, ...]:

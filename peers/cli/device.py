@@ -12,10 +12,11 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from peers.cli.arguments import Commands, add_command, add_home, home_of
-from peers.cli.console import DONE, Console
+from peers.cli.console import DONE, Console, UsageProblem
 from peers.device_mode import MODES, checked_mode, read_mode
 from peers.homes import BadHome, Home
 from peers.settings import EdgeSettings, read_settings
+from query.errors import WrongArguments
 
 if TYPE_CHECKING:
     from peers.homes import RunRecord
@@ -46,7 +47,10 @@ peerage mode ONLINE --home e1""",
 
 def run_mode(arguments: argparse.Namespace, console: Console) -> int:
     home = home_of(arguments, console)
-    wanted = checked_mode(arguments.mode) if arguments.mode else None
+    try:
+        wanted = checked_mode(arguments.mode) if arguments.mode else None
+    except WrongArguments as problem:
+        raise UsageProblem(problem.message) from problem
     settings = read_settings(home, EdgeSettings, environment=console.environment, flags={})
     check_edge(home, fresh=wanted == "AUTONOMOUS")
     run = home.read_run() if home.path.is_dir() else None

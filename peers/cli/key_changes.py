@@ -248,6 +248,12 @@ def run_change(arguments: argparse.Namespace, console: Console, plan: Plan) -> i
     from peers.root_chains import longest, missing_documents, opened_chain, trusted_root
 
     root_homes, home = [Home(Path(path)) for path in arguments.root_home], home_of(arguments, console)
+    for root_home in root_homes:
+        if not root_home.root_key.exists():
+            raise UsageProblem(
+                f"{root_home} is no root folder: expected root.key in it",
+                hint="the first start of the nameserver made one, HOME-root: name it where it lies, --root-home DIR",
+            )
     keys = [read_key(root_home.root_key) for root_home in root_homes]
     with opened_chain(home) as chain:
         documents = chain.documents()
@@ -335,7 +341,9 @@ def _check_parts(root: RootRecord, following: RootRecord, homes: Sequence[Home],
         if key.keyid not in root.roots and key.keyid not in following.roots:
             names = ", ".join(keyid[:16] for keyid in root.roots)
             raise UnknownKey(
-                f"{root_home.root_key} is not a root key of {root.federation}: expected {names}, found {key.keyid[:16]}"
+                f"{root_home.root_key} is not a root key of {root.federation}: expected {names}, "
+                f"found {key.keyid[:16]}",
+                hint="name the root folder that signs now: --root-home DIR",
             )
 
 

@@ -67,8 +67,9 @@ def test_one_is_chosen_by_the_beginning_of_its_name() -> None:
     names = ["20270114T080000Z", "20270115T080000Z", "20270115T090000Z"]
     assert chosen_snapshot(names, None) == "20270115T090000Z"
     assert chosen_snapshot(names, "20270114") == "20270114T080000Z"
-    with pytest.raises(BadBackup, match="beginning of 2 snapshots"):
+    with pytest.raises(BadBackup, match="beginning of 2 snapshots") as several:
         chosen_snapshot(names, "20270115")
+    assert "peerage backup --list" in (several.value.hint or "")
     with pytest.raises(UnknownName, match=r'no snapshot "20270115T090001Z" — did you mean "20270115T090000Z"'):
         chosen_snapshot(names, "20270115T090001Z")
     with pytest.raises(BadBackup, match="no finished snapshot"):

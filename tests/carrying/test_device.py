@@ -169,6 +169,7 @@ def test_a_device_killed_in_an_import_has_the_old_or_the_new(site: Federation, l
 
 def test_a_stopped_device_takes_a_file_and_acts_on_it_at_its_start(site: Federation) -> None:
     assert site.peerage("import", "e1.tar", "--home", "stopped").status == 1
+    assert site.peerage("mode", "AUTARKIC", "--home", "stopped").status == 2
     done(site, "mode", "AUTONOMOUS", "--home", "stopped")
     refused = site.peerage("import", "e1.tar", "--home", "stopped")
     assert (refused.status, "nobody is there to type it" in refused.err) == (2, True)

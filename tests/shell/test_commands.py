@@ -264,8 +264,10 @@ class TestKeys:
     def test_endorse_without_the_root_key(
         self, founded: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert run("keys", "endorse", "ada", "--root-home", tmp_path, "--home", f"{founded.path}-admin") == FAILED
-        assert "no key file" in capsys.readouterr().err
+        assert run("keys", "endorse", "ada", "--root-home", tmp_path, "--home", f"{founded.path}-admin") == USAGE
+        told = capsys.readouterr().err
+        assert f"{tmp_path} is no root folder: expected root.key in it" in told
+        assert "--root-home DIR" in told
 
 
 def test_certs(founded: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
