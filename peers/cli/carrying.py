@@ -37,8 +37,8 @@ def add_commands(commands: Commands) -> None:
         summary="write a file for a device without a network, or its report back",
         description="With --edge, at the nameserver's side: root records, the signed state of one edge and its\n"
         "releases, as an OCI image layout in a tar (skopeo reads it as oci-archive). It is valid as long as a poll's\n"
-        "answer, two weeks. With --report, on the device: what the edge has, what it did and the end of its log,\n"
-        "signed with its key.",
+        "answer, one to two weeks. With --report, on the device: what the edge has, what it did and the end of its\n"
+        "log, signed with its key.",
         examples="""\
 peerage export --edge E1 --home ns-admin e1.tar
 peerage export --edge E1 --groups --home ns-admin /media/stick/e1.tar
