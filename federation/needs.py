@@ -45,7 +45,7 @@ class BadNeeds(UserProblem):
 
 
 class NeedsUnmet(UserProblem):
-    """A release whose needs are not met; the message is the chain that leads there, ``model`` what is wanting."""
+    """A release whose needs are not met; the message is the chain that leads there."""
 
     code = "needs_unmet"
     model: str = ""
