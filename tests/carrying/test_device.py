@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import pty
@@ -21,6 +22,7 @@ from tests.shell.running import ANY, PEERAGE, Federation, environment, federatio
 
 pytestmark = pytest.mark.timeout(240)
 
+DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 KILLS = (*(label for label in POINTS if label.startswith("import.")), "poll.verified", "poll.committed")
 
 # Writes down every address that the process binds, connects or sends to, and every name that it looks up.
@@ -72,10 +74,14 @@ def fingerprint(site: Federation) -> str:
 
 
 def asked(site: Federation, home: str, text: str) -> list[Any]:
-    """The values of a statement, each as JSON tells it."""
+    """The frames that a statement is answered with, as JSON tells them."""
     ended = site.peerage("query", "--home", home, "--json", text)
     assert ended.status == 0, ended.err
     return [json.loads(line) for line in ended.out.splitlines()]
+
+
+def values(frames: list[Any]) -> list[Any]:
+    return [frame["values"][0] for frame in frames if frame["frame"] == "row"]
 
 
 def started(site: Federation, name: str, *arguments: str, watch: Path | None = None, fail_at: str = "") -> psutil.Popen:
@@ -129,7 +135,7 @@ def test_a_device_opens_nothing_from_its_start_to_its_end(site: Federation, tmp_
     assert "this device is edge E1" in taken.out
     check_sockets(process)
     loaded(site, "quiet", "m@2.0")
-    assert asked(site, "quiet", "m_answer()")
+    assert values(asked(site, "quiet", "m_answer()")) == [42]
     for text in ('models:import("m", "9.9")', "edge:poll()", "//peer: nameserver\nedge:list()", "//peer: all\nnow()"):
         refused = site.peerage("query", "--home", "quiet", text)
         assert refused.status != 0
@@ -143,6 +149,27 @@ def test_a_device_opens_nothing_from_its_start_to_its_end(site: Federation, tmp_
     assert any(line.startswith("socket.bind") for line in seen)  # it does watch
     outward = [line for line in seen if not _stays_here(line)]
     assert outward == []
+
+
+def test_programs_on_a_device_infer_over_loopback_and_its_socket(site: Federation) -> None:
+    process = started(site, "busy", "--accept-development")
+    shutil.copytree(DIGITS / "2.0", site.folder / "busy" / "models" / "digits")
+    done(site, "query", "--home", "busy", 'models:load("digits")')
+    held_out = json.loads((DIGITS / "held-out.json").read_text())[:30]
+    images, labels = [row["image"] for row in held_out], [row["label"] for row in held_out]
+    (over_socket,) = values(asked(site, "busy", f"right({images}, {labels})"))
+    told = json.loads((site.folder / "busy" / "run.json").read_text())
+    host, _, port = told["application"].rpartition(":")
+    token = (site.folder / "busy" / "token").read_text().strip()
+    connection = http.client.HTTPConnection(host, int(port), timeout=20)
+    body = json.dumps({"text": "right(:images, :labels)", "params": {"images": images, "labels": labels}})
+    connection.request("POST", "/v1/query", body, {"Authorization": f"Bearer {token}"})
+    frames = [json.loads(line) for line in connection.getresponse().read().splitlines()]
+    connection.close()
+    (over_loopback,) = values(frames)
+    assert over_loopback == over_socket > 0.9
+    check_sockets(process)
+    assert site.stop("busy") == 0
 
 
 def _stays_here(line: str) -> bool:
