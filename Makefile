@@ -9,10 +9,11 @@ BIN := $(VENV)/bin
 PLACE := $(shell { echo '$(CURDIR)'; $(PYTHON) -VV; } 2>/dev/null | sha256sum | cut -c 1-16)
 STATE := $(PLACE)-$(shell sha256sum pyproject.toml | cut -c 1-16)
 SEEDS ?= 2000
+WORKERS ?= 3
 
 help:
 	@echo 'make demo    set up, then run a federation of real processes with real models (under 60 s)'
-	@echo 'make test    set up, then run all tests'
+	@echo 'make test    set up, then run all tests, WORKERS=$(WORKERS) files at once'
 	@echo 'make check   format, lint, types, layers, and whether the generated documentation is current'
 	@echo 'make bench   measure polls, language, inference, footprint and blobs beside their limits'
 	@echo 'make soak    the simulated world over SEEDS=$(SEEDS) seeds'
@@ -23,7 +24,7 @@ demo: $(VENV)/.ready-demo-$(STATE)
 	@$(BIN)/peerage demo
 
 test: $(VENV)/.ready-test-$(STATE)
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q --numprocesses $(WORKERS) --dist loadfile
 
 check: $(VENV)/.ready-check-$(STATE)
 	@$(BIN)/ruff format --check .

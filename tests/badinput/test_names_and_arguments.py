@@ -17,6 +17,7 @@ pytestmark = pytest.mark.timeout(120)
 ADD_GROUP = "edge:add_group(String edge, String group) -> Boolean"
 NO_EDGE = 'no edge "e9"'
 NO_GROUP = 'no group "fild" — did you mean "field"?'
+LIST_GROUPS = 'edge:add_group("edge", "group") makes a group; edge:all_groups() lists them'
 
 REFUSED = [
     # an edge, a group, a model, a version, a function, a variable, a mode that is not there
@@ -27,9 +28,9 @@ REFUSED = [
     ('edge:remove("e9")', "unknown_name", NO_EDGE, None),
     ('edge:set_mode("e9", "ONLINE")', "unknown_name", NO_EDGE, None),
     ('edge:add_group("e9", "field")', "unknown_name", NO_EDGE, None),
-    ('edge:remove_group("e1", "fild")', "unknown_name", NO_GROUP, None),
-    ('edge:set_group_models("fild", [])', "unknown_name", NO_GROUP, None),
-    ("//peer: group fild\n1", "unknown_name", NO_GROUP, None),
+    ('edge:remove_group("e1", "fild")', "unknown_name", NO_GROUP, LIST_GROUPS),
+    ('edge:set_group_models("fild", [])', "unknown_name", NO_GROUP, LIST_GROUPS),
+    ("//peer: group fild\n1", "unknown_name", NO_GROUP, LIST_GROUPS),
     ("//peer: e9\n1", "unknown_name", 'no peer "e9"', None),
     (
         'edge:set_group_models("field", [{"name": "thermo", "version": "1.0"}])',
