@@ -132,9 +132,13 @@ def chosen_snapshot(names: Sequence[str], wanted: str | None) -> str:
     raise problem
 
 
-def superfluous(names: Sequence[str], *, keep: int) -> tuple[str, ...]:
-    """The snapshots to remove so that the newest ``keep`` stay, the oldest first."""
-    return tuple(sorted(names)[: max(0, len(names) - keep)])
+def superfluous(names: Sequence[str], *, keep: int, with_keys: Iterable[str] = ()) -> tuple[str, ...]:
+    """The snapshots to remove so that the newest ``keep`` stay, the oldest first.
+
+    Of those ``with_keys`` the newest stays in any case: without it a folder could restore nothing by itself.
+    """
+    last_with_keys = max(with_keys, default=None)
+    return tuple(name for name in sorted(names)[: max(0, len(names) - keep)] if name != last_with_keys)
 
 
 # --- manifests ------------------------------------------------------------------------------------------------------

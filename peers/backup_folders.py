@@ -119,9 +119,14 @@ class Backups:
                 yield f"{digest} {_told(found)}"
 
     def keep_only(self, count: int) -> tuple[str, ...]:
-        """Remove all but the newest snapshots, and the blobs that none of these needs. Under :meth:`occupy`."""
-        gone = superfluous(self.names(), keep=count)
-        kept = [self.read(name) for name in self.names() if name not in gone]
+        """Remove all but the newest snapshots and the newest with keys, and the blobs that none of these needs.
+
+        Under :meth:`occupy`.
+        """
+        found = {name: self.read(name) for name in self.names()}
+        with_keys = [name for name, snapshot in found.items() if snapshot.with_keys]
+        gone = superfluous(tuple(found), keep=count, with_keys=with_keys)
+        kept = [snapshot for name, snapshot in found.items() if name not in gone]
         self.sweep()
         for name in gone:
             with storing(self.snapshots_path):

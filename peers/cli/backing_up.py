@@ -46,7 +46,7 @@ peerage backup --verify /media/backup/mine""",
         "--without-keys", action="store_true", help="leave private keys out; restoring then needs them from elsewhere"
     )
     backup.add_argument(
-        "--keep", metavar="N", type=int, help="then remove all but the newest N snapshots; default: none"
+        "--keep", metavar="N", type=int, help="then remove all but the newest N snapshots, and the newest with keys"
     )
     backup.add_argument("--list", action="store_true", help="show the snapshots of the folder and take none")
     backup.add_argument("--verify", action="store_true", help="read and hash all snapshots again and take none")

@@ -76,6 +76,7 @@ def test_one_is_chosen_by_the_beginning_of_its_name() -> None:
         chosen_snapshot([], None)
     assert superfluous(names, keep=2) == ("20270114T080000Z",)
     assert superfluous(names, keep=5) == ()
+    assert superfluous(names, keep=1, with_keys=names[:2]) == tuple(sorted(names[:2])[:1])
 
 
 def test_a_manifest_is_read_back_and_its_line_is_one_of_sha256sum() -> None:
