@@ -169,7 +169,8 @@ def _hash_blobs(path: Path, inventory: Inventory, advice: Advice, progress: Prog
         remedy = RemoveFile(entry.path, f"it is not its digest; {advice.lost}")
         told = f"{size} bytes of {found}"
         inventory.findings.append(Finding("damaged_blob", digest, "content of that digest", told, remedy))
-    progress("hash blobs", total, total, "bytes")
+    if total:
+        progress("hash blobs", total, total, "bytes")
 
 
 @dataclass(frozen=True, slots=True)

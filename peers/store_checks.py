@@ -81,9 +81,10 @@ def check_nameserver_store(path: Path, *, progress: Progress) -> StoreChecks:
             Finding("missing_file", str(path), "the federation's log", "no such file", advice=_RESTORE)
         )
         return found
+    mark = read_mark(path)  # before the log, to which a running nameserver adds
     try:
         with reading(path) as connection:
-            _check_nameserver(connection, path, found, progress)
+            _check_nameserver(connection, path, found, mark=mark, progress=progress)
     except sqlite3.DatabaseError as error:
         if _busy(error):
             found.notes.append(f"{path} is busy: look again")
@@ -92,7 +93,9 @@ def check_nameserver_store(path: Path, *, progress: Progress) -> StoreChecks:
     return found
 
 
-def _check_nameserver(connection: sqlite3.Connection, path: Path, found: StoreChecks, progress: Progress) -> None:
+def _check_nameserver(
+    connection: sqlite3.Connection, path: Path, found: StoreChecks, *, mark: tuple[int, int], progress: Progress
+) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version not in (projections.SCHEMA_VERSION, *projections.OLDER_VERSIONS):
         expected = f"tables of version {projections.SCHEMA_VERSION}"
@@ -109,7 +112,7 @@ def _check_nameserver(connection: sqlite3.Connection, path: Path, found: StoreCh
     found.changes = len(rows)
     found.findings += log.findings
     found.state = log.state
-    _check_mark(path, log.last, log.state, found)
+    _check_mark(path, mark, (log.state.epoch, log.last) if log.state else mark, found)
     reports = _rows(connection, "SELECT id, edge, time, digest, body FROM reports")
     if isinstance(reports, str):
         damage = damage or [Finding("bad_store", "reports", "reports that can be read", reports, RebuildTables())]
@@ -128,15 +131,13 @@ def _check_nameserver(connection: sqlite3.Connection, path: Path, found: StoreCh
     _check_signatures(log.state, found)
 
 
-def _check_mark(path: Path, last: int, state: FederationState | None, found: StoreChecks) -> None:
-    """The mark beside the store is never ahead of it, unless changes were lost."""
-    epoch, seq = read_mark(path)
-    if state is not None and (epoch, seq) > (state.epoch, last):
-        expected = f"change {seq} of epoch {epoch}, as the mark beside it says"
+def _check_mark(path: Path, mark: tuple[int, int], last: tuple[int, int], found: StoreChecks) -> None:
+    """The mark beside the store is never ahead of it, unless changes were lost. Both are an epoch and a number."""
+    if mark > last:
+        expected = f"change {mark[1]} of epoch {mark[0]}, as the mark beside it says"
         advice = "restore a newer backup; a nameserver that starts as it is begins a new epoch"
-        found.findings.append(
-            Finding("lost_changes", str(path), expected, f"change {last} of epoch {state.epoch}", advice=advice)
-        )
+        told = f"change {last[1]} of epoch {last[0]}"
+        found.findings.append(Finding("lost_changes", str(path), expected, told, advice=advice))
 
 
 def _check_signatures(state: FederationState, found: StoreChecks) -> None:

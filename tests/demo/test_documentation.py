@@ -24,7 +24,7 @@ from tests.repository import registries
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
-QUESTIONS_MAX = 20
+QUESTIONS_MAX = 60  # an edge that waits to ask a nameserver that was gone waits up to 15 s
 PROGRAMS = ("python-client.md", "query-api.md")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from federation.documents import DOCUMENT_BYTES_MAX, Signature, SignedDocument
+from federation.documents import DOCUMENT_BYTES_MAX, ROOTS_BYTES_MAX, Signature, SignedDocument
 from federation.names import PeerId
 from peers.homes import (
     SOCKET_PATH_BYTES_MAX,
@@ -108,9 +108,12 @@ class TestDocuments:
             home.membership()
 
     def test_size_is_bounded(self, home: Home) -> None:
-        home.roots_json.write_bytes(b" " * (DOCUMENT_BYTES_MAX + 1))
+        home.roots_json.write_bytes(b" " * (ROOTS_BYTES_MAX + 1))
         with pytest.raises(BadHome, match="larger than"):
             home.roots()
+        home.membership_json.write_bytes(b" " * (DOCUMENT_BYTES_MAX + 1))
+        with pytest.raises(BadHome, match="larger than"):
+            home.membership()
 
     def test_token_is_made_once(self, home: Home) -> None:
         token = home.token()
