@@ -20,8 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--size", type=float, metavar="MB", help="of what blobs moves (500)")
     parser.add_argument("--rounds", type=int, metavar="N", help="how often blobs moves it each way (7)")
+    parser.add_argument("--unsynced", action="store_true", help="blobs also beside a bare transfer that syncs nothing")
     options = parser.parse_args(arguments)
-    of_blobs: dict[str, int] = {}
+    of_blobs: dict[str, int | bool] = {"unsynced": options.unsynced}
     if options.size is not None:
         of_blobs["size_bytes"] = int(options.size * 1e6)
     if options.rounds is not None:
