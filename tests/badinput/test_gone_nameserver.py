@@ -23,7 +23,7 @@ ASKED = [
     ("//peer: all\n1", "e1", "nameserver_unreachable", State.UNREACHABLE),
     ("edge:poll()", "e1", "nameserver_unreachable", State.ERROR),
     ('models:import("thermo", "2.0")', "e1", "nameserver_unreachable", State.ERROR),
-    ('models:publish("thermo", "2.0")', "ada", "registry_unreachable", State.ERROR),
+    ('models:publish("thermo", "2.0")', "ada", "nameserver_unreachable", State.ERROR),
 ]
 
 
