@@ -51,9 +51,10 @@ async def test_copying_listing_deleting(bench: Bench, release: PackedRelease, tm
     for listed in bench.layout.blobs.digests():
         bench.layout.remove_blob(listed)
     into = await sent(bench, "copy", destination, archive, f"{name}:1.0")
+    # A blob that is not here is asked for once or twice, as skopeo's own cache of blobs, shared by its processes, has it.
+    assert blobs <= into.pop("HEAD blobs") <= 2 * blobs
     assert into == VERSION + Counter(
         {
-            "HEAD blobs": 2 * len(release.files) + 1,  # a layer is asked for twice
             "POST uploads": blobs,
             "PATCH uploads": blobs,
             "PUT uploads?digest": blobs,
