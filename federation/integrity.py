@@ -31,7 +31,7 @@ from federation.documents import (
 from federation.errors import Untrusted
 from federation.events import Change, decode_event
 from federation.names import Digest, digest_of
-from federation.roots import advance, pin_of, trust_chain
+from federation.roots import advance, pin_of, signing_keys, trust_chain
 from federation.signing import verified
 from federation.state import FederationState
 from query.errors import Problem
@@ -272,8 +272,7 @@ def publisher_keys(roots: Sequence[RootRecord]) -> dict[KeyId, bytes]:
     """Every key that any of these root records knows as a publisher's, revoked ones too."""
     keys: dict[KeyId, bytes] = {}
     for root in roots:
-        keys |= {keyid: key.key for keyid, key in root.publishers.items()}
-        keys |= {keyid: key.key for keyid, key in root.revoked.items()}
+        keys |= signing_keys(root)
     return keys
 
 

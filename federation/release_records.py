@@ -7,19 +7,16 @@ anybody says; ``standing`` is what the root record says of that key now.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from msgspec import Struct
 
-from federation.documents import RELEASE_TYPE, ReleaseRecord, RootRecord, SignedDocument, TensorSpec
-from federation.errors import Untrusted
+from federation.documents import ReleaseRecord, RootRecord, SignedDocument, TensorSpec
 from federation.names import Digest
 from federation.packing import release_repository
 from federation.reports import moment
 from federation.retention import HOLDERS_TOLD_MAX, Holder
-from federation.signing import signers
-
-Standing = Literal["endorsed", "retired", "revoked", "unknown"]
+from federation.revocation import Standing, standing_of
 
 
 class Signer(Struct, frozen=True):
@@ -33,18 +30,14 @@ class Signer(Struct, frozen=True):
 
 def signer_of(document: SignedDocument, root: RootRecord) -> Signer:
     """Who signed a release record. A key that the root record does not know is told by the id beside its signature."""
-    known = {keyid: trusted.key for keyid, trusted in root.publishers.items()}
-    known |= {keyid: revoked.key for keyid, revoked in root.revoked.items()}
-    try:
-        keyid = min(signers(document, RELEASE_TYPE, known)[1])
-    except Untrusted:
-        claimed = document.signatures[0].keyid if document.signatures else ""
-        return Signer(None, claimed, "unknown")
-    revoked = root.revoked.get(keyid)
-    if revoked is not None:
-        return Signer(revoked.name, keyid, "revoked", revoked.revoked)
+    standing, keyid = standing_of(document, root)
+    if keyid is None:
+        return Signer(None, document.signatures[0].keyid if document.signatures else "", standing)
+    if standing == "revoked":
+        revoked = root.revoked[keyid]
+        return Signer(revoked.name, keyid, standing, revoked.revoked)
     trusted = root.publishers[keyid]
-    return Signer(trusted.name, keyid, "endorsed" if trusted.retired is None else "retired", trusted.retired)
+    return Signer(trusted.name, keyid, standing, trusted.retired)
 
 
 def listed(record: ReleaseRecord, digest: Digest, signer: Signer) -> dict[str, Any]:

@@ -45,7 +45,7 @@ from federation.keys import PUBLIC_BYTES, PrivateKey, keyid_of, signed_by
 from federation.members import Member
 from federation.names import Digest, PeerId
 from federation.outcomes import without
-from federation.roots import active_key, advance, checked, public_keys, sign_root
+from federation.roots import active_key, advance, checked, sign_root, signing_keys
 from federation.signing import pae, signers
 from query.errors import unknown
 
@@ -77,22 +77,15 @@ def publisher_keys(root: RootRecord, wanted: str) -> tuple[KeyId, ...]:
     raise problem
 
 
-def director_named(root: RootRecord, wanted: str | None) -> KeyId:
-    """The director key that the beginning of an id means; None means the only one."""
-    return _one_of("director", root.directors, wanted)
-
-
 def root_named(root: RootRecord, wanted: str) -> KeyId:
     """The root key that the beginning of an id, or its name, means."""
     by_name = [keyid for keyid, key in root.roots.items() if key.name == wanted]
-    return by_name[0] if len(by_name) == 1 else _one_of("root", root.roots, wanted)
-
-
-def _one_of(kind: str, keys: dict[KeyId, TrustedKey], wanted: str | None) -> KeyId:
-    found = [keyid for keyid in keys if wanted is None or keyid.startswith(wanted.casefold())]
+    if len(by_name) == 1:
+        return by_name[0]
+    found = [keyid for keyid in root.roots if keyid.startswith(wanted.casefold())]
     if len(found) != 1:
-        told = ", ".join(keyid[:16] for keyid in keys)
-        raise BadKeyChange(f"expected one {kind} key, found {len(found)} of {told}", hint="name it by its id")
+        told = ", ".join(keyid[:16] for keyid in root.roots)
+        raise BadKeyChange(f"expected one root key, found {len(found)} of {told}", hint="name it by its id")
     return found[0]
 
 
@@ -240,9 +233,8 @@ def _fresh(root: RootRecord, key: bytes, name: str) -> dict[KeyId, TrustedKey]:
 
 def standing_of(document: SignedDocument, root: RootRecord) -> tuple[Standing, KeyId | None]:
     """What the best signature of a release record is worth now, and its key: endorsed, else retired, else revoked."""
-    keys = {keyid: key.key for keyid, key in root.revoked.items()} | public_keys(root.publishers)
     try:
-        valid = signers(document, RELEASE_TYPE, keys)[1]
+        valid = signers(document, RELEASE_TYPE, signing_keys(root))[1]
     except Untrusted:
         return "unknown", None
     for standing, group in (

@@ -157,6 +157,11 @@ def public_keys(trusted: Mapping[KeyId, TrustedKey]) -> dict[KeyId, bytes]:
     return {keyid: entry.key for keyid, entry in trusted.items()}
 
 
+def signing_keys(root: RootRecord) -> dict[KeyId, bytes]:
+    """Every key that the record knows as a publisher's, retired and revoked ones too."""
+    return {keyid: entry.key for keyid, entry in root.revoked.items()} | public_keys(root.publishers)
+
+
 def active_key(root: RootRecord, publisher: str) -> KeyId | None:
     """The key that a publisher's new releases are signed with; None for a name that has none."""
     for keyid, trusted in root.publishers.items():

@@ -49,7 +49,7 @@ from federation.errors import (
 )
 from federation.keys import keyid_of
 from federation.names import BadName, Digest, PeerId, checked_digest, checked_model, checked_version, digest_of
-from federation.roots import public_keys
+from federation.roots import public_keys, signing_keys
 from federation.signing import signers, verified
 
 MANIFEST_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -175,7 +175,7 @@ def check_content(content: bytes, what: str, *, digest: Digest, size: int) -> No
 def _signed_record(
     doc: SignedDocument, root: RootRecord, development_key: bytes | None, running: Container[Digest]
 ) -> tuple[ReleaseRecord, KeyId, str]:
-    keys = {keyid: entry.key for keyid, entry in root.revoked.items()} | public_keys(root.publishers)
+    keys = signing_keys(root)
     development_id = None if development_key is None else keyid_of(development_key)
     if development_key is not None and development_id is not None:
         keys[development_id] = development_key

@@ -24,10 +24,10 @@ from federation.errors import (
 from federation.names import digest_of
 from federation.outcomes import finished
 from federation.reconciliation import answered, decide, restored
+from federation.release_records import Signer, signer_of
 from federation.revocation import (
     check_assignable,
     check_new,
-    director_named,
     judged,
     publisher_keys,
     replace_director,
@@ -121,7 +121,7 @@ class TestTheNextRecord:
             (lambda: revoke(STOPPED, [PUBLISHER.keyid], running="keep", now=NOW), "were revoked before"),
             (lambda: revoke(STOPPED, [PUBLISHER.keyid], running="stop", now=NOW), "were revoked before"),
             (lambda: revoke(ROOT_RECORD, [DIRECTOR.keyid], running="stop", now=NOW), "no publisher's key"),
-            (lambda: director_named(ROOT_RECORD, "ff" * 32), "expected one director key, found 0"),
+            (lambda: root_named(ROOT_RECORD, "ff" * 32), "expected one root key, found 0"),
         ],
     )
     def test_what_cannot_be_is_refused(self, change: Callable[[], object], why: str) -> None:
@@ -275,6 +275,7 @@ class TestReleases:
         release = package(PUBLISHER, NEW)
         assert verify(release.doc, root=root, manifest=release.manifest, files=release.files).signer == "bob"
         assert standing_of(release.doc, root) == ("endorsed", NEW.keyid)
+        assert signer_of(release.doc, root) == Signer("bob", NEW.keyid, "endorsed")
 
     def test_a_stranger_stays_unknown(self) -> None:
         with pytest.raises(UnknownKey):
@@ -282,6 +283,13 @@ class TestReleases:
         assert standing_of(package(STRANGER).doc, STOPPED) == ("unknown", None)
         assert standing_of(package().doc, STOPPED) == ("revoked", PUBLISHER.keyid)
         assert standing_of(package().doc, RETIRED) == ("retired", PUBLISHER.keyid)
+
+    def test_a_signer_is_told_with_the_name_and_the_time(self) -> None:
+        since = int(NOW) + 1
+        assert signer_of(package().doc, ROOT_RECORD) == Signer("ann", PUBLISHER.keyid, "endorsed")
+        assert signer_of(package().doc, RETIRED) == Signer("ann", PUBLISHER.keyid, "retired", since)
+        assert signer_of(package().doc, STOPPED) == Signer("ann", PUBLISHER.keyid, "revoked", since)
+        assert signer_of(package(STRANGER).doc, STOPPED) == Signer(None, STRANGER.keyid, "unknown")
 
 
 class TestWhatRuns:
