@@ -60,11 +60,24 @@ class FileEntry(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TensorSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """An input or output: Open Inference Protocol datatype (``FP32`` …) and shape, -1 for a variable dimension."""
+    """An input or output: Open Inference Protocol datatype (``FP32`` …) and shape, -1 for a variable dimension.
+
+    ``RECORD``, for outputs alone: each element is a record (a map of the runtime), as of classes and their scores.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+
+
+class StateSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a model carries from one call of a stream to the next: ``input`` gets what ``output`` gave, zeros at first;
+    or, without ``output``, the last ``tail`` elements along its last dimension are put before the next call's.
+    """
+
+    input: str
+    output: str | None = None
+    tail: Count = 0
 
 
 class Needs(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -77,7 +90,8 @@ class Needs(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
 class ReleaseRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """What a publisher signs. ``manifest`` is the digest of the OCI manifest, which covers every file.
 
-    ``kind``: ``onnx`` (one ONNX weight, functions optional) or ``functions`` (a ``.pql`` alone).
+    ``kind``: ``onnx`` (one ONNX weight, functions optional), ``functions`` (a ``.pql`` alone) or ``pipeline``
+    (:mod:`federation.pipelines`). ``states``: what a stateful model carries along a stream of calls.
     ``opset``: operator domain → version; the standard domain is ``ai.onnx``.
     ``development``: an ephemeral release ``name@dev+<digest8>`` signed by the key of who loads a folder.
     """
@@ -86,7 +100,7 @@ class ReleaseRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     version: str
     manifest: Digest
     manifest_size: Count
-    kind: Literal["onnx", "functions"]
+    kind: Literal["onnx", "functions", "pipeline"]
     files: tuple[FileEntry, ...]
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
@@ -95,6 +109,7 @@ class ReleaseRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     licenses: tuple[str, ...] = ()
     created: int = 0
     development: bool = False
+    states: tuple[StateSpec, ...] = ()
 
     @property
     def label(self) -> str:
