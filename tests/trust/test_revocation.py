@@ -276,6 +276,9 @@ class TestReleases:
         assert verify(release.doc, root=root, manifest=release.manifest, files=release.files).signer == "bob"
         assert standing_of(release.doc, root) == ("endorsed", NEW.keyid)
         assert signer_of(release.doc, root) == Signer("bob", NEW.keyid, "endorsed")
+        both = endorse(ROOT_RECORD, publisher="bob", key=NEW.public, now=NOW)
+        without_bob = revoke(both, [NEW.keyid], running="stop", now=NOW)
+        assert signer_of(release.doc, without_bob) == Signer("ann", PUBLISHER.keyid, "endorsed")
 
     def test_a_stranger_stays_unknown(self) -> None:
         with pytest.raises(UnknownKey):
