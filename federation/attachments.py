@@ -38,7 +38,9 @@ from query.errors import Problem
 ANNOTATION_BYTES_MAX: Final = 16 * 1024  # of a manifest that is attached to another
 TYPE_LENGTH_MAX: Final = 255  # of an artifact's type, which stands in the listing; media types have 127/127 at most
 
-_FALLBACK = re.compile(r"sha256-([0-9a-f]{64})")
+FALLBACK_PREFIX: Final = "sha256-"
+
+_FALLBACK = re.compile(FALLBACK_PREFIX + r"([0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True)

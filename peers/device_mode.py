@@ -9,7 +9,6 @@ or it is not, durable either way; no desired state changes it; what the nameserv
 from __future__ import annotations
 
 import ipaddress
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
@@ -17,6 +16,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
+from federation.blobs import sync_folder
 from federation.documents import Mode
 from federation.names import PeerId, checked_name
 from peers.homes import BadHome, Home, Membership, write_whole
@@ -76,11 +76,7 @@ def leave(home: Home) -> None:
     """Durable on return. Whoever calls has renewed the certificate or joined before."""
     with suppress(FileNotFoundError):
         mode_file(home).unlink()
-    descriptor = os.open(home.path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(home.path)
 
 
 def check_local(application_host: str) -> None:

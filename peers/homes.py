@@ -34,6 +34,7 @@ from typing import Final, TypeVar
 import msgspec
 from msgspec import Struct
 
+from federation.blobs import sync_folder
 from federation.documents import DOCUMENT_BYTES_MAX, ROOTS_BYTES_MAX, Kind, RoleName, SignedDocument
 from federation.names import PeerId
 from query.errors import PeerProblem, UserProblem, WorldProblem
@@ -376,7 +377,7 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise _unusable(path, error) from error
 
@@ -385,17 +386,9 @@ def take_place(path: Path, of: Path) -> None:
     """Rename a file to the place of another, durable on return. Raises :class:`HomeUnwritable`."""
     try:
         path.replace(of)
-        _sync_folder(of.parent)
+        sync_folder(of.parent)
     except OSError as error:
         raise _unusable(of, error) from error
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _pretty(document: Struct) -> bytes:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import UNSET
 
+from federation.attachments import fallback_tag
 from federation.manifests import (
     INDEX_TYPE,
     MANIFEST_BYTES_MAX,
@@ -34,11 +35,6 @@ from query.errors import LimitExceeded
 ATTEMPTS_MAX: Final = 8
 SETTLE_S: Final = 0.2  # longer than another writer needs from reading an index to writing it
 ATTACHMENTS_MAX: Final = 1000  # of one manifest
-FALLBACK_PREFIX: Final = "sha256-"
-
-
-def fallback_tag(subject: Digest) -> str:
-    return subject.replace(":", "-", 1)
 
 
 def attachments(registry: Registry, repository: str, subject: Digest, artifact_type: str) -> list[Descriptor]:

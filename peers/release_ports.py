@@ -99,7 +99,7 @@ class Registering(Protocol):
 
 
 async def nothing_newer() -> None:
-    """For a peer that learns of root records in another way."""
+    """For a peer that has the newest root record anyway, or learns of it in another way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

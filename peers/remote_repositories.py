@@ -27,6 +27,7 @@ from federation.names import checked_model, checked_version
 from federation.needs import parsed_version, satisfies
 from federation.verification import VerifiedRelease, verify_record
 from peers.oci_transfers import USUAL_LIMITS, Site, Transfer, TransferLimits, always, aside, in_loop
+from peers.release_ports import nothing_newer
 from peers.remote_credentials import read_credentials, secret_file
 from peers.remote_settings import CERT_FILES, RemoteBook, RemoteSettings
 from query.declarations import Progress, silent
@@ -54,10 +55,6 @@ class Fetched:
 
     signed: SignedDocument
     release: VerifiedRelease
-
-
-async def nothing_newer() -> None:
-    """For a peer that has the newest root record anyway."""
 
 
 class RemoteRepositories:

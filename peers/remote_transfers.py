@@ -17,6 +17,7 @@ from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
+from federation.attachments import FALLBACK_PREFIX
 from federation.blobs import BlobStore, StagedBlob, StorageFull
 from federation.documents import DOCUMENT_BYTES_MAX, RELEASE_TYPE, ReleaseRecord, SignedDocument, decode
 from federation.errors import WrongHash, WrongSize
@@ -29,7 +30,7 @@ from peers.fetching import (
     WrongAnswer,
     WrongLength,
 )
-from peers.oci_attachments import FALLBACK_PREFIX, attachments
+from peers.oci_attachments import attachments
 from peers.oci_errors import NoCatalogue, NoSuchContent, RegistryUnauthorized
 from peers.oci_registry import ACCEPTED, Registry
 from peers.oci_transfers import Transfer
