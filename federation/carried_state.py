@@ -130,11 +130,6 @@ def seal_report(report: CarriedReport, key: PrivateKey) -> SignedDocument:
     return sign(encode(msgspec.structs.replace(report, log=log)), CARRIED_TYPE, key)
 
 
-def report_key(doc: SignedDocument) -> bytes:
-    """The public key that a report says it is signed with; not to be believed. Raises :class:`WrongDocument`."""
-    return _read(doc.payload).key
-
-
 def claimed(doc: SignedDocument) -> CarriedReport:
     """What an unverified report says of itself: for the choice of the key alone."""
     return _read(doc.payload)

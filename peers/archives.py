@@ -151,7 +151,6 @@ class ArchiveReader:
         self.size = size
         self.offset = 0
         self._hash = hashlib.sha256()
-        self._before = ""  # the checksum of all that came before the present member
         self._seen: set[str] = set()
         self._left = 0
         self._padding = 0

@@ -66,11 +66,6 @@ class StoppedEdge:
     def note(self, event: str, detail: str = "") -> None:
         self._state.journal.note(event, detail, now=self.now())
 
-    def begin_history(self) -> None:
-        """From here on the edge is AUTONOMOUS."""
-        self._state.journal.recording = True
-        self.note("autonomous")
-
     @asynccontextmanager
     async def bringing(self) -> AsyncIterator[None]:
         yield  # the home's lock keeps everybody else away
