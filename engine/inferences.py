@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engine.decimals import plain
 from engine.signature import Array
 
 
@@ -59,7 +60,10 @@ class Inference:
     dropped: tuple[str, ...] = ()
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """One record a row, of plain values: numbers, texts, booleans, lists of these, records."""
+        """One record a row, of plain values: numbers, texts, booleans, lists of these, records.
+
+        A number of 32 bits is the shortest decimal that stands for it. Not-a-number and infinities are as they are.
+        """
         inputs = _listed(self.inputs)
         groups = {"out": _listed(self.outputs)}
         groups |= {f"out_{name}": _listed(outputs) for name, outputs in self.challengers.items()}
@@ -85,4 +89,4 @@ class Inference:
 
 
 def _listed(columns: Mapping[str, Array]) -> dict[str, list[Any]]:
-    return {name: column.tolist() for name, column in columns.items()}
+    return {name: plain(column) for name, column in columns.items()}
