@@ -23,7 +23,7 @@ from federation.needs import Candidate, resolve
 from federation.revocation import check_assignable
 from federation.standing_needs import check_group, standing_needs
 from federation.state import FederationState
-from query.errors import LimitExceeded, WrongArguments, nearest, unknown
+from query.errors import LimitExceeded, WrongArguments, suggestion, unknown
 from query.text_form import to_text
 
 KEYS: Final = ("repo", "name", "version")
@@ -82,10 +82,8 @@ def _read_model(index: int, model: Any) -> WantedModel:
         )
     for key, value in model.items():
         if key not in KEYS:
-            close = nearest(str(key), KEYS)
             raise WrongArguments(
-                f'model {index}: "{str(key)[:40]}" is not one of "repo", "name", "version"'
-                + (f' — did you mean "{close}"?' if close else "")
+                f'model {index}: "{str(key)[:40]}" is not one of "repo", "name", "version"{suggestion(str(key), KEYS)}'
             )
         if not isinstance(value, str):
             raise WrongArguments(f'model {index}: expected "{key}" as a text, found {to_text(value)[:40]}')

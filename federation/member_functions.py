@@ -17,7 +17,7 @@ from federation.members import Member
 from federation.names import PeerId, shown
 from federation.reports import moment
 from query.declarations import Call, Effect, Example, Home, Role, function
-from query.errors import InternalProblem, WrongArguments, nearest, unknown
+from query.errors import InternalProblem, WrongArguments, suggestion, unknown
 
 if TYPE_CHECKING:
     from federation.store import FederationStore
@@ -76,8 +76,7 @@ class MemberFunctions:
         options = options or {}
         for key in options:
             if key not in _OPTIONS:
-                close = nearest(key, _OPTIONS)
-                tail = f' — did you mean "{close}"?' if close else f": expected one of {', '.join(_OPTIONS)}"
+                tail = suggestion(key, _OPTIONS, otherwise=f": expected one of {', '.join(_OPTIONS)}")
                 raise WrongArguments(f'no option "{key}"{tail}')
         kind, role = options.get("kind", "client"), options.get("role", "viewer")
         publisher, tags = options.get("publisher", False), options.get("tags", ())

@@ -14,7 +14,7 @@ import os
 import signal
 from typing import Final
 
-from query.errors import InternalProblem, nearest
+from query.errors import InternalProblem, suggestion
 
 VARIABLE: Final = "PEERAGE_FAIL_AT"
 
@@ -83,8 +83,7 @@ def _reach(label: str, asked: str) -> None:
     wanted, _, count = asked.partition(":")
     for name in (label, wanted):
         if name not in POINTS:
-            close = nearest(name, POINTS)
-            raise InternalProblem(f'no fail point "{name}"' + (f' — did you mean "{close}"?' if close else ""))
+            raise InternalProblem(f'no fail point "{name}"{suggestion(name, POINTS)}')
     if label == wanted:
         _reached += 1
         if _reached == int(count or 1):

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 from federation.names import checked_model, checked_version
 from query.declarations import Call, Effect, Example, Home, Role, function
-from query.errors import WrongArguments, nearest
+from query.errors import WrongArguments, suggestion
 
 UNNAMED_LIFE_S: Final = 24 * 3600.0
 """How long a blob that nothing names is kept: a push may take that long from its first blob to its manifest."""
@@ -142,8 +142,7 @@ def read_options(options: Mapping[str, Any]) -> GarbageOptions:
     """Raises :class:`WrongArguments` for any other option or value."""
     for key, value in options.items():
         if key not in _OPTIONS:
-            close = nearest(key, _OPTIONS)
-            tail = f' — did you mean "{close}"?' if close else f": expected one of {', '.join(_OPTIONS)}"
+            tail = suggestion(key, _OPTIONS, otherwise=f": expected one of {', '.join(_OPTIONS)}")
             raise WrongArguments(f'no option "{key}"{tail}')
         if key == "unnamed_s":
             if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:

@@ -29,7 +29,7 @@ from msgspec import Struct
 
 from federation.names import DEFAULT_REPOSITORY, checked_name, fold, model_repository
 from peers.homes import HomeUnwritable, write_whole
-from query.errors import LimitExceeded, UserProblem, nearest, unknown
+from query.errors import LimitExceeded, UserProblem, suggestion, unknown
 
 REPOSITORIES_MAX: Final = 64
 FILE_BYTES_MAX: Final = 1024 * 1024
@@ -145,9 +145,8 @@ def read_settings(name: str, record: Mapping[str, Any]) -> RemoteSettings:
     """Settings from a record of a call. Raises :class:`BadRepository`, which shows no value but names and paths."""
     for key, value in record.items():
         if key not in KEYS:
-            close = nearest(str(key), KEYS)
-            told = f' — did you mean "{close}"?' if close else f": expected one of {', '.join(KEYS)}"
-            raise BadRepository(f'repository "{name}": no setting "{str(key)[:40]}"{told}')
+            tail = suggestion(str(key), KEYS, otherwise=f": expected one of {', '.join(KEYS)}")
+            raise BadRepository(f'repository "{name}": no setting "{str(key)[:40]}"{tail}')
         if key == "insecure":
             if not isinstance(value, bool):
                 raise BadRepository(f'repository "{name}": expected "insecure" as true or false')

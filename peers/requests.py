@@ -10,7 +10,7 @@ import msgspec
 
 from federation.documents import SignedDocument
 from query.declarations import Caller
-from query.errors import LimitExceeded, UserProblem, nearest
+from query.errors import LimitExceeded, UserProblem, suggestion
 from query.frames import Frame
 
 TIMEOUT_S_MAX: Final = 24 * 3600.0
@@ -83,9 +83,7 @@ def _fault(body: bytes) -> str:
         return f"the body is {_kind(read)}"
     for name, value in read.items():
         if name not in MEMBERS:
-            close = nearest(name, MEMBERS)
-            tail = f' — did you mean "{close}"?' if close else ""
-            return f'a request has no "{name[:80]}"{tail}'
+            return f'a request has no "{name[:80]}"{suggestion(name, MEMBERS)}'
         wanted, kinds = MEMBERS[name]
         if isinstance(value, bool) or not isinstance(value, kinds):
             return f'"{name}" is {_kind(value)}, not {wanted}'

@@ -174,8 +174,12 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return folded[close[0]] if close else None
 
 
+def suggestion(name: str, known: Iterable[str], *, otherwise: str = "") -> str:
+    """How an error about a name ends: `` — did you mean "staging"?``, or ``otherwise`` when nothing comes close."""
+    close = nearest(name, known)
+    return f' — did you mean "{close}"?' if close else otherwise
+
+
 def unknown(kind: str, name: str, known: Iterable[str], *, span: Span | None = None) -> UnknownName:
     """``no group "stagin" — did you mean "staging"?``, with a hint to list when nothing comes close."""
-    close = nearest(name, known)
-    tail = f' — did you mean "{close}"?' if close else ""
-    return UnknownName(f'no {kind} "{name}"{tail}', span=span)
+    return UnknownName(f'no {kind} "{name}"{suggestion(name, known)}', span=span)
