@@ -327,49 +327,38 @@ async def import_file(
     Raises the class of what is wrong; then the edge is as it was, and the refusal stands in its history.
     """
     async with taking.bringing():
-        return await _brought(path, membership, trust, layout=layout, taking=taking, now=now, progress=progress)
-
-
-async def _brought(
-    path: Path,
-    membership: Membership,
-    trust: Trust,
-    *,
-    layout: ImageLayout,
-    taking: Taking,
-    now: Callable[[], float],
-    progress: Progress,
-) -> dict[str, Any]:
-    try:
-        with opened(path) as reader:
-            documents = await asyncio.to_thread(read_documents, reader)
-            checked = await check(documents, membership=membership, root=trust.root, cursor=taking.cursor, now=now())
-            staging = await asyncio.to_thread(
-                Staging, layout.blobs, checked.releases, strict=not checked.refused, progress=progress
-            )
-            await asyncio.to_thread(staging.stage, reader)
-    except Problem as problem:
-        taking.note("refused", f"{path.name}: {problem.code}")
-        raise
-    reach("import.staged")
-    for document, record in checked.roots:
-        if record.version == trust.root.version + 1:  # else a poll was here first
-            trust.extend(document, record)
-    carried = frozenset(digest_of(signed.payload) for signed, _ in checked.releases)
-    await taking.take(checked.answer, carried=carried)
-    for signed, _ in checked.releases:
-        await asyncio.to_thread(layout.attach, signed)
-    reach("import.listed")
-    await taking.look_again()
-    if checked.new:
-        taking.note("imported", f"{path.name}: generation {checked.generation}")
-    models = checked.answer.desired[1].models if checked.answer.desired else ()
-    return {
-        "edge": shown(membership.name),
-        "federation": membership.federation,
-        "generation": checked.generation,
-        "new": checked.new,
-        "models": [model.label for model in models],
-        "releases": [record.label for _, record in checked.releases],
-        "refused": [{"release": label, "error": code} for label, code in checked.refused],
-    }
+        try:
+            with opened(path) as reader:
+                documents = await asyncio.to_thread(read_documents, reader)
+                checked = await check(
+                    documents, membership=membership, root=trust.root, cursor=taking.cursor, now=now()
+                )
+                staging = await asyncio.to_thread(
+                    Staging, layout.blobs, checked.releases, strict=not checked.refused, progress=progress
+                )
+                await asyncio.to_thread(staging.stage, reader)
+        except Problem as problem:
+            taking.note("refused", f"{path.name}: {problem.code}")
+            raise
+        reach("import.staged")
+        for document, record in checked.roots:
+            if record.version == trust.root.version + 1:  # else a poll was here first
+                trust.extend(document, record)
+        carried = frozenset(digest_of(signed.payload) for signed, _ in checked.releases)
+        await taking.take(checked.answer, carried=carried)
+        for signed, _ in checked.releases:
+            await asyncio.to_thread(layout.attach, signed)
+        reach("import.listed")
+        await taking.look_again()
+        if checked.new:
+            taking.note("imported", f"{path.name}: generation {checked.generation}")
+        models = checked.answer.desired[1].models if checked.answer.desired else ()
+        return {
+            "edge": shown(membership.name),
+            "federation": membership.federation,
+            "generation": checked.generation,
+            "new": checked.new,
+            "models": [model.label for model in models],
+            "releases": [record.label for _, record in checked.releases],
+            "refused": [{"release": label, "error": code} for label, code in checked.refused],
+        }
