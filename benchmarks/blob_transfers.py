@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -24,8 +23,9 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
+from benchmarks.bare_server import serve_bare
 from federation.layout import ImageLayout
-from federation.tls import NAMESERVER_HOSTNAME, client_context, server_context
+from federation.tls import NAMESERVER_HOSTNAME, client_context
 from peers.federation_client import FederationClient
 from peers.fetching import fetch
 from peers.homes import Home
@@ -115,18 +115,7 @@ async def _serve(home: Home, folder: Path) -> None:
     async def give(request: web.Request) -> web.FileResponse:
         return web.FileResponse(folder / request.match_info["name"])
 
-    application = web.Application()
-    application.add_routes([web.put("/{name}", take), web.get("/{name}", give)])
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    context = server_context(home.identity_crt, home.identity_key, home.ca_crt)
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
-    await site.start()
-    print(msgspec.json.encode({"address": f"127.0.0.1:{runner.addresses[0][1]}"}).decode(), flush=True)
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await stop.wait()
-    await runner.cleanup()
+    await serve_bare(home, [web.put("/{name}", take), web.get("/{name}", give)], told="address")
 
 
 if __name__ == "__main__":

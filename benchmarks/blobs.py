@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -366,24 +366,25 @@ class _Bench:
         )
 
     async def _asked(self, subject: Subject, order: Order) -> tuple[list[float], list[float]]:
-        home = self._home
-        context = client_context(home.ca_crt, home.identity_crt, home.identity_key)
+        context = client_context(self._home.ca_crt, self._home.identity_crt, self._home.identity_key)
         async with FederationClient([subject.address], context) as client:
-            alone: list[float] = []
-            asking = asyncio.create_task(_ask(client, alone))
-            await asyncio.sleep(1.0)
-            beside: list[float] = []
-            asking.cancel()
-            await asyncio.wait([asking])
-            asking = asyncio.create_task(_ask(client, beside))
-            await asyncio.to_thread(self._ordered, order)
-            asking.cancel()
-            await asyncio.wait([asking])
-        return alone, beside
+            alone = await _asked_during(asyncio.sleep(1.0), client)
+            return alone, await _asked_during(asyncio.to_thread(self._ordered, order), client)
 
 
-async def _ask(client: FederationClient, taken_ms: list[float]) -> None:
-    while True:
+async def _asked_during(work: Awaitable[object], client: FederationClient) -> list[float]:
+    """How long each question took while the work went on; the last is answered, so that no connection is cut."""
+    taken_ms: list[float] = []
+    done = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_ask(client, taken_ms, done))
+        await work
+        done.set()
+    return taken_ms
+
+
+async def _ask(client: FederationClient, taken_ms: list[float], done: asyncio.Event) -> None:
+    while not done.is_set():
         began = time.perf_counter()
         async with client.request("GET", "/v1/whoami"):
             pass

@@ -34,7 +34,7 @@ from federation.events import Event, GroupJoined, Joined, Registered
 from federation.keys import PrivateKey, read_key
 from federation.names import PeerId
 from federation.store import FederationStore
-from federation.tls import NAMESERVER_HOSTNAME, client_context, server_context
+from federation.tls import NAMESERVER_HOSTNAME, client_context
 from peers.founding import found
 from peers.homes import Home
 from peers.settings import NameserverSettings
@@ -306,21 +306,12 @@ async def _serve_bare(home: Home) -> None:
     """An aiohttp application of one route over the nameserver's own TLS context."""
     from aiohttp import web
 
+    from benchmarks.bare_server import serve_bare
+
     async def answer(request: web.Request) -> web.Response:
         return web.Response(status=304, headers={"ETag": '"1.1.1"', "Poll-After": "60.000"})
 
-    application = web.Application()
-    application.add_routes([web.get("/v1/edges/{uuid}/desired", answer)])
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    context = server_context(home.identity_crt, home.identity_key, home.ca_crt)
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
-    await site.start()
-    print(msgspec.json.encode({"federation": f"127.0.0.1:{runner.addresses[0][1]}"}).decode(), flush=True)
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await stop.wait()
-    await runner.cleanup()
+    await serve_bare(home, [web.get("/v1/edges/{uuid}/desired", answer)], told="federation")
 
 
 if __name__ == "__main__":
