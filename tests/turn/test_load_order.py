@@ -23,15 +23,13 @@ from federation.actual import (
     Verify,
     Wait,
 )
-from federation.documents import DesiredModel, DesiredState, LoadedEntry
+from federation.documents import DesiredState
 from federation.load_order import missing
-from federation.names import Digest, PeerId
 from federation.needs import NeedsUnmet, StillNeeded, satisfies
 from federation.outcomes import finished
 from federation.reconciliation import answered, decide, dismissed, requested, restored
+from tests.turn.values import NOW, RUNTIME, desired_model, desired_state, digest, entry
 
-NOW = 1_000_000.0
-RUNTIME = "runtime 1"
 NEEDS = {
     "a@1": {"b": ">=1"},
     "a@2": {"b": ">=2"},
@@ -39,39 +37,15 @@ NEEDS = {
     "top@1": {"a": ">=1"},
     "both@1": {"a": ">=1", "b": ">=1"},
 }
-KNOWN = {Digest(f"sha256:{label}"): needs for label, needs in NEEDS.items()}
-
-
-def digest(label: str) -> Digest:
-    return Digest(f"sha256:{label}")
+KNOWN = {digest(label): needs for label, needs in NEEDS.items()}
 
 
 def wanting(*labels: str) -> DesiredState:
-    names = {label.split("@")[0]: digest(label) for label in labels}
-    models = []
-    for label in labels:
-        name, version = label.split("@")
-        needs = tuple(names[need] for need in sorted(NEEDS.get(label, {})))
-        models.append(DesiredModel(name, version, digest(label), "g", 1, needs))
-    return DesiredState(
-        federation="f",
-        edge=PeerId("e"),
-        name="E1",
-        epoch=1,
-        generation=1,
-        window=1,
-        not_before=int(NOW) - 100,
+    chosen = {label.partition("@")[0]: label for label in labels}
+    return desired_state(
+        (desired_model(label, needs=[chosen[need] for need in sorted(NEEDS.get(label, {}))]) for label in labels),
         expires=int(NOW) + 100_000,
-        mode="INTERACTIVE",
-        poll_interval="60s",
-        root_version=1,
-        models=tuple(models),
     )
-
-
-def entry(label: str, origin: str = "group") -> LoadedEntry:
-    name, version = label.split("@")
-    return LoadedEntry(name, version, digest(label), origin, int(NOW) - 50)  # type: ignore[arg-type]
 
 
 def edge(*loaded: str, origin: str = "group", **fields: object) -> Actual:
@@ -231,7 +205,7 @@ def test_what_a_need_waits_for_is_told_instead_of_an_error_that_is_over() -> Non
 
 def test_a_desired_state_without_what_its_models_need_loads_nothing_of_it() -> None:
     desired = wanting("b@1")
-    broken = replace(desired, models=(DesiredModel("a", "2", digest("a@2"), "g", 1, (digest("b@2"),)), *desired.models))
+    broken = replace(desired, models=(desired_model("a@2", needs=["b@2"]), *desired.models))
     assert carried_out(answered(broken, edge(), NOW), broken) == ["load b@1"]
     assert errors() == {"a@2": "needs_unmet: a@2 needs b>=2: there is b@1"}
 

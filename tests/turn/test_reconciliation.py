@@ -33,49 +33,19 @@ from federation.actual import (
     report_digest,
     report_of,
 )
-from federation.documents import DesiredModel, DesiredState, LoadedEntry, LoadError
-from federation.names import Digest, PeerId
+from federation.documents import DesiredState, LoadError
+from federation.names import Digest
 from federation.outcomes import RETRY_CAP_S, finished, full_jitter
 from federation.reconciliation import NotRunnable, abandoned, answered, decide, dismissed, requested, restored
-
-NOW = 1_000_000.0
-RUNTIME = "runtime 1"
-EDGE = PeerId("00000000-0000-0000-0000-000000000001")
-
-
-def digest(label: str) -> Digest:
-    return Digest(f"sha256:{label}")
+from tests.turn.values import EDGE, NOW, RUNTIME, desired_model, desired_state, digest, entry
 
 
 def wanting(*labels: str, **changes: object) -> DesiredState:
-    models = []
-    for label in labels:
-        name, _, version = label.partition("@")
-        models.append(DesiredModel(name, version, digest(label), "g", 1))
-    desired = DesiredState(
-        federation="f",
-        edge=EDGE,
-        name="E1",
-        epoch=1,
-        generation=1,
-        window=1,
-        not_before=int(NOW) - 100,
-        expires=int(NOW) + 100,
-        mode="INTERACTIVE",
-        poll_interval="60s",
-        root_version=1,
-        models=tuple(models),
-    )
-    return replace(desired, **changes)
+    return desired_state(map(desired_model, labels), **changes)
 
 
 def edge(**fields: object) -> Actual:
     return replace(Actual(runtime=RUNTIME, root_version=1), **fields)
-
-
-def entry(label: str, origin: str = "group") -> LoadedEntry:
-    name, _, version = label.partition("@")
-    return LoadedEntry(name, version, digest(label), origin, int(NOW) - 50)
 
 
 def running(*labels: str, origin: str = "group") -> Actual:
