@@ -3,9 +3,10 @@
 Owns building a session from bytes, the signature that a session has, and running it. onnxruntime is imported here and
 only when a session is built. Refuses what :mod:`engine.inspection` refuses, before the runtime sees a byte.
 
-Rules: the processor alone, one thread, no arena, ONNX format forced, no telemetry; a session is built from bytes in a
-process whose working directory matters to nobody, as external data was refused before. Every exception of the runtime
-leaves as one of :mod:`engine.errors`.
+Rules: the processor alone where nothing else is set, no thread that spins, no arena, ONNX format forced, no telemetry;
+a session is built from bytes in a process whose working directory matters to nobody, as external data was refused
+before. Every exception of the runtime leaves as one of :mod:`engine.errors`. Outputs that are sequences leave as
+records (:mod:`engine.record_outputs`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from engine.errors import (
     UnsupportedOpset,
     WrongSignature,
 )
+from engine.providers import Choice, Provider, SessionSettings, chosen, known, runtime_names
+from engine.record_outputs import RECORD, RECORD_TYPES, records_of
 from engine.runtime import runtime_version
 from engine.signature import RUNTIME, VARIABLE, Array, shown
 from federation.documents import ReleaseRecord, TensorSpec
@@ -37,6 +40,8 @@ from query.errors import Problem
 NO_TELEMETRY: Final = "ORT_DISABLE_TELEMETRY"  # read at import, when the runtime would open its session file and log
 LOG_FATAL_ONLY: Final = 4  # errors are raised as well; on stderr they would stand in between our own log lines
 SAID_MAX: Final = 300  # characters of a foreign message that are kept
+
+DEFAULT_SETTINGS: Final = SessionSettings()
 
 # How the runtime's messages tell what its exception classes do not.
 _MEMORY: Final = ("bad_alloc", "failed to allocate", "out of memory", "allocate memory", "bfcarena")
@@ -66,21 +71,27 @@ def _foreign() -> tuple[type[BaseException], ...]:
     return (*own, RuntimeError, MemoryError, ValueError, TypeError, OSError)
 
 
+def available_providers(wanted: Sequence[Provider]) -> Choice:
+    """What of the wanted providers the runtime of this machine has. Imports the runtime."""
+    return chosen(wanted, load_runtime().get_available_providers())
+
+
 class Session:
     """A model ready to run. Calls are thread-safe; ``run`` checks nothing.
 
     ``feed`` must have been checked against the signature: the runtime lets some mismatches through. ``native`` is the
-    runtime's own session, for who measures.
+    runtime's own session, for who measures. ``providers``: those that it runs on in fact, the first preferred; one that
+    was asked for and could not start, as of a card without its libraries, is not among them.
     """
 
-    __slots__ = ("inputs", "native", "output_names", "outputs", "reading")
+    __slots__ = ("_records", "_run", "inputs", "native", "output_names", "outputs", "providers", "reading")
 
-    def __init__(self, model: bytes) -> None:
+    def __init__(self, model: bytes, settings: SessionSettings = DEFAULT_SETTINGS) -> None:
         """Raises a :class:`ContentProblem`, or :class:`OverMemory`."""
         self.reading = inspection.read(model)
         runtime = load_runtime()
         options = runtime.SessionOptions()
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = settings.threads
         options.inter_op_num_threads = 1
         options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
         options.enable_cpu_mem_arena = False
@@ -88,19 +99,31 @@ class Session:
         options.add_session_config_entry("session.load_model_format", "ONNX")
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self.native = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self.native = runtime.InferenceSession(
+                model, options, providers=runtime_names(settings.providers), enable_fallback=0
+            )
         except _foreign() as error:
             raise _load_problem(error, self.reading) from error
         self.inputs = tuple(_spec("input", node) for node in self.native.get_inputs())
         self.outputs = tuple(_spec("output", node) for node in self.native.get_outputs())
         self.output_names: list[str] = [spec.name for spec in self.outputs]
+        self.providers: tuple[Provider, ...] = known(self.native.get_providers())
+        self._records = tuple(at for at, spec in enumerate(self.outputs) if spec.datatype == RECORD)
+        # The wrapper checks names once more and falls back to other providers with a print: its inner session does
+        # not. It also keeps the graph's bytes, to build the session anew for other providers.
+        inner = getattr(self.native, "_sess", None)
+        self._run = self.native.run if inner is None else inner.run
+        self.native._model_bytes = None
 
     def run(self, feed: dict[str, Array], options: Any = None) -> list[Array]:
         """The outputs in the model's order. Raises ``InputProblem``, ``OverTime``, ``OverMemory``, ``ModelFailed``."""
         try:
-            return self.native.run(self.output_names, feed, options)  # type: ignore[no-any-return]
+            outputs: list[Array] = self._run(self.output_names, feed, options)
         except _foreign() as error:
             raise _run_problem(error) from error
+        for at in self._records:
+            outputs[at] = records_of(self.output_names[at], outputs[at])
+        return outputs
 
 
 def run_options() -> Any:
@@ -127,9 +150,13 @@ def _listed(specs: Sequence[TensorSpec]) -> str:
 
 
 def _spec(kind: str, node: Any) -> TensorSpec:
+    if kind == "output" and node.type in RECORD_TYPES:
+        return TensorSpec(node.name, RECORD, (VARIABLE,))
     datatype = RUNTIME.get(node.type)
     if datatype is None:
         served = ", ".join(RUNTIME.values())
+        if kind == "output":
+            served += f"; or one of {', '.join(RECORD_TYPES)}"
         raise UnservableType(f'{kind} "{node.name}": expected a tensor of {served}, found {node.type}')
     shape = tuple(size if isinstance(size, int) and size >= 0 else VARIABLE for size in node.shape)
     return TensorSpec(node.name, datatype, shape)
@@ -161,6 +188,10 @@ def _load_problem(error: BaseException, reading: inspection.Reading) -> ContentP
 
 
 def _run_problem(error: BaseException) -> Problem:
+    if isinstance(error, UnicodeEncodeError):
+        return InputProblem("expected text that can be written as UTF-8, found one with half a surrogate pair")
+    if isinstance(error, UnicodeDecodeError):
+        return ModelFailed("the model answered with text that is not UTF-8")
     said = _said(error)
     if any(sign in said.lower() for sign in _TERMINATED):
         return OverTime("the run took longer than allowed and was ended")

@@ -3,7 +3,8 @@
 The file is a JSON list of objects: ``input`` (input name → value), ``output`` (output name → value, any subset of the
 outputs), ``tolerance`` (absolute and relative, for real numbers; 1e-4 when left out). A value is a number, text, a
 boolean, a nesting of these, or ``{"$tensor": {"dtype": "<f4", "shape": […], "data": base64}}``, little-endian and
-row-major. Integers, text and booleans must be equal; not-a-number equals itself.
+row-major. Integers, text and booleans must be equal; not-a-number equals itself. An output of records is a list of
+objects with the same keys, whose real numbers may differ by the tolerance.
 
 Refuses more than ``VECTORS_MAX`` vectors, unknown keys, names that the model does not have, and vectors without an
 expected output. Pure.
@@ -21,6 +22,7 @@ import msgspec
 import numpy as np
 
 from engine.errors import BadVectors, FailedVectors, InputProblem
+from engine.record_outputs import RECORD, record_array
 from engine.signature import NUMPY, Array, Signature, array_of, datatype_of, shown
 from federation.documents import TensorSpec
 from query.errors import Problem
@@ -74,10 +76,18 @@ def _vector(position: int, one: _Vector, signature: Signature, known: Mapping[st
         for name, value in one.output.items():
             if name not in known:
                 raise InputProblem(f'unknown output "{name}": expected {", ".join(known)}')
-            expected[name] = array_of(known[name], _value(value))
+            expected[name] = _expected(known[name], value)
     except Problem as error:
         raise BadVectors(f"test vector {position}: {error.message}") from error
     return Vector(feed, expected, one.tolerance)
+
+
+def _expected(spec: TensorSpec, value: Any) -> Array:
+    if spec.datatype != RECORD:
+        return array_of(spec, _value(value))
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        raise InputProblem(f'output "{spec.name}": expected a list of objects')
+    return record_array(value)
 
 
 def _value(value: Any) -> Any:
@@ -96,10 +106,7 @@ def require_answers(vector: Vector, answers: Mapping[str, Array], *, position: i
         found = answers[name]
         where = f'{label}: test vector {position}, output "{name}"'
         if found.shape != expected.shape:
-            raise FailedVectors(
-                f"{where}: expected {shown(datatype_of(expected), expected.shape)}, "
-                f"found {shown(datatype_of(found), found.shape)}"
-            )
+            raise FailedVectors(f"{where}: expected {_shown(expected)}, found {_shown(found)}")
         same = _same(expected, found, vector.tolerance)
         if not same.all():
             _differs(where, expected, found, same, vector.tolerance)
@@ -109,12 +116,38 @@ def _same(expected: Array, found: Array, tolerance: float) -> Array:
     if found.dtype.kind == "f":
         near = np.isclose(found, expected.astype(found.dtype), rtol=tolerance, atol=tolerance, equal_nan=True)
         return np.asarray(near)
+    if found.size and isinstance(found.flat[0], dict):
+        pairs = zip(expected, found, strict=True)
+        return np.array([_alike(one, other, tolerance) for one, other in pairs], dtype=np.bool_)
     return np.asarray(found == expected)
+
+
+def _alike(expected: Any, found: Any, tolerance: float) -> bool:
+    """Whether two values in records are the same; their depth is that of the runtime's, at most a tensor in a map."""
+    match expected, found:
+        case dict(), dict():
+            return expected.keys() == found.keys() and all(
+                _alike(value, found[key], tolerance) for key, value in expected.items()
+            )
+        case list(), list():
+            return len(expected) == len(found) and all(
+                _alike(one, other, tolerance) for one, other in zip(expected, found, strict=True)
+            )
+        case float() | int(), float():
+            both_nan = math.isnan(expected) and math.isnan(found)
+            return both_nan or math.isclose(expected, found, rel_tol=tolerance, abs_tol=tolerance)
+        case _:
+            return bool(expected == found)
+
+
+def _shown(array: Array) -> str:
+    records = array.dtype.kind == "O" and array.size and isinstance(array.flat[0], dict)
+    return shown(RECORD if records else datatype_of(array), array.shape)
 
 
 def _differs(where: str, expected: Array, found: Array, same: Array, tolerance: float) -> NoReturn:
     first = tuple(int(at) for at in np.argwhere(~np.atleast_1d(same))[0])[: found.ndim]
-    within = f" within {tolerance:g}" if found.dtype.kind == "f" else ""
+    within = f" within {tolerance:g}" if found.dtype.kind in "fO" and not isinstance(found.flat[0], str) else ""
     raise FailedVectors(
         f"{where}{list(first) if first else ''}: expected {expected[first]}{within}, found {found[first]}; "
         f"{int(same.size - same.sum())} of {same.size} elements differ"
