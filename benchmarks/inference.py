@@ -56,7 +56,7 @@ def run() -> Iterator[Measurement]:
 
 def _against_the_runtime(version: str, rows: int) -> Measurement:
     engine = asyncio.run(_loaded(version))
-    loaded = engine.find("digits").session
+    loaded = engine.find_model("digits").session
     assert loaded is not None
     bare_run = loaded.native.run
     feed = {"image": np.random.default_rng(1).integers(0, 17, (rows, 64)).astype(np.float32)}

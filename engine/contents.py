@@ -40,7 +40,9 @@ class Contents:
 
 
 def contents_of(release: VerifiedRelease) -> Contents:
-    """Raises ``BadLabels``, ``BadVectors``, ``BadFunctions``."""
+    """Raises ``BadLabels``, ``BadVectors``, ``BadFunctions``. A pipeline's are in the releases of its models."""
+    if release.record.kind == "pipeline":
+        return Contents(None, (), (), (), {})
     graph: bytes | None = None
     vector_files: list[bytes] = []
     labels: tuple[str, ...] = ()

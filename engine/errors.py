@@ -22,6 +22,7 @@
     └── EngineBusy                     the queue of long calls is full
     InputProblem (UserProblem)     an input that does not fit the signature: names input, expected and found
     ModelNotLoaded (UserProblem)   a name that is not in memory here
+    NotAModel (UserProblem)        a pipeline where a model is expected
     ModelFailed (InternalProblem)  the runtime failed on an input that fits
 
 Memory and time pass because they depend on the machine at that moment and on the budget its owner sets, which no
@@ -120,6 +121,10 @@ class InputProblem(UserProblem):
 
 class ModelNotLoaded(UserProblem):
     code = "model_not_loaded"
+
+
+class NotAModel(UserProblem):
+    code = "not_a_model"
 
 
 class ModelFailed(InternalProblem):

@@ -22,7 +22,7 @@ from query.declarations import Call, Effect, Example, Role, function
 from query.errors import unknown
 
 if TYPE_CHECKING:
-    from engine.loaded import LoadedModel
+    from engine.servables import Servable
     from engine.signature import Array
     from federation.verification import VerifiedRelease
 
@@ -160,7 +160,7 @@ def _value(array: Array) -> Any:
     return array.tolist() if array.dtype.kind == "O" else array
 
 
-def _described(release: SignedRelease | LoadedModel) -> dict[str, Any]:
+def _described(release: SignedRelease | Servable) -> dict[str, Any]:
     record = release.record
     return {
         "model": record.label,
@@ -177,7 +177,7 @@ def _described(release: SignedRelease | LoadedModel) -> dict[str, Any]:
     }
 
 
-def in_memory(model: LoadedModel) -> dict[str, Any]:
+def in_memory(model: Servable) -> dict[str, Any]:
     """What is shown of a release because it is loaded."""
     return {
         "loaded": True,

@@ -12,26 +12,34 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from time import monotonic_ns
+from typing import Any, Final
 
 from engine.contents import Contents
-from engine.deadlines import RunDeadlines
+from engine.deadlines import RunDeadlines, Started
 from engine.errors import InputProblem
+from engine.servables import Origin
+from engine.session_sharing import Sessions
 from engine.sessions import Session, require_signature
-from engine.signature import Array, Signature
+from engine.signature import VARIABLE, Array, Signature
+from engine.statistics import Counters
 from engine.vectors import Vector, read_vectors
 from engine.warming import SLOW, Pace, measured_pace, require_vectors
 from federation.documents import ReleaseRecord
 from federation.names import Digest
 
-Origin = Literal["group", "manual", "development"]
-
+UNMEASURED: Final = Pace(0.0, 1)
 CONVERTED_INLINE_MAX: Final = 4096  # elements of a nested value that are read into an array on the event loop
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class LoadedModel:
-    """``memory_bytes``: what the trial measured at its highest. ``contents`` no longer holds the graph's bytes."""
+    """``memory_bytes``: what the trial measured at its highest, and ``memory`` the same by the digest of the graph.
+    ``contents`` no longer holds the graph's bytes.
+
+    ``rows_input``: an input whose first dimension counts rows, as all inputs' and outputs' do; None when they do not.
+    ``inline_elements``: up to so many elements a run is expected to be quick enough for the event loop; -1: never.
+    """
 
     record: ReleaseRecord
     record_digest: Digest
@@ -39,11 +47,16 @@ class LoadedModel:
     origin: Origin
     since: int
     memory_bytes: int
+    memory: Mapping[Digest, int]
     contents: Contents
     signature: Signature
     session: Session | None
     deadlines: RunDeadlines
-    pace: Pace
+    counters: Counters
+    rows_input: str | None = None
+    only_input: str | None = None
+    pace: Pace = UNMEASURED
+    inline_elements: int = -1
 
     @property
     def name(self) -> str:
@@ -64,21 +77,34 @@ class LoadedModel:
         """
         return self.run(self.signature.checked(feed))
 
-    def run(self, feed: dict[str, Array], begun: Callable[[Any], None] | None = None) -> dict[str, Array]:
-        """:meth:`call` for a feed that the signature has checked.
+    def run(
+        self,
+        feed: dict[str, Array],
+        *,
+        begun: Callable[[Started], None] | None = None,
+        limit_s: float | None = None,
+    ) -> dict[str, Array]:
+        """:meth:`call` for a feed that the signature has checked, counted in ``counters``.
 
-        ``begun`` is told the run's options, by which ``deadlines.abort`` ends it from elsewhere.
+        ``begun`` is told what ``deadlines.abort`` ends the run by from elsewhere; ``limit_s`` shortens the time that it
+        may take.
         """
         session = self.session
         if session is None:
             raise self._without_graph()
-        options = self.deadlines.start()
+        started_ns = monotonic_ns()
+        options = self.deadlines.start(started_ns, limit_s)
         if begun is not None:
-            begun(options)
+            begun(self.deadlines.begun(options))
         try:
             outputs = session.run(feed, options)
+        except BaseException:
+            self.counters.failed(monotonic_ns() - started_ns)
+            raise
         finally:
             self.deadlines.end(options)
+        rows_input = self.rows_input
+        self.counters.ran(1 if rows_input is None else feed[rows_input].shape[0], started_ns, monotonic_ns())
         return dict(zip(session.output_names, outputs, strict=True))
 
     def feed_of(self, value: Any) -> dict[str, Array]:
@@ -96,6 +122,13 @@ class LoadedModel:
             return SLOW
         return self.pace.expected_us(sum(array.size for array in feed.values()))
 
+    def runs_inline(self, feed: Mapping[str, Array]) -> bool:
+        """Whether a run on this checked feed is expected to be quick enough for the event loop."""
+        only = self.only_input
+        if only is not None:
+            return feed[only].size <= self.inline_elements
+        return sum(array.size for array in feed.values()) <= self.inline_elements
+
     def require_vectors(self) -> int:
         """Answers its own test vectors again; their number. Raises :class:`FailedVectors`, and what a run raises."""
         if self.session is None:
@@ -105,7 +138,14 @@ class LoadedModel:
         return len(vectors)
 
     def _outputs(self, feed: dict[str, Array]) -> list[Array]:
-        return list(self.run(feed).values())
+        """A run that is not counted: nobody asked for it."""
+        if self.session is None:
+            raise self._without_graph()
+        options = self.deadlines.start(monotonic_ns())
+        try:
+            return self.session.run(feed, options)
+        finally:
+            self.deadlines.end(options)
 
     def _without_graph(self) -> InputProblem:
         return InputProblem(f"{self.label} has functions alone and no graph to run: call one of its functions")
@@ -121,14 +161,18 @@ def build(
     since: int,
     memory_bytes: int,
     deadlines: RunDeadlines,
+    counters: Counters,
+    sessions: Sessions,
+    inline_us: float,
     elements_max: int,
 ) -> LoadedModel:
     """Builds the session, answers the test vectors, measures the pace. Raises a ``ContentProblem`` or
     ``PassingProblem``. Takes as long as the model does, so it is called in a thread.
     """
     session = None
-    if contents.graph is not None:
-        session = Session(contents.graph)
+    graph = next((entry.digest for entry in record.files if entry.kind == "weight"), None)
+    if contents.graph is not None and graph is not None:
+        session = sessions.session(graph, contents.graph)
         require_signature(record, session)
     model = LoadedModel(
         record=record,
@@ -137,17 +181,29 @@ def build(
         origin=origin,
         since=since,
         memory_bytes=memory_bytes,
+        memory={} if graph is None else {graph: memory_bytes},
         contents=dataclasses.replace(contents, graph=None),
         signature=Signature(record.inputs, elements_max=elements_max),
         session=session,
         deadlines=deadlines,
-        pace=Pace(0.0, 1),
+        counters=counters,
+        rows_input=_rows_input(record),
+        only_input=record.inputs[0].name if len(record.inputs) == 1 else None,
     )
     if session is None:
         return model
     vectors = _vectors(contents, session)
     require_vectors(session, model._outputs, vectors, label=model.label)
-    return dataclasses.replace(model, pace=measured_pace(session, model._outputs, vectors))
+    pace = measured_pace(session, model._outputs, vectors)
+    inline = -1 if session.reading.loops else pace.elements_within(inline_us)
+    return dataclasses.replace(model, pace=pace, inline_elements=inline)
+
+
+def _rows_input(record: ReleaseRecord) -> str | None:
+    specs = (*record.inputs, *record.outputs)
+    if record.inputs and all(spec.shape and spec.shape[0] == VARIABLE for spec in specs):
+        return record.inputs[0].name
+    return None
 
 
 def is_small(value: Any) -> bool:

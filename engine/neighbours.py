@@ -14,7 +14,7 @@ from federation.documents import ReleaseRecord
 from federation.needs import satisfies
 
 if TYPE_CHECKING:
-    from engine.loaded import LoadedModel
+    from engine.servables import Servable
     from query.syntax import CreateFunction
 
 CheckFunctions = Callable[[Sequence["CreateFunction"], Sequence["CreateFunction"]], None]
@@ -25,7 +25,7 @@ def any_functions(functions: Sequence[CreateFunction], beside: Sequence[CreateFu
     """The :data:`CheckFunctions` of an engine without a catalogue: what parses may be."""
 
 
-def needed_models(record: ReleaseRecord, models: Mapping[str, LoadedModel]) -> tuple[LoadedModel, ...]:
+def needed_models(record: ReleaseRecord, models: Mapping[str, Servable]) -> tuple[Servable, ...]:
     """The models that a release needs, as they are in memory. Raises :class:`NeedsNotMet` when one is not."""
     found = []
     for name, condition in record.needs.releases.items():
@@ -40,7 +40,7 @@ def needed_models(record: ReleaseRecord, models: Mapping[str, LoadedModel]) -> t
 def check_beside(
     record: ReleaseRecord,
     functions: Sequence[CreateFunction],
-    models: Sequence[LoadedModel],
+    models: Sequence[Servable],
     check: CheckFunctions,
 ) -> None:
     """That a release's functions can be called beside the models that it needs. Raises :class:`NeedsNotMet`, or

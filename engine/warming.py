@@ -36,6 +36,12 @@ class Pace:
         """For an input of this size, if cost grows with the input; never less than measured."""
         return self.p99_us * max(1.0, elements / max(self.elements, 1))
 
+    def elements_within(self, limit_us: float) -> int:
+        """The largest input that :meth:`expected_us` gives no more than ``limit_us``; -1 when even the smallest."""
+        if not self.p99_us <= limit_us:
+            return -1
+        return int(min(max(self.elements, 1) * limit_us / max(self.p99_us, 1e-3), ELEMENTS_MAX))
+
 
 def require_vectors(session: Session, run: Run, vectors: Sequence[Vector], *, label: str) -> None:
     """Runs every vector. Raises :class:`FailedVectors`, :class:`RefusedByRuntime` for a vector on which the model

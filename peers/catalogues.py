@@ -19,7 +19,7 @@ from query.errors import Problem
 
 if TYPE_CHECKING:
     from engine.engine import Engine
-    from engine.loaded import LoadedModel
+    from engine.servables import Servable
     from query.syntax import CreateFunction
 
 DECLARING: Final = (
@@ -93,7 +93,7 @@ class PeerCatalogue:
         """What ``create function`` and ``delete function`` leave. Raises :class:`~query.catalogue.NameTaken`."""
         self._current = self._current.with_functions(USER, functions)
 
-    def _model_changed(self, name: str, model: LoadedModel | None) -> None:
+    def _model_changed(self, name: str, model: Servable | None) -> None:
         owner = f"model {name}"
         if model is None:
             self._current = self._current.without(owner)

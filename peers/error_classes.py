@@ -34,6 +34,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "engine_busy",
         "bad_input",
         "model_not_loaded",
+        "not_a_model",
         "model_failed",
     ),
     "engine.template_folder": (

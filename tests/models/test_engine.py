@@ -87,7 +87,7 @@ async def test_a_failed_load_keeps_what_was_there() -> None:
 async def test_a_swap_replaces_one_reference_and_calls_in_flight_keep_theirs() -> None:
     engine = Engine()
     await put(engine, scaling(2.0))
-    old = engine.find("scaling")
+    old = engine.find_model("scaling")
     await put(engine, scaling(3.0), version="2.0")
     assert factor(engine) == 3
     assert old.call({"x": ROW})["y"][0, 0] == 2
@@ -164,16 +164,16 @@ async def test_the_budget_counts_every_model_and_the_one_to_be_replaced() -> Non
 async def test_quick_calls_run_on_the_loop_and_long_ones_do_not() -> None:
     engine = Engine(EngineSettings(threads=1, inline_us=1e9))
     await put(engine, scaling())
-    assert engine._pool is None
+    assert not engine._scheduler.started
     await engine.infer("scaling", ROW)
-    assert engine._pool is None, "a quick call needs no pool"
+    assert not engine._scheduler.started, "a quick call needs no pool"
     many = [[1.0, 2.0, 3.0, 4.0]] * CONVERTED_INLINE_MAX
     assert (await engine.infer("scaling", many))["y"].shape == (CONVERTED_INLINE_MAX, 4)
-    assert engine._pool is not None, "a large value is read in the pool"
+    assert engine._scheduler.started, "a large value is read in the pool"
     slow = Engine(EngineSettings(threads=1, inline_us=0.0))
     await put(slow, scaling())
     assert (await slow.infer("scaling", ROW))["y"].tolist() == [[2, 4, 6, 8]]
-    assert slow._pool is not None
+    assert slow._scheduler.started
     engine.close()
     slow.close()
 
@@ -181,7 +181,7 @@ async def test_quick_calls_run_on_the_loop_and_long_ones_do_not() -> None:
 async def test_what_is_expected_of_a_larger_input_grows_with_it() -> None:
     engine = Engine()
     await put(engine, scaling(), vectors=SCALING_VECTORS)
-    model = engine.find("scaling")
+    model = engine.find_model("scaling")
     assert model.pace.elements == 4
     assert model.expected_us({"x": ROW}) == pytest.approx(model.pace.p99_us)
     assert model.expected_us({"x": np.ones((1000, 4), np.float32)}) == pytest.approx(model.pace.p99_us * 1000)
@@ -226,10 +226,8 @@ async def test_the_queue_is_bounded_and_a_cancelled_call_gives_its_place_back() 
     for call in calls:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
-    assert engine._pool is not None
-    engine._pool.shutdown(wait=True)  # ends only if the run was ended
-    assert engine._places.acquire(blocking=False)
-    engine.close()
+    engine.close(wait=True)  # ends only if the run was ended
+    assert engine.waiting() == 0
 
 
 async def test_a_model_of_functions_alone_has_no_graph() -> None:

@@ -13,7 +13,7 @@ import pytest
 from engine.engine import Engine, Verdict
 from engine.errors import InputProblem, ModelNotLoaded
 from engine.functions import ModelFunctions
-from engine.loaded import LoadedModel
+from engine.servables import Servable
 from federation.verification import VerifiedRelease
 from query.catalogue import USER, Catalogue, user_function
 from query.declarations import Call, Caller, Declaration, Role, bind
@@ -45,7 +45,7 @@ class Asking:
     def set_user_functions(self, functions: Iterable[Declaration]) -> None:
         self.current = self.current.with_functions(USER, functions)
 
-    def _changed(self, name: str, model: LoadedModel | None) -> None:
+    def _changed(self, name: str, model: Servable | None) -> None:
         if model is None:
             self.current = self.current.without(name)
             return

@@ -1,0 +1,117 @@
+"""Where a run happens: on the event loop when that is quick, else in a bounded pool.
+
+Owns the pool's threads, the places in its queue, and what becomes of a run that nobody waits for any more. Refuses a
+run when every place is taken (:class:`~engine.errors.EngineBusy`), so that no queue grows.
+
+Rules: the threads wait without spinning and start with the first run that needs one; a place is held until the thread
+is done with it, also when whoever asked has gone; a run whose deadline passes while it waits never begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from engine.engine_settings import EngineSettings
+from engine.errors import EngineBusy, OverTime
+
+if TYPE_CHECKING:
+    from engine.deadlines import Started
+    from engine.loaded import LoadedModel
+    from engine.signature import Array
+    from engine.statistics import Counters
+
+T = TypeVar("T")
+
+
+class Scheduler:
+    """Used from one event loop. A :class:`~engine.servables.Runner`."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._settings = settings
+        self._pool: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+        self._held = 0
+
+    @property
+    def held(self) -> int:
+        """Places that are taken: runs in the pool and waiting for it, also those that nobody waits for any more."""
+        return self._held
+
+    @property
+    def started(self) -> bool:
+        """Whether any run has needed the pool."""
+        return self._pool is not None
+
+    async def run(
+        self, model: LoadedModel, feed: dict[str, Array], *, deadline_s: float | None = None
+    ) -> dict[str, Array]:
+        """A run on a checked feed. Raises what :meth:`~engine.loaded.LoadedModel.run` raises, ``EngineBusy``, and
+        ``OverTime`` after ``deadline_s``, waiting included.
+        """
+        if model.runs_inline(feed):
+            return model.run(feed, limit_s=deadline_s)
+        return await self.run_in_pool(model, lambda: feed, deadline_s=deadline_s)
+
+    async def run_in_pool(
+        self, model: LoadedModel, feed: Callable[[], dict[str, Array]], *, deadline_s: float | None = None
+    ) -> dict[str, Array]:
+        """As :meth:`run`, in a thread, where the feed is made too. A run that nobody waits for any more is ended."""
+        begun: list[Started] = []
+        called_ns = monotonic_ns()
+
+        def work() -> dict[str, Array]:
+            model.counters.waited(monotonic_ns() - called_ns)
+            return model.run(feed(), begun=begun.append, limit_s=deadline_s)
+
+        try:
+            return await self.offload(work, counters=model.counters, deadline_s=deadline_s)
+        except (asyncio.CancelledError, OverTime):
+            for started in begun:
+                model.deadlines.abort(started)
+            raise
+
+    async def offload(self, work: Callable[[], T], *, counters: Counters, deadline_s: float | None = None) -> T:
+        """``work()`` in a thread. When nobody waits any more and it has not begun, it never does.
+
+        Raises ``EngineBusy`` at once when every place is taken, and ``OverTime`` after ``deadline_s``.
+        """
+        if self._pool is None:
+            threads = self._settings.threads or os.cpu_count() or 1
+            self._pool = ThreadPoolExecutor(threads, thread_name_prefix="inference")
+        self._take_place(counters)
+        future = self._pool.submit(work)
+        future.add_done_callback(self._give_back)
+        waiting = asyncio.wrap_future(future)
+        if deadline_s is None:
+            return await waiting
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await waiting
+        except TimeoutError:
+            raise OverTime(f"expected an answer within {deadline_s:g} s, found none") from None
+
+    def close(self, *, wait: bool = False) -> None:
+        """Ends the threads; runs in flight end at their deadline, for which ``wait`` waits."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=wait, cancel_futures=True)
+
+    def _take_place(self, counters: Counters) -> None:
+        with self._lock:
+            if self._held < self._settings.queue_max:
+                self._held += 1
+                return
+        counters.refuse()
+        raise EngineBusy(
+            f"expected at most {self._settings.queue_max} calls at once that take long, found more",
+            hint="ask again in a second, or with several rows in one request",
+        )
+
+    def _give_back(self, _: Future[Any]) -> None:
+        with self._lock:
+            self._held -= 1
