@@ -87,11 +87,27 @@ class Needs(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     releases: dict[str, str] = {}
 
 
+class MemberEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """A model inside the release of a pipeline. ``record``: digest of the payload of its release record; ``keys``: the
+    ids of the publisher keys that signed that.
+    """
+
+    name: str
+    version: str
+    record: Digest
+    keys: tuple[KeyId, ...]
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
 class ReleaseRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """What a publisher signs. ``manifest`` is the digest of the OCI manifest, which covers every file.
 
     ``kind``: ``onnx`` (one ONNX weight, functions optional), ``functions`` (a ``.pql`` alone) or ``pipeline``
-    (:mod:`federation.pipelines`). ``states``: what a stateful model carries along a stream of calls.
+    (:mod:`federation.pipelines`). ``states``: what a stateful model carries along a stream of calls. ``members``: the
+    models of a pipeline.
     ``opset``: operator domain → version; the standard domain is ``ai.onnx``.
     ``development``: an ephemeral release ``name@dev+<digest8>`` signed by the key of who loads a folder.
     """
@@ -110,6 +126,7 @@ class ReleaseRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     created: int = 0
     development: bool = False
     states: tuple[StateSpec, ...] = ()
+    members: tuple[MemberEntry, ...] = ()
 
     @property
     def label(self) -> str:

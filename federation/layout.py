@@ -45,7 +45,8 @@ class ImageLayout(ManifestStore):
     def install(self, packed: PackedRelease) -> InstalledRelease:
         """Keep a release that was packed here. Raises :class:`VersionTaken` for a version with other content.
 
-        Packing the same content again keeps the record that was made first.
+        Packing the same content again keeps the record that was made first. Of a pipeline the models' files are here
+        already; raises :class:`MissingPart` when one is not.
         """
         record = packed.record
         repository = packed.repository
@@ -57,7 +58,8 @@ class ImageLayout(ManifestStore):
                 raise taken(record.label, known.manifest, record.manifest)
         for content in (*packed.files.values(), packed.config):
             self.blobs.put(content)
-        self.put_manifest(repository, packed.manifest, tag=None if record.development else record.version)
+        tag = None if record.development else record.version
+        self.put_manifest(repository, packed.manifest, tag=tag, whole=record.kind == "pipeline")
         return self.attach(packed.signed)
 
     def attach(self, signed: SignedDocument) -> InstalledRelease:

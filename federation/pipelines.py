@@ -19,6 +19,7 @@ side in it, and every model in it is still under its own publisher's signature.
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Iterator
 from typing import Annotated, Final, TypeAlias
@@ -26,7 +27,8 @@ from typing import Annotated, Final, TypeAlias
 import msgspec
 from msgspec import Meta, Struct
 
-from federation.names import Digest
+from federation.names import BadName, Digest, checked_digest, checked_model, checked_version
+from query.errors import UserProblem
 
 DEFINITION_FILE: Final = "pipeline.json"
 STEPS_MAX: Final = 32
@@ -34,6 +36,15 @@ CHOICES_MAX: Final = 16  # models in one split or shadow
 VALIDATIONS_MAX: Final = 64
 TEXT_LENGTH_MAX: Final = 4096  # of one PQL text in a definition
 VERSION_NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "https://peerage.dev/pipeline")
+
+RESERVED_VALIDATIONS: Final = frozenset({"count"})  # stands beside them in ``anomaly``
+
+
+class BadPipeline(UserProblem):
+    """A definition that no pipeline can have; the message names the step or the validation."""
+
+    code = "bad_pipeline"
+
 
 Text = Annotated[str, Meta(min_length=1, max_length=TEXT_LENGTH_MAX)]
 FieldName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
@@ -164,6 +175,57 @@ class PipelineDefinition(Struct, frozen=True, forbid_unknown_fields=True, omit_d
                 if model.record not in seen:
                     seen.add(model.record)
                     yield model
+
+
+def check_definition(definition: PipelineDefinition) -> None:
+    """What the types of a definition do not say. Raises :class:`BadPipeline`."""
+    records: dict[str, Digest] = {}
+    labels: dict[Digest, str] = {}
+    try:
+        checked_model(definition.name)
+        for model in (model for step in definition.steps for model in step.models):
+            checked_model(model.name)
+            checked_version(model.version)
+            checked_digest(model.record)
+            same = records.setdefault(model.label, model.record) == model.record
+            if not same or labels.setdefault(model.record, model.label) != model.label:
+                raise BadPipeline(f'pipeline "{definition.name}": {model.label} is named by two different records')
+    except BadName as problem:
+        raise BadPipeline(f'pipeline "{definition.name[:80]}": {problem.message}') from problem
+    for number, step in enumerate(definition.steps):
+        where = f'step {number} of pipeline "{definition.name}"'
+        match step:
+            case RandomSplit(choices=choices):
+                check_weights([choice.weight for choice in choices], where)
+                _check_distinct([choice.model for choice in choices], where)
+            case Shadow(champion=champion, challengers=challengers):
+                _check_distinct([champion, *challengers], where)
+                names = [model.name for model in challengers]
+                if len(set(names)) != len(names):
+                    raise BadPipeline(f"{where}: challengers are told apart by name, found {', '.join(names)}")
+            case _:
+                pass
+    names = [validation.name for validation in definition.validations]
+    for name in names:
+        if name in RESERVED_VALIDATIONS or names.count(name) > 1:
+            what = "is reserved" if name in RESERVED_VALIDATIONS else "stands twice"
+            raise BadPipeline(f'validation "{name}" of pipeline "{definition.name}" {what}: expected another name')
+
+
+def check_weights(weights: list[float], where: str) -> None:
+    """Raises :class:`BadPipeline` for weights that no choice can be drawn by."""
+    for weight in weights:
+        if not (math.isfinite(weight) and weight >= 0):
+            raise BadPipeline(f"{where}: expected weights of 0 or more, found {weight}")
+    if not 0 < sum(weights) < math.inf:
+        raise BadPipeline(f"{where}: expected weights that sum to more than 0, found {sum(weights)}")
+
+
+def _check_distinct(models: list[ModelRef], where: str) -> None:
+    labels = [model.label for model in models]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise BadPipeline(f"{where}: {label} stands twice, expected different models")
 
 
 def encode_definition(definition: PipelineDefinition) -> bytes:

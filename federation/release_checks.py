@@ -9,7 +9,9 @@ from __future__ import annotations
 from federation.blobs import BlobStore
 from federation.documents import ReleaseRecord, RootRecord, SignedDocument
 from federation.errors import WrongHash, WrongSize
-from federation.verification import check_content, check_manifest, verify_record
+from federation.names import digest_of
+from federation.pipeline_members import parts_of
+from federation.verification import check_content, check_manifest, judge_of_members, verify_record
 
 
 def check_release(
@@ -27,4 +29,13 @@ def check_release(
         if digest != entry.digest:
             raise WrongHash(f"{what}: expected {entry.digest}, found {digest}")
     check_manifest(manifest, record)
+    if record.kind == "pipeline":
+        places = {entry.path: entry for entry in record.files}
+
+        def small(path: str) -> bytes:
+            content = blobs.read_unchecked(places[path].digest, bytes_max=places[path].size)
+            check_content(content, f"{path} of {record.label}", digest=places[path].digest, size=places[path].size)
+            return content
+
+        parts_of(record, small, judge_of_members(record, digest_of(signed.payload), root))
     return record

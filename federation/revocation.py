@@ -15,10 +15,11 @@ such a release or one runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+import msgspec
 from msgspec.structs import replace
 
 from federation.actual import MESSAGE_LENGTH_MAX, Actual, Run, Stop, Verdict
@@ -27,10 +28,13 @@ from federation.documents import (
     KeyId,
     LoadedEntry,
     LoadError,
+    MemberEntry,
+    ReleaseRecord,
     RevokedKey,
     RootRecord,
     SignedDocument,
     TrustedKey,
+    decode,
 )
 from federation.errors import (
     BadKeyChange,
@@ -271,13 +275,44 @@ def check_assignable(document: SignedDocument, root: RootRecord, label: str) -> 
             f'{label} is signed with key {keyid[:16]} of publisher "{gone.name}", which was revoked',
             hint="publish it anew with a good key, and assign that",
         )
+    for member in _members(document):
+        lost = _revoked(member, root)
+        if lost is not None:
+            raise KeyRevoked(
+                f"{member.label}, a model of {label}, is signed with key {keyid_of(lost.key)[:16]} of publisher"
+                f' "{lost.name}", which was revoked',
+                hint="pipeline:replace_model_step with a model that a good key signed, and deploy that",
+            )
     return keyid
 
 
 def revocation_of(document: SignedDocument, root: RootRecord) -> RevokedKey | None:
-    """The revocation that a release record falls under; None where another good key signed it too."""
+    """The revocation that a release record falls under, or a model of a pipeline, the strictest of them; None where
+    another good key signed it too.
+    """
     standing, keyid = standing_of(document, root)
-    return root.revoked[keyid] if standing == "revoked" and keyid is not None else None
+    found = [root.revoked[keyid]] if standing == "revoked" and keyid is not None else []
+    found += [gone for gone in (_revoked(member, root) for member in _members(document)) if gone is not None]
+    return max(found, key=lambda gone: gone.running == "stop", default=None)
+
+
+def _members(document: SignedDocument) -> tuple[MemberEntry, ...]:
+    """The models that a record names; whether it may be believed is told by its signature."""
+    try:
+        return decode(document.payload, ReleaseRecord).members
+    except msgspec.MsgspecError:
+        return ()
+
+
+def _revoked(member: MemberEntry, root: RootRecord) -> RevokedKey | None:
+    """The revocation that a model of a pipeline falls under, by the keys that signed it."""
+    if any(keyid in root.publishers for keyid in member.keys):
+        return None
+    return max(
+        (root.revoked[keyid] for keyid in member.keys if keyid in root.revoked),
+        key=lambda gone: gone.running == "stop",
+        default=None,
+    )
 
 
 # --- what becomes of what runs --------------------------------------------------------------------------------------
@@ -304,21 +339,26 @@ def judged(
         gone = None if document is None else revocation_of(document, root)
         if gone is None:
             continue
-        actual = _told(actual, entry.label, gone, now, actual.errors.get(entry.label) or shown.get(entry.label))
+        own = document is not None and standing_of(document, root)[0] == "revoked"
+        what = entry.label if own else f"a model in {entry.label}"
+        known = actual.errors.get(entry.label) or shown.get(entry.label)
+        actual = _told(actual, LoadError(entry.label, KeyRevoked.code, _message(what, gone), int(now)), known)
         if gone.running == "stop":
             actual = _stopped(actual, name, entry)
     return actual
 
 
-def _told(actual: Actual, label: str, gone: RevokedKey, now: float, known: LoadError | None) -> Actual:
-    since = known.since if known is not None and known.error == KeyRevoked.code else int(now)
-    error = LoadError(label, KeyRevoked.code, _message(label, gone), since)
-    return actual if actual.errors.get(label) == error else replace(actual, errors=actual.errors | {label: error})
+def _told(actual: Actual, error: LoadError, known: LoadError | None) -> Actual:
+    if known is not None and known.error == error.error:
+        error = replace(error, since=known.since)
+    if actual.errors.get(error.model) == error:
+        return actual
+    return replace(actual, errors=actual.errors | {error.model: error})
 
 
-def _message(label: str, gone: RevokedKey) -> str:
+def _message(what: str, gone: RevokedKey) -> str:
     rest = "keeps answering until it is replaced" if gone.running == "keep" else "is unloaded"
-    said = f'the key {keyid_of(gone.key)[:16]} of publisher "{gone.name}", which signed {label}, was revoked: it {rest}'
+    said = f'the key {keyid_of(gone.key)[:16]} of publisher "{gone.name}", which signed {what}, was revoked: it {rest}'
     return said[:MESSAGE_LENGTH_MAX]
 
 
@@ -340,11 +380,12 @@ def _stopped(actual: Actual, name: str, entry: LoadedEntry | Run) -> Actual:
     return replace(actual, goals=actual.goals | {name: Stop(name, "manual", then)})
 
 
-def stopping(signed: Mapping[str, KeyId], root: RootRecord) -> tuple[str, ...]:
-    """Of what a peer without an agent runs, the names to take out of memory. ``signed``: the key that signed each."""
-    return tuple(
-        name for name, keyid in signed.items() if keyid in root.revoked and root.revoked[keyid].running == "stop"
-    )
+def stopping(signed: Mapping[str, Collection[KeyId]], root: RootRecord) -> tuple[str, ...]:
+    """Of what a peer without an agent runs, the names to take out of memory. ``signed``: the keys under which each was
+    verified, one a model of a pipeline and its own.
+    """
+    stopped = {keyid for keyid, gone in root.revoked.items() if gone.running == "stop"}
+    return tuple(name for name, keyids in signed.items() if not stopped.isdisjoint(keyids))
 
 
 def check_offer(key: bytes, proof: bytes, *, member: Member, root: RootRecord) -> None:

@@ -2,8 +2,9 @@
 it.
 
 Owns :class:`VerifiedRelease`, which only :func:`verify` makes, and the order of the checks:
-signature → record → manifest size, then hash → each file's size, then hash → shape of the package; and for a desired
-state signature → federation → edge → epoch → generation → window → validity. Each refusal has a class of its own in
+signature → record → manifest size, then hash → each file's size, then hash → shape of the package → the models of a
+pipeline; and for a desired state
+signature → federation → edge → epoch → generation → window → validity. Each refusal has a class of its own in
 :mod:`federation.errors`. Refuses to read a byte of a document before its signature holds, and of a file before its
 size does.
 
@@ -15,7 +16,7 @@ endorsed one; a revoked one verifies nothing but, where its revocation says ``ke
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Never, NoReturn, final
 
@@ -48,14 +49,12 @@ from federation.errors import (
     WrongSize,
 )
 from federation.keys import keyid_of
-from federation.names import BadName, Digest, PeerId, checked_digest, checked_model, checked_version, digest_of
+from federation.names import Digest, PeerId, digest_of
+from federation.pipeline_members import Judged, parts_of
+from federation.record_shape import check_record
 from federation.roots import public_keys, signing_keys
 from federation.signing import signers, verified
 
-MANIFEST_BYTES_MAX: Final = 4 * 1024 * 1024
-FILES_PER_RELEASE_MAX: Final = 256
-RELEASE_BYTES_MAX: Final = 8 * 1024**3
-PATH_LENGTH_MAX: Final = 255
 DEVELOPMENT_SIGNER: Final = "development"
 _ENDORSE: Final = "peerage keys endorse NAME, by an admin with the root folder, lets a publisher's releases run"
 _ACCEPT_DEVELOPMENT: Final = "accept_development = true in this device's own configuration admits it"
@@ -63,8 +62,6 @@ _ACCEPT_DEVELOPMENT: Final = "accept_development = true in this device's own con
 MANIFEST_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
 PATH_ANNOTATION: Final = "org.cncf.model.filepath"
 _LAYER_TYPE: Final = re.compile(r"application/vnd\.cncf\.model\.(?P<kind>[a-z.]+)\.v1\.raw")
-_DEVELOPMENT_VERSION: Final = re.compile(r"dev\+[0-9a-f]{8}")
-_PATH_PART: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ +@-]*")
 
 
 # --- releases -------------------------------------------------------------------------------------------------------
@@ -76,10 +73,11 @@ class VerifiedRelease:
 
     There is no constructor: :func:`verify` makes it, nothing else does, and it does not change, copy or pickle.
     ``files`` maps each relative path to its content. ``signer`` is the name under which the root endorses the
-    publisher.
+    publisher. ``members``: the models of a pipeline, each a release of its own, in the order in which its steps name
+    them.
     """
 
-    __slots__ = ("development", "files", "keyid", "record", "record_digest", "signer")
+    __slots__ = ("development", "files", "keyid", "members", "record", "record_digest", "signer")
 
     record: ReleaseRecord
     record_digest: Digest
@@ -87,6 +85,7 @@ class VerifiedRelease:
     keyid: KeyId
     files: Mapping[str, bytes]
     development: bool
+    members: tuple[VerifiedRelease, ...]
 
     def __init__(self, never: Never) -> None:
         raise TypeError("a VerifiedRelease is made by verify() alone")
@@ -141,17 +140,45 @@ def verify(
         check_content(content, f"{entry.path} of {record.label}", digest=entry.digest, size=entry.size)
         kept[entry.path] = content
     check_manifest(manifest, record)
+    digest = digest_of(doc.payload)
+    members: tuple[VerifiedRelease, ...] = ()
+    if record.kind == "pipeline":
+        _, parts = parts_of(record, kept.__getitem__, judge_of_members(record, digest, root, running))
+        members = tuple(
+            _made(
+                (part.record, part.keyid, part.signer),
+                digest_of(part.document.payload),
+                {path: kept[place] for path, place in part.paths.items()},
+            )
+            for part in parts
+        )
+    return _made((record, keyid, signer), digest, kept, members)
+
+
+def _made(
+    judged: Judged, digest: Digest, files: dict[str, bytes], members: tuple[VerifiedRelease, ...] = ()
+) -> VerifiedRelease:
+    record, keyid, signer = judged
     release = object.__new__(VerifiedRelease)
     for name, value in (
         ("record", record),
-        ("record_digest", digest_of(doc.payload)),
+        ("record_digest", digest),
         ("signer", signer),
         ("keyid", keyid),
-        ("files", MappingProxyType(kept)),
+        ("files", MappingProxyType(files)),
         ("development", record.development),
+        ("members", members),
     ):
         object.__setattr__(release, name, value)
     return release
+
+
+def judge_of_members(
+    record: ReleaseRecord, digest: Digest, root: RootRecord, running: Container[Digest] = frozenset()
+) -> Callable[[SignedDocument], Judged]:
+    """How the models of a pipeline are judged: as released ones; where the pipeline goes on, so do they."""
+    going_on = frozenset(member.record for member in record.members) if digest in running else running
+    return lambda document: _signed_record(document, root, None, going_on)
 
 
 def verify_record(doc: SignedDocument, root: RootRecord, *, development_key: bytes | None = None) -> ReleaseRecord:
@@ -205,7 +232,7 @@ def _signed_record(
         keyid, signer = development_id, DEVELOPMENT_SIGNER
     else:
         keyid, signer = _publisher(record.label, digest_of(payload), valid, root, running)
-    _check_record(record)
+    check_record(record)
     return record, keyid, signer
 
 
@@ -233,47 +260,6 @@ def _claims_development(doc: SignedDocument) -> bool:
         return decode(doc.payload, ReleaseRecord).development
     except msgspec.MsgspecError:
         return False
-
-
-def _check_record(record: ReleaseRecord) -> None:
-    """Shape of a record, whoever signed it: names, paths, sizes, one weight or a script."""
-    try:
-        checked_model(record.name)
-        if not record.development:
-            checked_version(record.version)
-        elif not _DEVELOPMENT_VERSION.fullmatch(record.version):
-            raise WrongDocument(f'expected a version "dev+" and 8 hex digits, found "{record.version[:80]}"')
-        for digest in (record.manifest, *(entry.digest for entry in record.files)):
-            checked_digest(digest)
-    except BadName as error:
-        raise WrongDocument(f"a release record: {error.message}") from error
-    if not 1 <= len(record.files) <= FILES_PER_RELEASE_MAX:
-        raise WrongSize(f"{record.label} has {len(record.files)} files, expected 1 to {FILES_PER_RELEASE_MAX}")
-    if record.manifest_size > MANIFEST_BYTES_MAX:
-        raise WrongSize(
-            f"the manifest of {record.label} has {record.manifest_size} bytes, expected at most {MANIFEST_BYTES_MAX}"
-        )
-    if record.size > RELEASE_BYTES_MAX:
-        raise WrongSize(f"{record.label} has {record.size} bytes, expected at most {RELEASE_BYTES_MAX}")
-    for entry in record.files:
-        if not safe_path(entry.path):
-            raise WrongDocument(f"{record.label} names a file {entry.path[:80]!r}: expected a plain relative path")
-    if len({entry.path.casefold() for entry in record.files}) != len(record.files):
-        raise WrongDocument(f"{record.label} names one file twice")
-    weights = sum(entry.kind == "weight" for entry in record.files)
-    scripts = sum(entry.kind == "code" and entry.path.endswith(".pql") for entry in record.files)
-    if weights != (record.kind == "onnx") or not weights + scripts:
-        raise WrongDocument(
-            f"{record.label} is of kind {record.kind} with {weights} weights and {scripts} scripts: "
-            "expected one weight for onnx, none and a script for functions"
-        )
-
-
-def safe_path(path: str) -> bool:
-    """Whether ``path`` names a file below a folder on every system: relative, plain characters, no ``.`` or ``..``
-    part.
-    """
-    return len(path) <= PATH_LENGTH_MAX and all(_PATH_PART.fullmatch(part) for part in path.split("/"))
 
 
 class _Layer(msgspec.Struct, frozen=True, rename={"media_type": "mediaType"}):

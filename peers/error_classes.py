@@ -112,7 +112,9 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "still_needed",
     ),
     "federation.reconciliation": ("not_runnable",),
+    "federation.pipelines": ("bad_pipeline",),
     "federation.reports": (
+    "federation.release_commands": ("name_of_another",),
         "no_report",
         "bad_report",
     ),

@@ -64,7 +64,7 @@ class PlainMemory:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._signed: dict[str, KeyId] = {}  # what is loaded, by which key
+        self._signed: dict[str, frozenset[KeyId]] = {}  # what is loaded, by which keys
 
     async def load_release(self, release: VerifiedRelease, *, origin: Literal["manual", "development"]) -> LoadedModel:
         """Raises as :class:`AgentMemory` does."""
@@ -76,7 +76,7 @@ class PlainMemory:
                     hint=f'models:unload("{model.name}") first',
                 )
         model = await self._engine.load(release, origin=origin)
-        self._signed[model.name] = release.keyid
+        self._signed[model.name] = frozenset([release.keyid, *(member.keyid for member in release.members)])
         return model
 
     def obey(self, root: RootRecord) -> None:

@@ -26,16 +26,9 @@ from federation.errors import (
 )
 from federation.keys import PrivateKey
 from federation.names import Digest, digest_of
+from federation.record_shape import FILES_PER_RELEASE_MAX, MANIFEST_BYTES_MAX, RELEASE_BYTES_MAX, safe_path
 from federation.signing import sign
-from federation.verification import (
-    FILES_PER_RELEASE_MAX,
-    MANIFEST_BYTES_MAX,
-    RELEASE_BYTES_MAX,
-    VerifiedRelease,
-    safe_path,
-    verify,
-    verify_record,
-)
+from federation.verification import VerifiedRelease, verify, verify_record
 from tests.trust.material import (
     DEVELOPER,
     DIRECTOR,
@@ -144,6 +137,8 @@ CHANGES: dict[str, Any] = {
     "licenses": ("MIT",),
     "created": 5,
     "development": True,
+    "states": (federation.documents.StateSpec("x", "y"),),
+    "members": (federation.documents.MemberEntry("m", "1", Digest("sha256:" + "2" * 64), ("3" * 64,)),),
 }
 
 
@@ -306,7 +301,7 @@ def test_plain_paths(path: str) -> None:
         "a\n",
         "a\0",
         "ä" * 9,
-        "x" * 256,
+        "x" * 513,
     ],
 )
 def test_paths_that_are_not_plain(path: str) -> None:

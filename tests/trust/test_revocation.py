@@ -365,7 +365,7 @@ class TestWhatRuns:
         assert (after.goals, list(after.errors)) == ({}, ["digits@1.0"])
 
     def test_a_peer_without_an_agent_stops_the_same(self) -> None:
-        signed = {"digits": PUBLISHER.keyid, "other": NEW.keyid}
+        signed = {"digits": {PUBLISHER.keyid}, "other": {NEW.keyid}}
         assert stopping(signed, STOPPED) == ("digits",)
         assert stopping(signed, KEPT) == stopping(signed, RETIRED) == ()
 

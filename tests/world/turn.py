@@ -37,7 +37,8 @@ from federation.load_order import learned
 from federation.manifests import read_manifest
 from federation.names import Digest, PeerId, checked_digest, digest_of
 from federation.reconciliation import in_force, requested
-from federation.verification import MANIFEST_BYTES_MAX, VerifiedRelease
+from federation.record_shape import MANIFEST_BYTES_MAX
+from federation.verification import VerifiedRelease
 from peers.device_mode import autonomous
 from peers.edge_actions import ReleaseMissing, outcome_of
 from peers.fetching import AlteredContent, Truncated, WrongAnswer, WrongLength
