@@ -13,10 +13,6 @@ from engine.sessions import Session
 from federation.names import Digest
 
 
-class _SharedSession(Session):
-    __slots__ = ("__weakref__",)
-
-
 class Sessions:
     """Thread-safe."""
 
@@ -29,7 +25,7 @@ class Sessions:
         with self._lock:
             found = self._live.get(graph)
             if found is None:
-                found = self._live[graph] = _SharedSession(content)
+                found = self._live[graph] = Session(content)
             return found
 
     def __len__(self) -> int:
