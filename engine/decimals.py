@@ -56,4 +56,5 @@ def shortest(column: Array) -> Array:
 
 
 def _power(exponent: Array) -> Array:
-    return _POWERS[np.clip(exponent, 0, _EXPONENT_MAX)]
+    power: Array = _POWERS[np.clip(exponent, 0, _EXPONENT_MAX)]
+    return power

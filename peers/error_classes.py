@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 CODES: Final[Mapping[str, tuple[str, ...]]] = {
+    "engine.arrow": ("arrow_unavailable",),
     "engine.errors": (
         "model_content",
         "not_onnx",
@@ -32,6 +33,8 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "trial_failed",
         "needs_not_met",
         "engine_busy",
+        "stream_busy",
+        "stream_unknown",
         "bad_input",
         "model_not_loaded",
         "not_a_model",
@@ -111,10 +114,10 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "needs_unmet",
         "still_needed",
     ),
-    "federation.reconciliation": ("not_runnable",),
     "federation.pipelines": ("bad_pipeline",),
-    "federation.reports": (
+    "federation.reconciliation": ("not_runnable",),
     "federation.release_commands": ("name_of_another",),
+    "federation.reports": (
         "no_report",
         "bad_report",
     ),

@@ -17,7 +17,9 @@ def test_a_short_float_is_the_decimal_that_was_written(dtype: type) -> None:
 def test_whole_columns_and_single_elements_give_the_same() -> None:
     draws = np.random.default_rng(7)
     column = (draws.standard_normal(20_000) * 10.0 ** draws.integers(-44, 38, 20_000)).astype(np.float32)
-    column = np.concatenate([column, draws.standard_normal(20_000).astype(np.float32), [np.float32(1e-45), 3.4028235e38]])
+    column = np.concatenate(
+        [column, draws.standard_normal(20_000).astype(np.float32), [np.float32(1e-45), 3.4028235e38]]
+    )
     column = column.astype(np.float32)
     assert shortest(column).tolist() == [float(str(element)) for element in column]
     assert np.array_equal(shortest(column).astype(np.float32), column)

@@ -30,6 +30,9 @@ HEAVY = {
     "cryptography": {"federation.certificates"},
     "sqlite_utils": {"federation.projections", "federation.store"},
     "packaging": set[str](),
+    "pyarrow": set[str](),
+    "prometheus_client": set[str](),
+    "opentelemetry": set[str](),
     "lark": {"query.build_tables", "query.lexing", "query.parsing"},
 }
 
