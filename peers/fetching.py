@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -185,7 +185,9 @@ class _Download:
         if staged.offset:
             headers["Range"] = f"bytes={staged.offset}-"
         async with _answered(self._client.stream(path, headers=headers), path, self._limits.answer_s) as response:
-            _check_answer(response, staged, path, size)
+            begins = beginning(path, response.status, response.headers, offset=staged.offset, size=size)
+            if begins != staged.offset:
+                staged.restart()
             try:
                 await self._append(staged, _chunks(response, path, self._limits.idle_s))
             except WrongSize as error:
@@ -205,25 +207,34 @@ class _Download:
             await writer.flush()
 
 
-def _check_answer(response: aiohttp.ClientResponse, staged: StagedBlob, path: str, size: int) -> None:
-    """The head of an answer, before a byte of its body is kept."""
-    kind = response.content_type
+def check_kind(path: str, headers: Mapping[str, str], expected: str) -> None:
+    """A page of text, with whatever status, is none of what registries hold. Raises :class:`WrongAnswer`."""
+    kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind.startswith("text/") or kind == "application/xhtml+xml":
-        raise WrongAnswer(f"{path}: expected a blob, found {kind}")
-    if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise WrongAnswer(f"{path}: expected plain bytes, found encoding {response.headers['Content-Encoding'][:40]}")
-    if response.status == 206:
-        told = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        if told is None or int(told[1]) != staged.offset:
-            raise WrongAnswer(f"{path}: expected the bytes from {staged.offset} on, found another range")
-    elif response.status == 200:
-        if staged.offset:
-            staged.restart()  # a server without ranges sends everything again
+        raise WrongAnswer(f"{path}: expected {expected}, found {kind[:60]}")
+
+
+def beginning(path: str, status: int, headers: Mapping[str, str], *, offset: int, size: int) -> int:
+    """Where the bytes of an answer begin in their blob: at ``offset``, or at 0 from a server without ranges.
+
+    By the head alone, before a byte of the body is kept. Raises :class:`WrongAnswer` and :class:`WrongLength`.
+    """
+    check_kind(path, headers, "a blob")
+    encoding = headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        raise WrongAnswer(f"{path}: expected plain bytes, found encoding {encoding[:40]}")
+    if status == 206:
+        told = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
+        if told is None or told[1] != str(offset):
+            raise WrongAnswer(f"{path}: expected the bytes from {offset} on, found another range")
+    elif status == 200:
+        offset = 0
     else:
-        raise WrongAnswer(f"{path}: expected status 200 or 206, found {response.status}")
-    announced = response.content_length
-    if announced is not None and announced != size - staged.offset:
-        raise WrongLength(f"{path}: expected {size - staged.offset} bytes, {announced} are announced")
+        raise WrongAnswer(f"{path}: expected status 200 or 206, found {status}")
+    announced = headers.get("Content-Length", "")
+    if announced.isdecimal() and announced != str(size - offset):
+        raise WrongLength(f"{path}: expected {size - offset} bytes, {announced[:20]} are announced")
+    return offset
 
 
 class _answered(AbstractAsyncContextManager[aiohttp.ClientResponse]):  # noqa: N801 — reads as a function

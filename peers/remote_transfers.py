@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
@@ -29,6 +29,8 @@ from peers.fetching import (
     Truncated,
     WrongAnswer,
     WrongLength,
+    beginning,
+    check_kind,
 )
 from peers.oci_attachments import attachments
 from peers.oci_errors import NoCatalogue, NoSuchContent, RegistryUnauthorized
@@ -42,7 +44,6 @@ PAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 LISTED_MAX: Final = 20_000  # names of repositories, and releases, in one answer
 PAGE_ENTRIES: Final = 200
 _NEXT = re.compile(r'<([^<>]{1,2000})>\s*;\s*rel="?next"?', re.IGNORECASE)
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,20 +148,13 @@ def manifest_at(registry: Registry, repository: str, reference: str) -> bytes:
     """A manifest's bytes; by digest, exactly those. Raises :class:`WrongAnswer` for what is none."""
     path = f"/v2/{repository}/manifests/{reference}"
     answer = registry.get(path, bytes_max=MANIFEST_BYTES_MAX, accept=ACCEPTED)
-    _check_kind(path, answer.headers, "a manifest")
+    check_kind(path, answer.headers, "a manifest")
     if reference.startswith("sha256:") and digest_of(answer.body) != reference:
         raise AlteredContent(f"{path}: found content of {digest_of(answer.body)}")
     told = answer.headers.get("Docker-Content-Digest", "")
     if told.startswith("sha256:") and told != digest_of(answer.body):
         raise AlteredContent(f"{path}: announced as {told[:80]}, found content of {digest_of(answer.body)}")
     return answer.body
-
-
-def _check_kind(path: str, headers: Mapping[str, str], expected: str) -> None:
-    """A page of text, with whatever status, is none of what registries hold."""
-    kind = headers.get("Content-Type", "").partition(";")[0].strip()
-    if kind.startswith("text/") or kind == "application/xhtml+xml":
-        raise WrongAnswer(f"{path}: expected {expected}, found {kind[:60]}")
 
 
 def find(registry: Registry, repository: str, version: str) -> Offer:
@@ -193,7 +187,7 @@ def _record(registry: Registry, repository: str, digest: Digest) -> SignedDocume
         raise WrongLength(f"{path}: a record of {layer.size} bytes, expected at most {DOCUMENT_BYTES_MAX}")
     content = bytearray()
     with registry.stream(path, size=layer.size) as response:
-        _check_kind(path, response.headers, "a record")
+        check_kind(path, response.headers, "a record")
         for piece in registry.pieces(response):
             content += piece
             if len(content) > layer.size:
@@ -256,19 +250,10 @@ def _pull_blob(
 
 def _receive(registry: Registry, staged: StagedBlob, path: str, size: int, transfer: Transfer) -> None:
     with registry.stream(path, size=size, offset=staged.offset) as response:
-        _check_kind(path, response.headers, "a blob")
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise WrongAnswer(f"{path}: expected plain bytes, found another encoding")
-        if response.status_code == 206:
-            told = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-            if told is None or int(told[1]) != staged.offset:
-                raise WrongAnswer(f"{path}: expected the bytes from {staged.offset} on, found another range")
-        elif staged.offset:
-            transfer.moved(-staged.offset)
-            staged.restart()  # a server without ranges sends everything again
-        announced = response.headers.get("Content-Length", "")
-        if announced.isdigit() and int(announced) != size - staged.offset:
-            raise WrongLength(f"{path}: expected {size - staged.offset} bytes, {announced[:20]} are announced")
+        begins = beginning(path, response.status_code, response.headers, offset=staged.offset, size=size)
+        if begins != staged.offset:
+            transfer.moved(begins - staged.offset)
+            staged.restart()
         for piece in registry.pieces(response):
             try:
                 staged.write(piece)
