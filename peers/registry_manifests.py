@@ -23,7 +23,7 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET
 
-from federation.attachments import attached, fallback_subject
+from federation.attachments import attached, fallback_subject, fallback_tag
 from federation.documents import RELEASE_TYPE, ReleaseRecord, SignedDocument
 from federation.errors import WrongHash, WrongSize
 from federation.layout import ImageLayout
@@ -125,7 +125,7 @@ class Manifests:
         if media_type != INDEX_TYPE:
             raise BadManifest(f"expected an index of what is attached to {subject}, found {media_type}")
         await asyncio.to_thread(self._layout.put_fallback, repository, raw, subject)
-        tag = subject.replace(":", "-")
+        tag = fallback_tag(subject)
         stored = await asyncio.to_thread(self._layout.manifest, repository, tag)
         headers = {"Location": f"/v2/{repository}/manifests/{tag}"}
         return headers | ({"Docker-Content-Digest": str(stored.digest)} if stored.raw == raw else {})
