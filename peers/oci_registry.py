@@ -13,6 +13,7 @@ redirect is refused. Importing this costs 130 ms and 22 MB, so whoever needs it 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ ANSWER_BYTES_MAX: Final = 64 * 1024
 REDIRECTS_MAX: Final = 3
 CHALLENGES_MAX: Final = 3  # one to log in, one for more rights, one for a token that has expired meanwhile
 ACCEPTED: Final = ", ".join((MANIFEST_TYPE, INDEX_TYPE, "application/vnd.docker.distribution.manifest.v2+json"))
+_LENGTH = re.compile(r"[0-9]{1,19}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +320,7 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
                 if len(body) > bytes_max:
                     raise RegistryRefused(f"{shown(str(response.url))}: an answer of more than {bytes_max} bytes")
         announced = response.headers.get("Content-Length", "")
-        if announced.isdigit() and int(announced) > len(body) and response.request.method != "HEAD":
+        if _LENGTH.fullmatch(announced) and int(announced) > len(body) and response.request.method != "HEAD":
             raise Truncated(f"{shown(str(response.url))}: expected {announced[:20]} bytes, found {len(body)}")
         return bytes(body)
 

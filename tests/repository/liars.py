@@ -163,6 +163,19 @@ def endless(liar: Liar, piece: bytes = b" " * 65536, media_type: str = MANIFEST_
     return lie
 
 
+def announced(length: bytes) -> Lie:
+    """The truth, under a length that is no number."""
+
+    async def lie(request: web.Request, truth: bytes) -> web.StreamResponse:
+        assert request.transport is not None
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: " + MANIFEST_TYPE.encode()
+        request.transport.write(head + b"\r\nContent-Length: " + length + b"\r\n\r\n" + truth)
+        request.transport.close()
+        return web.Response()
+
+    return lie
+
+
 def cut(share: float) -> Lie:
     """The announced length, and then only a part of it."""
 

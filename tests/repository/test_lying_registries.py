@@ -82,6 +82,12 @@ async def test_the_truth(liar: Liar, taker: Taker) -> None:
     assert taker.layout.attach(fetched.signed) == liar.release
 
 
+@pytest.mark.parametrize("length", [b"\xb2", b"9" * 5000], ids=["superscript", "endless"])
+async def test_a_length_that_is_no_number_says_nothing(liar: Liar, taker: Taker, length: bytes) -> None:
+    liar.lies["manifest"] = liars.announced(length)
+    assert (await taker.remotes.fetch("hub", "doubler", "1.0")).release.label == "doubler@1.0"
+
+
 async def test_what_was_found_here_is_no_garbage_until_it_is_listed(liar: Liar, taker: Taker) -> None:
     """Contents that an earlier call left a week ago, which nothing names, and one of which is gone."""
     release = liar.layout.packed(liar.release)
