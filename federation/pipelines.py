@@ -177,6 +177,9 @@ class PipelineDefinition(Struct, frozen=True, forbid_unknown_fields=True, omit_d
                     yield model
 
 
+msgspec.json.Decoder(PipelineDefinition)  # at its first use, which threads must not share
+
+
 def check_definition(definition: PipelineDefinition) -> None:
     """What the types of a definition do not say. Raises :class:`BadPipeline`."""
     records: dict[str, Digest] = {}
@@ -192,7 +195,7 @@ def check_definition(definition: PipelineDefinition) -> None:
                 raise BadPipeline(f'pipeline "{definition.name}": {model.label} is named by two different records')
     except BadName as problem:
         raise BadPipeline(f'pipeline "{definition.name[:80]}": {problem.message}') from problem
-    for number, step in enumerate(definition.steps):
+    for number, step in enumerate(definition.steps, start=1):
         where = f'step {number} of pipeline "{definition.name}"'
         match step:
             case RandomSplit(choices=choices):

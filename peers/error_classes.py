@@ -127,6 +127,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "wrong_kind",
         "broken_log",
     ),
+    "federation.states": ("bad_states",),
     "federation.store": (
         "store_failed",
         "store_in_use",
@@ -199,6 +200,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "registry_not_supported",
         "registry_no_catalogue",
     ),
+    "peers.pipeline_drafts": ("bad_pipeline_file",),
     "peers.publisher_keys": ("not_a_publisher",),
     "peers.registry_answers": (
         "blob_unknown",
