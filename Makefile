@@ -15,7 +15,7 @@ help:
 	@echo 'make demo    set up, then run a federation of real processes with real models (under 60 s)'
 	@echo 'make test    set up, then run all tests, WORKERS=$(WORKERS) files at once'
 	@echo 'make check   format, lint, types, layers, and whether the generated documentation is current'
-	@echo 'make bench   measure polls, language, inference, footprint and blobs beside their limits'
+	@echo 'make bench   measure polls, language, inference, footprint, blobs and serving beside their limits'
 	@echo 'make soak    the simulated world over SEEDS=$(SEEDS) seeds'
 	@echo 'make docs    write the generated parts of the documentation anew'
 	@echo 'make clean   remove the environment and all caches'
@@ -34,7 +34,7 @@ check: $(VENV)/.ready-check-$(STATE)
 	@$(BIN)/python -m docs.build --check
 
 bench: $(VENV)/.ready-bench-$(STATE)
-	@$(BIN)/python -m benchmarks language poll inference footprint blobs
+	@$(BIN)/python -m benchmarks language poll inference footprint blobs serving
 
 soak: $(VENV)/.ready-test-$(STATE)
 	@$(BIN)/python -m tests.world --seeds $(SEEDS)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-NAMES: Final = ("language", "poll", "inference", "footprint", "blobs")
+NAMES: Final = ("language", "poll", "inference", "footprint", "blobs", "serving")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,17 +19,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="+", metavar="NAME", choices=NAMES, help=f"one or more of {', '.join(NAMES)}")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--size", type=float, metavar="MB", help="of what blobs moves (500)")
-    parser.add_argument("--rounds", type=int, metavar="N", help="how often blobs moves it each way (7)")
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help="how often blobs moves it each way (7); pairs of serving (9)"
+    )
     parser.add_argument("--unsynced", action="store_true", help="blobs also beside a bare transfer that syncs nothing")
+    parser.add_argument("--report", action="store_true", help="write what serving finds into the documentation")
     options = parser.parse_args(arguments)
     of_blobs: dict[str, int | bool] = {"unsynced": options.unsynced}
     if options.size is not None:
         of_blobs["size_bytes"] = int(options.size * 1e6)
     if options.rounds is not None:
         of_blobs["rounds"] = options.rounds
+    of_serving = {} if options.rounds is None else {"rounds": options.rounds}
     for name in options.names:
-        for measurement in importlib.import_module(f"benchmarks.{name}").run(**(of_blobs if name == "blobs" else {})):
+        given = {"blobs": of_blobs, "serving": of_serving}.get(name, {})
+        found = []
+        for measurement in importlib.import_module(f"benchmarks.{name}").run(**given):
+            found.append(measurement)
             print(measurement.as_json() if options.json else str(measurement), flush=True)
+        if name == "serving" and options.report:
+            importlib.import_module("benchmarks.serving_report").write(found)
     return 0
 
 
