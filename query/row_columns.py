@@ -1,0 +1,401 @@
+"""Expressions over records, for all rows at once by numpy, wherever that comes to the same.
+
+Owns which steps can be done for whole columns and how. Loads numpy. :func:`column_function` gives None for an
+expression with a step that has no such form; a form raises :class:`ByRow` on data for which numpy would answer
+otherwise than the language (a division by zero, an integer that does not fit, a logarithm of nothing), so that the
+rows are taken one by one and the one at fault is named. Both ways are held to each other by a property test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from query.plan import Choose, Constant, Convert, Invoke, Local, Logic, MakeVector, Member, Operate, Step
+from query.row_expressions import RowExpression
+from query.row_types import Cells, inferred, kind_of
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+Columns = Mapping[str, Mapping[str, Array]]
+OfColumns = Callable[[Columns], Any]  # an array with a row for each record, or a constant
+
+EXACT_MAX: Final = 2**53  # integers up to here are real numbers too
+FACTOR_MAX: Final = 2**31
+MEMBERS_MAX: Final = 64  # of a list of constants that is gone through for whole columns
+
+
+class ByRow(Exception):
+    """This data has to be taken row by row."""
+
+
+class _NoForm(Exception):
+    """A step that has no form for columns."""
+
+
+def column_function(expression: RowExpression) -> Callable[[Columns, int], Array] | None:
+    """The function of all columns at once and the number of rows, or None."""
+    compiler = _Compiler(expression)
+    try:
+        function = compiler.compiled(expression.step)
+    except _NoForm:
+        return None
+    dtype = np.dtype(object if expression.cells.dtype == "str" else expression.cells.dtype or "float64")
+
+    def of_columns(columns: Columns, count: int) -> Array:
+        with np.errstate(all="ignore"):
+            found = function(columns)
+        if not isinstance(found, np.ndarray):
+            return np.full(count, found, dtype)
+        if found.dtype == dtype:
+            return found
+        if dtype.kind == "f" and found.dtype.kind in "iu" and _within(found, EXACT_MAX):
+            return found.astype(dtype)
+        raise ByRow
+
+    return of_columns
+
+
+def _within(array: Any, bound: int) -> bool:
+    """Whether all integers are at most ``bound`` from zero."""
+    if not isinstance(array, np.ndarray):
+        return type(array) is not int or abs(array) <= bound
+    return array.size == 0 or bool(array.max() <= bound and array.min() >= -bound)
+
+
+class _Compiler:
+    """The forms of one expression's steps."""
+
+    def __init__(self, expression: RowExpression) -> None:
+        self.expression = expression
+
+    def cells(self, step: Step) -> Cells:
+        return inferred(step, self.expression.known)
+
+    def compiled(self, step: Step) -> OfColumns:
+        form = _FORMS.get(type(step))
+        if form is None:
+            raise _NoForm
+        found: OfColumns = form(self, step)
+        return found
+
+    def single(self, step: Step, *kinds: str) -> OfColumns:
+        """The form of a step that gives one element a row, of one of the kinds."""
+        cells = self.cells(step)
+        if cells.shape != () or cells.tensor or cells.dtype not in kinds:
+            raise _NoForm
+        return self.compiled(step)
+
+    # forms
+
+    def constant(self, step: Constant) -> OfColumns:
+        value = step.value
+        if type(value) not in (bool, int, float, str):
+            raise _NoForm
+        return lambda columns: value
+
+    def local(self, step: Local) -> OfColumns:
+        reading = self.expression.readings.get(step.slot)
+        if reading is None or reading.field is None:
+            raise _NoForm
+        group, field = reading.group, reading.field
+        cells = self.expression.known[step.slot]
+        if cells.dtype in (None, "record"):
+            raise _NoForm
+        if cells.shape != () or cells.tensor:
+            return lambda columns: columns[group][field]
+        if cells.dtype == "int64":
+            return lambda columns: _integers(columns[group][field])
+        if cells.dtype == "float64":
+            return lambda columns: _flat(columns[group][field]).astype(np.float64, copy=False)
+        return lambda columns: _flat(columns[group][field])
+
+    def operate(self, step: Operate) -> OfColumns:
+        operator, operands = step.operator, step.operands
+        if operator in ("=", "!=", "<", "<=", ">", ">="):
+            return self.comparison(operator, *operands)
+        if operator == "between":
+            value, low, high = operands
+            above, below = self.comparison(">=", value, low), self.comparison("<=", value, high)
+            return lambda columns: _both(above(columns), below(columns))
+        if operator in _ARITHMETIC:
+            return self.arithmetic(operator, *operands)
+        if operator == "not":
+            inner = self.single(operands[0], "bool")
+            return lambda columns: np.logical_not(inner(columns))
+        if operator == "unary -":
+            inner = self.single(operands[0], "int64", "float64")
+            return lambda columns: _negative(inner(columns))
+        if operator == "[]":
+            return self.index(*operands)
+        raise _NoForm
+
+    def comparison(self, operator: str, one: Step, other: Step) -> OfColumns:
+        kinds = {self.cells(one).dtype, self.cells(other).dtype}
+        left, right = self.single(one, "int64", "float64", "str"), self.single(other, "int64", "float64", "str")
+        compare: Any = _COMPARISONS[operator]
+        if "str" in kinds:
+            if kinds != {"str"} or operator not in ("=", "!="):
+                raise _NoForm
+            return lambda columns: np.asarray(compare(left(columns), right(columns)), np.bool_)
+        mixed = len(kinds) > 1
+
+        def of_columns(columns: Columns) -> Any:
+            first, second = left(columns), right(columns)
+            if mixed and not (_comparable(first) and _comparable(second)):
+                raise ByRow
+            return compare(first, second)
+
+        return of_columns
+
+    def arithmetic(self, operator: str, one: Step, other: Step) -> OfColumns:
+        left, right = self.single(one, "int64", "float64"), self.single(other, "int64", "float64")
+        whole = self.cells(one).dtype == self.cells(other).dtype == "int64"
+        operation: Any = _ARITHMETIC[operator]
+
+        def of_columns(columns: Columns) -> Any:
+            first, second = left(columns), right(columns)
+            if not isinstance(first, np.ndarray) and not isinstance(second, np.ndarray):
+                raise ByRow
+            bound = FACTOR_MAX if operator == "*" and whole else EXACT_MAX
+            if not (_comparable(first, bound) and _comparable(second, bound)):
+                raise ByRow
+            if operator in "/%" and np.any(np.equal(second, 0)):
+                raise ByRow
+            found = operation(first, second)
+            if operator == "^" and not np.isfinite(found).all():
+                raise ByRow
+            return found
+
+        if operator == "^" and whole:
+            raise _NoForm
+        return of_columns
+
+    def index(self, value: Step, key: Step) -> OfColumns:
+        cells = self.cells(value)
+        if type(key) is not Constant or type(key.value) is not int or not cells.tensor or not cells.shape:
+            raise _NoForm
+        inner, at, rest = self.compiled(value), key.value, cells.shape[1:]
+
+        def of_columns(columns: Columns) -> Any:
+            found = inner(columns)
+            if not isinstance(found, np.ndarray) or found.ndim < 2 or not 1 <= at <= found.shape[1]:
+                raise ByRow
+            part = found[:, at - 1]
+            return part if rest else _widened(part)
+
+        return of_columns
+
+    def logic(self, step: Logic) -> OfColumns:
+        left, right = self.single(step.left, "bool"), self.single(step.right, "bool")
+        operation: Any = np.logical_or if step.operator == "or" else np.logical_and
+        return lambda columns: operation(left(columns), right(columns))
+
+    def member(self, step: Member) -> OfColumns:
+        value = self.single(step.value, "int64", "float64", "str")
+        kind = self.cells(step.value).dtype
+        if type(step.source) is not Constant or not isinstance(step.source.value, list):
+            raise _NoForm
+        members = step.source.value
+        accepted = (str,) if kind == "str" else (int, float)
+        if len(members) > MEMBERS_MAX or not all(type(member) in accepted for member in members):
+            raise _NoForm
+        if not all(_within(member, EXACT_MAX) for member in members):
+            raise _NoForm
+
+        def of_columns(columns: Columns) -> Any:
+            found = value(columns)
+            if not _comparable(found):
+                raise ByRow
+            result = np.zeros(np.shape(found), np.bool_)
+            for member in members:
+                result = result | np.asarray(found == member, np.bool_)
+            return result
+
+        return of_columns
+
+    def choose(self, step: Choose) -> OfColumns:
+        if step.otherwise is None or self.cells(step).dtype not in ("int64", "float64", "bool"):
+            raise _NoForm
+        kind = self.cells(step).dtype
+        kinds = ("int64", "float64") if kind == "float64" else (str(kind),)
+        branches = [(self.single(condition, "bool"), self.single(value, *kinds)) for condition, value in step.branches]
+        otherwise = self.single(step.otherwise, *kinds)
+
+        def of_columns(columns: Columns) -> Any:
+            values = [(condition(columns), value(columns)) for condition, value in branches]
+            found = otherwise(columns)
+            if not all(_comparable(value) for value in (found, *(value for _, value in values))):
+                raise ByRow
+            for condition, value in reversed(values):
+                found = np.where(condition, value, found)
+            return found
+
+        return of_columns
+
+    def convert(self, step: Convert) -> OfColumns:
+        cells = self.cells(step.value)
+        if step.wanted.name == "Real" and cells.dtype in ("int64", "float64"):
+            inner = self.single(step.value, "int64", "float64")
+            return lambda columns: _real(inner(columns))
+        raise _NoForm
+
+    def vector(self, step: MakeVector) -> OfColumns:
+        kind = self.cells(step).dtype
+        if kind not in ("int64", "float64") or len(self.cells(step).shape or ()) != 1:
+            raise _NoForm
+        items = [self.single(item, "int64", "float64") for item in step.items]
+
+        def of_columns(columns: Columns) -> Any:
+            parts = [item(columns) for item in items]
+            if not all(_comparable(part) for part in parts):
+                raise ByRow
+            try:
+                return np.stack(np.broadcast_arrays(*parts), axis=1).astype(kind, copy=False)
+            except np.exceptions.AxisError:  # of constants alone
+                raise ByRow from None
+
+        return of_columns
+
+    def invoke(self, step: Invoke) -> OfColumns:
+        form = _FUNCTIONS.get(step.overloads[0].name)
+        if form is None or len(step.arguments) != 1:
+            raise _NoForm
+        argument = step.arguments[0]
+        if step.overloads[0].name in _REDUCING:
+            cells = self.cells(argument)
+            if not cells.tensor or not cells.shape or kind_of(cells.dtype) not in ("int64", "float64"):
+                raise _NoForm
+            inner = self.compiled(argument)
+        else:
+            inner = self.single(argument, "int64", "float64")
+        return lambda columns: form(inner(columns))
+
+
+def _flat(column: Array) -> Array:
+    return column if column.ndim == 1 else column.reshape(len(column))
+
+
+def _integers(column: Array) -> Array:
+    flat = _flat(column)
+    if flat.dtype == np.uint64 and flat.size and flat.max() > np.iinfo(np.int64).max:
+        raise ByRow
+    return flat.astype(np.int64, copy=False)
+
+
+def _widened(part: Array) -> Array:
+    """Elements of a tensor as the language's numbers."""
+    if part.dtype.kind == "f":
+        return part.astype(np.float64, copy=False)
+    return _integers(part) if part.dtype.kind in "iu" else part
+
+
+def _comparable(value: Any, bound: int = EXACT_MAX) -> bool:
+    """Whether numpy's mixing of integers and reals loses nothing."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind not in "iu" or _within(value, bound)
+    return _within(value, bound)
+
+
+def _both(one: Any, other: Any) -> Any:
+    return np.logical_and(one, other)
+
+
+def _negative(value: Any) -> Any:
+    if not _comparable(value):
+        raise ByRow
+    return np.negative(value) if isinstance(value, np.ndarray) else -value
+
+
+def _real(value: Any) -> Any:
+    if not _comparable(value):
+        raise ByRow
+    return value.astype(np.float64, copy=False) if isinstance(value, np.ndarray) else float(value)
+
+
+_ARITHMETIC: Final = {
+    "+": np.add,
+    "-": np.subtract,
+    "*": np.multiply,
+    "/": np.true_divide,
+    "%": np.remainder,
+    "^": np.float_power,
+}
+_COMPARISONS: Final = {
+    "=": np.equal,
+    "!=": np.not_equal,
+    "<": np.less,
+    "<=": np.less_equal,
+    ">": np.greater,
+    ">=": np.greater_equal,
+}
+
+
+def _finite(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """For arguments of which each has a finite result: what has none is an error of its row."""
+
+    def of_column(value: Any) -> Any:
+        if not isinstance(value, np.ndarray) or not _comparable(value) or not np.isfinite(value).all():
+            raise ByRow
+        found = function(value)
+        if not np.isfinite(found).all():
+            raise ByRow
+        return found
+
+    return of_column
+
+
+def _whole(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def of_column(value: Any) -> Any:
+        found = function(value)
+        if not np.isfinite(found).all() or np.abs(found).max(initial=0) > EXACT_MAX:
+            raise ByRow
+        return found.astype(np.int64)
+
+    return _finite(of_column)
+
+
+def _reducing(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Over all elements of each row's tensor."""
+
+    def of_column(value: Any) -> Any:
+        if not isinstance(value, np.ndarray) or value.ndim < 2 or value.size == 0:
+            raise ByRow
+        if value.dtype.kind == "f" and np.isnan(value).any():
+            raise ByRow
+        return _widened(function(value.reshape(len(value), -1)))
+
+    return of_column
+
+
+_REDUCING: Final = frozenset({"argmax", "argmin", "tensor_max", "max", "min"})
+_FUNCTIONS: Final[dict[str, Callable[[Any], Any]]] = {
+    "abs": _finite(np.abs),
+    "sqrt": _finite(np.sqrt),
+    "exp": _finite(np.exp),
+    "ln": _finite(np.log),
+    "log10": _finite(np.log10),
+    "sin": _finite(np.sin),
+    "cos": _finite(np.cos),
+    "tan": _finite(np.tan),
+    "floor": _whole(np.floor),
+    "ceil": _whole(np.ceil),
+    "round": _whole(np.round),
+    "argmax": _reducing(lambda value: value.argmax(axis=1) + 1),
+    "argmin": _reducing(lambda value: value.argmin(axis=1) + 1),
+    "tensor_max": _reducing(lambda value: value.max(axis=1)),
+    "max": _reducing(lambda value: value.max(axis=1)),
+    "min": _reducing(lambda value: value.min(axis=1)),
+}
+_FORMS: Final[dict[type, Any]] = {
+    Constant: _Compiler.constant,
+    Local: _Compiler.local,
+    Operate: _Compiler.operate,
+    Logic: _Compiler.logic,
+    Member: _Compiler.member,
+    Choose: _Compiler.choose,
+    Convert: _Compiler.convert,
+    MakeVector: _Compiler.vector,
+    Invoke: _Compiler.invoke,
+}
