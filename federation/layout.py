@@ -33,6 +33,7 @@ from federation.manifests import (
 )
 from federation.names import Digest, checked_digest
 from federation.packing import PackedRelease, record_digest, release_repository
+from federation.record_shape import check_kind
 from federation.verification import VerifiedRelease, verify, verify_record
 from query.errors import unknown
 
@@ -43,7 +44,8 @@ class ImageLayout(ManifestStore):
     # --- releases -----------------------------------------------------------------------------------------------
 
     def install(self, packed: PackedRelease) -> InstalledRelease:
-        """Keep a release that was packed here. Raises :class:`VersionTaken` for a version with other content.
+        """Keep a release that was packed here. Raises :class:`VersionTaken` for a version with other content, and
+        :class:`~federation.record_shape.NameOfAnother`.
 
         Packing the same content again keeps the record that was made first. Of a pipeline the models' files are here
         already; raises :class:`MissingPart` when one is not.
@@ -56,6 +58,8 @@ class ImageLayout(ManifestStore):
                 return known
             if known is not None:
                 raise taken(record.label, known.manifest, record.manifest)
+            others = (one for one in self.releases() if one.name == record.name)
+            check_kind(record, (decode(self.signed(one).payload, ReleaseRecord) for one in others))
         for content in (*packed.files.values(), packed.config):
             self.blobs.put(content)
         tag = None if record.development else record.version

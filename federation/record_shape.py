@@ -1,18 +1,22 @@
 """The shape of a release record, whoever signed it: names, versions, paths, sizes, and which files each kind has.
 
 Pure. Refuses what no release may be (:class:`WrongDocument`) and what passes a limit (:class:`WrongSize`); whether the
-bytes are what the record says is :mod:`federation.verification`'s business.
+bytes are what the record says is :mod:`federation.verification`'s business. Also that models and pipelines share one
+namespace (:func:`check_kind`), wherever releases are kept.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from federation.documents import ReleaseRecord
 from federation.errors import WrongDocument, WrongSize
 from federation.names import BadName, checked_digest, checked_model, checked_version
 from federation.pipelines import DEFINITION_FILE
+from query.errors import UserProblem
+from federation.states import STATES_MAX
 
 MANIFEST_BYTES_MAX: Final = 4 * 1024 * 1024
 FILES_PER_RELEASE_MAX: Final = 256
@@ -24,6 +28,12 @@ _DEVELOPMENT_VERSION: Final = re.compile(r"dev\+[0-9a-f]{8}")
 _PATH_PART: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ +@-]*")
 
 
+class NameOfAnother(UserProblem):
+    """A name that a model has cannot become a pipeline's, nor the other way round."""
+
+    code = "name_of_another"
+
+
 def check_record(record: ReleaseRecord) -> None:
     """Raises :class:`WrongDocument` or :class:`WrongSize`."""
     _check_names(record)
@@ -33,6 +43,11 @@ def check_record(record: ReleaseRecord) -> None:
             raise WrongDocument(f"{record.label} names a file {entry.path[:80]!r}: expected a plain relative path")
     if len({entry.path.casefold() for entry in record.files}) != len(record.files):
         raise WrongDocument(f"{record.label} names one file twice")
+    if record.states and (record.kind != "onnx" or len(record.states) > STATES_MAX):
+        raise WrongDocument(
+            f"{record.label} is of kind {record.kind} with {len(record.states)} states: expected none, or for onnx at "
+            f"most {STATES_MAX}"
+        )
     if record.kind == "pipeline":
         _check_pipeline(record)
         return
@@ -90,3 +105,14 @@ def safe_path(path: str) -> bool:
     part.
     """
     return len(path) <= PATH_LENGTH_MAX and all(_PATH_PART.fullmatch(part) for part in path.split("/"))
+
+
+def check_kind(record: ReleaseRecord, others: Iterable[ReleaseRecord]) -> None:
+    """Models and pipelines share one namespace. Raises :class:`NameOfAnother`."""
+    for other in others:
+        if (other.kind == "pipeline") != (record.kind == "pipeline"):
+            what, kind = ("pipeline", "model") if record.kind == "pipeline" else ("model", "pipeline")
+            raise NameOfAnother(
+                f'"{record.name}" cannot be a {what}: it names a {kind}, {other.label}',
+                hint=f"models and pipelines share their names: choose another for the {what}",
+            )

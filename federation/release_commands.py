@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from federation.commands import NotAllowed
@@ -16,19 +16,14 @@ from federation.events import Change, Event, ReleaseDeleted, ReleaseDeprecated, 
 from federation.names import fold
 from federation.needs import check_needs
 from federation.published import PublishedReleases
+from federation.record_shape import check_kind
 from federation.retention import Holder, check_free
 from federation.revocation import check_assignable, check_new
 from federation.state import FederationState
-from query.errors import LimitExceeded, UserProblem, WrongArguments
+from query.errors import LimitExceeded, WrongArguments
 
 RELEASES_MAX: Final = 100_000
 REASON_LENGTH_MAX: Final = 500
-
-
-class NameOfAnother(UserProblem):
-    """A name that a model has cannot become a pipeline's, nor the other way round."""
-
-    code = "name_of_another"
 
 
 def publish_release(
@@ -61,17 +56,6 @@ def publish_release(
     if deleted is None and len(state.published) + state.published.deleted_count >= releases_max:
         raise LimitExceeded(f"the federation has or had {releases_max} releases, the most it can have")
     return (ReleasePublished(document),)
-
-
-def check_kind(record: ReleaseRecord, others: Iterable[ReleaseRecord]) -> None:
-    """Models and pipelines share one namespace. Raises :class:`NameOfAnother`."""
-    for other in others:
-        if (other.kind == "pipeline") != (record.kind == "pipeline"):
-            what, kind = ("pipeline", "model") if record.kind == "pipeline" else ("model", "pipeline")
-            raise NameOfAnother(
-                f'"{record.name}" cannot be a {what}: it names a {kind}, {other.label}',
-                hint=f"models and pipelines share their names: choose another for the {what}",
-            )
 
 
 def _check_publisher(state: FederationState, keyid: KeyId, label: str) -> None:

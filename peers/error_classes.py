@@ -116,7 +116,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "federation.pipelines": ("bad_pipeline",),
     "federation.reconciliation": ("not_runnable",),
-    "federation.release_commands": ("name_of_another",),
+    "federation.record_shape": ("name_of_another",),
     "federation.reports": (
         "no_report",
         "bad_report",

@@ -42,9 +42,8 @@ from federation.pipelines import (
     encode_definition,
     version_of,
 )
-from federation.record_shape import FILES_PER_RELEASE_MAX
+from federation.record_shape import FILES_PER_RELEASE_MAX, NameOfAnother, check_kind
 from federation.release_checks import check_release
-from federation.release_commands import NameOfAnother, check_kind
 from federation.revocation import check_assignable, revocation_of, revoke, stopping
 from federation.signing import sign
 from federation.verification import VerifiedRelease, verify
@@ -298,6 +297,15 @@ def test_models_and_pipelines_share_their_names() -> None:
         check_kind(DOUBLE.record, [pipeline])
     check_kind(pipeline, [pipeline])
     check_kind(DOUBLE.record, [OTHER.record])
+
+
+def test_a_repository_keeps_the_namespace(tmp_path: Path) -> None:
+    layout = layout_with(tmp_path, *MODELS)
+    with pytest.raises(NameOfAnother):
+        layout.install(packed_pipeline(definition(TRIPLE, name="double"), models=(TRIPLE,)))
+    layout.install(packed_pipeline())
+    with pytest.raises(NameOfAnother):
+        layout.install(packed(scaling(), name="pipe"))
 
 
 # --- on disk --------------------------------------------------------------------------------------------------------
