@@ -20,9 +20,10 @@ FAILURES_KEPT_MAX: Final = 256
 
 
 class Index:
-    """Used from one event loop."""
+    """Used from one event loop. ``failures``: loads that failed, since the peer began."""
 
     def __init__(self) -> None:
+        self.failures = 0
         self._loading: dict[tuple[str, str], int] = {}
         self._failed: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._leaving: list[tuple[str, str, weakref.ref[Servable]]] = []
@@ -35,6 +36,7 @@ class Index:
         try:
             yield
         except Problem as problem:
+            self.failures += 1
             self._failed[key] = f"{problem.code}: {problem.message}"
             self._failed.move_to_end(key)
             while len(self._failed) > FAILURES_KEPT_MAX:
