@@ -12,7 +12,7 @@ from peers.backups import take_backup
 from peers.nameserver_peer import run_nameserver
 from peers.restoring import Restored, Wishes, restore
 from peers.settings import NameserverSettings
-from tests.wire.living import Living, living, publisher_in
+from tests.wire.living import Living, living, publisher_of_thermo
 
 
 class BlobReads:
@@ -52,10 +52,7 @@ async def restored(federation: Living, folder: Path) -> Restored:
 async def test_no_blob_is_asked_for_and_the_old_nameserver_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "backup"
     async with living(tmp_path, "e1") as federation:
-        await publisher_in(federation)
-        await federation.value('models:create("thermo")', home="ada")
-        await federation.value('models:create_release("thermo", "1.0")', home="ada")
-        await federation.value('models:publish("thermo", "1.0")', home="ada")
+        await publisher_of_thermo(federation)
         await federation.value('edge:add_group("e1", "field")')
         await federation.value('edge:set_group_models("field", [{"name": "thermo", "version": "1.0"}])')
         await federation.until('edge:status("e1")["converged"]', wanted=True)

@@ -16,7 +16,7 @@ from peers.client import AsyncConnection
 from peers.client_peer import open_client
 from peers.local_parts import opened_client
 from peers.settings import ClientSettings
-from tests.wire.living import living, publisher_in
+from tests.wire.living import living, publisher_of_thermo
 
 DAY_S = 24 * 3600.0
 LOADED = 'edge:actual_state("e1")["models:loaded"]'
@@ -32,10 +32,7 @@ def shifted(by_s: float) -> float:
 @either_way
 async def test_an_edge_joins_loads_answers_and_starts_alone(tmp_path: Path, by_s: float) -> None:
     async with living(tmp_path, "e1", clocks={"e1": partial(shifted, by_s)}) as federation:
-        await publisher_in(federation)
-        await federation.value('models:create("thermo")', home="ada")
-        await federation.value('models:create_release("thermo", "1.0")', home="ada")
-        await federation.value('models:publish("thermo", "1.0")', home="ada")
+        await publisher_of_thermo(federation)
         await federation.value('edge:add_group("e1", "field")')
         await federation.value('edge:set_group_models("field", [{"name": "thermo", "version": "1.0"}])')
         await federation.until(LOADED, ["thermo@1.0"])
@@ -55,10 +52,7 @@ async def test_an_edge_joins_loads_answers_and_starts_alone(tmp_path: Path, by_s
 async def test_everything_works_and_the_skew_is_named(tmp_path: Path, whose: str, by_s: float) -> None:
     """Join, poll, statement, publish, assign, renew and revoke, with one clock off by a day."""
     async with living(tmp_path, "e1", clocks={whose: partial(shifted, by_s)}) as federation:
-        await publisher_in(federation)
-        await federation.value('models:create("thermo")', home="ada")
-        await federation.value('models:create_release("thermo", "1.0")', home="ada")
-        await federation.value('models:publish("thermo", "1.0")', home="ada")
+        await publisher_of_thermo(federation)
         await federation.value('edge:add_group("e1", "field")')
         await federation.value('edge:set_group_models("field", [{"name": "thermo", "version": "1.0"}])')
         await federation.until("//peer: e1\nmodels:loaded()", ["thermo@1.0"])

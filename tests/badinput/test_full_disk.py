@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from query.errors import Problem
-from tests.wire.living import Living, living, publisher_in
+from tests.wire.living import Living, living, publish, publisher_in
 
 MOUNT = shutil.which("mount")
 UNMOUNT = shutil.which("umount")
@@ -56,11 +56,6 @@ def small_disk(folder: Path, *, megabytes: int) -> Iterator[SmallDisk]:
         yield SmallDisk(folder)
     finally:
         subprocess.run([UNMOUNT, "-l", str(folder)], check=True)
-
-
-async def publish(federation: Living, name: str, version: str) -> None:
-    await federation.value(f'models:create_release("{name}", "{version}")', home="ada")
-    await federation.value(f'models:publish("{name}", "{version}")', home="ada")
 
 
 async def problem_of(federation: Living, text: str, *, home: str | None = None) -> Problem:

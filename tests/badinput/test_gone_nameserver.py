@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from query.ledger import State
-from tests.wire.living import living, publisher_in
+from tests.wire.living import living, publisher_of_thermo
 
 SOON_S = 3.0  # for all refusals together
 LOADED = 'edge:actual_state("e1")["models:loaded"]'
@@ -29,10 +29,7 @@ ASKED = [
 
 async def test_edges_go_on_and_people_are_told_at_once(tmp_path: Path) -> None:
     async with living(tmp_path, "e1") as federation:
-        await publisher_in(federation)
-        await federation.value('models:create("thermo")', home="ada")
-        await federation.value('models:create_release("thermo", "1.0")', home="ada")
-        await federation.value('models:publish("thermo", "1.0")', home="ada")
+        await publisher_of_thermo(federation)
         await federation.value('models:create_release("thermo", "2.0")', home="ada")
         await federation.value('edge:add_group("e1", "field")')
         await federation.value('edge:set_group_models("field", [{"name": "thermo", "version": "1.0"}])')

@@ -21,7 +21,7 @@ from peers.joining import AlreadyJoined, join
 from peers.local_parts import opened_client
 from peers.settings import BadSetting
 from query.errors import Forbidden, Problem, WrongArguments
-from tests.wire.living import Living, living, publisher_in
+from tests.wire.living import Living, living, publish, publisher_in
 
 DAY_S = 86_400.0
 
@@ -33,8 +33,7 @@ async def with_models(federation: Living, *versions: str, name: str = "m") -> No
     (folder / "model.toml").write_text(f'name = "{name}"\nkind = "functions"\nfunctions = ["f.pql"]\n')
     (folder / "f.pql").write_text(f"create function {name}_answer() -> Number as 42;\n")
     for version in versions:
-        await federation.value(f'models:create_release("{name}", "{version}")', home="ada")
-        await federation.value(f'models:publish("{name}", "{version}")', home="ada")
+        await publish(federation, name, version)
 
 
 async def assigned(federation: Living, version: str, *, name: str = "m") -> None:

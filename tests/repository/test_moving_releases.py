@@ -27,7 +27,7 @@ from peers.joining import join
 from tests.repository.registries import DockerRegistry, copied, docker_registry, skopeo
 from tests.shell.running import PEERAGE, environment
 from tests.shell.running import federation as processes
-from tests.wire.living import Living, living, publisher_in
+from tests.wire.living import Living, living, publisher_in, publisher_of_thermo
 
 LOADED_ASKED_MAX = 40  # a poll answers when the edge has begun to load
 
@@ -101,10 +101,7 @@ def layout_of(federation: Living) -> ImageLayout:
 
 async def released(federation: Living) -> InstalledRelease:
     """``thermo@1.0`` published by ada."""
-    await publisher_in(federation)
-    await federation.value('models:create("thermo")', home="ada")
-    await federation.value('models:create_release("thermo", "1.0")', home="ada")
-    await federation.value('models:publish("thermo", "1.0")', home="ada")
+    await publisher_of_thermo(federation)
     return layout_of(federation).installed("thermo", "1.0")
 
 

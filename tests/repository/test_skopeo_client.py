@@ -51,7 +51,7 @@ async def test_copying_listing_deleting(bench: Bench, release: PackedRelease, tm
     for listed in bench.layout.blobs.digests():
         bench.layout.remove_blob(listed)
     into = await sent(bench, "copy", destination, archive, f"{name}:1.0")
-    # A blob that is not here is asked for once or twice, as skopeo's own cache of blobs, shared by its processes, has it.
+    # A blob that is not here is asked for once or twice, as skopeo's own cache, shared by its processes, has it.
     assert blobs <= into.pop("HEAD blobs") <= 2 * blobs
     assert into == VERSION + Counter(
         {

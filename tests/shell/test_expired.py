@@ -30,11 +30,7 @@ def federation(tmp_path: Path) -> Iterator[Federation]:
     made = Federation(tmp_path)
     try:
         made.found()
-        made.write_model("m")
-        made.publish("m", "1.0")
-        made.assign("m", "1.0")
-        made.start("E1")
-        made.converged(lambda state: state["models:loaded"] == ["m@1.0"])
+        made.run_model("m", "1.0")
         made.stop("E1")
         made.stop("ns")
         yield made

@@ -25,11 +25,7 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
     made = Federation(tmp_path_factory.mktemp("keys"))
     try:
         made.found()
-        made.write_model("m")
-        made.publish("m", "1.0")
-        made.assign("m", "1.0")
-        made.start("E1")
-        made.converged(lambda state: state["models:loaded"] == ["m@1.0"])
+        made.run_model("m", "1.0")
         yield made
     finally:
         made.close()

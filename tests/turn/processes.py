@@ -138,6 +138,14 @@ class Federation:
     def assign(self, name: str, version: str, *, group: str = "all") -> None:
         self.ask("ns", f'edge:set_group_models("{group}", [{{"name": "{name}", "version": "{version}"}}])')
 
+    def run_model(self, name: str, version: str) -> None:
+        """Have the edge run a model of functions alone; nothing more is under way then."""
+        self.write_model(name)
+        self.publish(name, version)
+        self.assign(name, version)
+        self.start("E1")
+        self.converged(lambda state: state["models:loaded"] == [f"{name}@{version}"])
+
     def actual(self) -> dict[str, Any]:
         """What the edge has now."""
         (state,) = self.ask("E1", "edge:actual_state()")

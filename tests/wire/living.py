@@ -138,3 +138,17 @@ async def publisher_in(federation: Living, name: str = "ada", *, role: str = "op
     signed = sign_root(endorsed, root_key)
     await federation.value("keys:set_root(:document)", params={"document": encode(signed).decode()})
     return home
+
+
+async def publish(federation: Living, name: str, version: str, *, home: str = "ada") -> None:
+    """Make a release of a model's folder in a publisher's home, and send it to the nameserver."""
+    await federation.value(f'models:create_release("{name}", "{version}")', home=home)
+    await federation.value(f'models:publish("{name}", "{version}")', home=home)
+
+
+async def publisher_of_thermo(federation: Living) -> Home:
+    """The home of ada, who has published ``thermo@1.0``, made from the template of ``models:create``."""
+    home = await publisher_in(federation)
+    await federation.value('models:create("thermo")', home="ada")
+    await publish(federation, "thermo", "1.0")
+    return home

@@ -21,7 +21,7 @@ from peers.joining import join
 from query.errors import Forbidden, Problem, UnknownName
 from query.frames import EndFrame, decode_frame
 from query.ledger import State
-from tests.wire.living import Living, living, publisher_in
+from tests.wire.living import Living, living, publish, publisher_in
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -59,8 +59,7 @@ async def published(federation: Living, name: str, version: str) -> None:
     if not home.joined:
         await publisher_in(federation)
         await federation.value(f'models:create("{name}")', home="ada")
-    await federation.value(f'models:create_release("{name}", "{version}")', home="ada")
-    await federation.value(f'models:publish("{name}", "{version}")', home="ada")
+    await publish(federation, name, version)
 
 
 def check_reference(answer: Answer) -> None:

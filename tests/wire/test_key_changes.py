@@ -12,7 +12,7 @@ import pytest
 from federation.errors import KeyRetired, KeyRevoked
 from federation.keys import read_key
 from peers.cli import main
-from tests.wire.living import Living, living, publisher_in
+from tests.wire.living import Living, living, publish, publisher_in, publisher_of_thermo
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -29,19 +29,12 @@ async def change(federation: Living, *arguments: str | Path, root: str = "ns-roo
     assert await command(federation, "keys", *arguments, "--yes", "--root-home", federation.home(root).path) == 0
 
 
-async def publish(federation: Living, version: str, *, home: str = "ada", name: str = "thermo") -> None:
-    await federation.value(f'models:create_release("{name}", "{version}")', home=home)
-    await federation.value(f'models:publish("{name}", "{version}")', home=home)
-
-
 async def assign(federation: Living, version: str) -> None:
     await federation.value(f'edge:set_group_models("field", [{{"name": "thermo", "version": "{version}"}}])')
 
 
 async def running_thermo(federation: Living) -> None:
-    await publisher_in(federation)
-    await federation.value('models:create("thermo")', home="ada")
-    await publish(federation, "1.0")
+    await publisher_of_thermo(federation)
     await federation.value('edge:add_group("e1", "field")')
     await assign(federation, "1.0")
     await federation.until(LOADED, ["thermo@1.0"])
@@ -68,7 +61,7 @@ async def until_errors(federation: Living, wanted: list[tuple[str, str]]) -> Non
 async def test_what_is_kept_goes_on_and_nothing_else_of_the_key_runs(tmp_path: Path) -> None:
     async with living(tmp_path, "e1") as federation:
         await running_thermo(federation)
-        await publish(federation, "2.0")
+        await publish(federation, "thermo", "2.0")
         await change(federation, "revoke", "ada", "--running", "keep")
         await until_errors(federation, [("thermo@1.0", "revoked_key")])
         assert await federation.value(LOADED) == ["thermo@1.0"]
@@ -94,7 +87,7 @@ async def test_a_newer_one_that_was_assigned_is_refused_while_the_old_one_answer
     """The assignment came first, and the edge heard of both at once."""
     async with living(tmp_path, "e1") as federation:
         await running_thermo(federation)
-        await publish(federation, "2.0")
+        await publish(federation, "thermo", "2.0")
         await federation.stop("e1")
         await assign(federation, "2.0")
         await change(federation, "revoke", "ada", "--running", "keep")
@@ -104,7 +97,7 @@ async def test_a_newer_one_that_was_assigned_is_refused_while_the_old_one_answer
 
         await publisher_in(federation, "bob")
         await federation.value('models:create("thermo")', home="bob")
-        await publish(federation, "3.0", home="bob")
+        await publish(federation, "thermo", "3.0", home="bob")
         await assign(federation, "3.0")
         await federation.until(LOADED, ["thermo@3.0"])
         await until_errors(federation, [])
@@ -128,7 +121,7 @@ async def test_manual_loads_and_other_peers_obey_the_same(tmp_path: Path) -> Non
     async with living(tmp_path, "e1") as federation:
         await publisher_in(federation)
         await federation.value('models:create("thermo")', home="ada")
-        await publish(federation, "1.0")
+        await publish(federation, "thermo", "1.0")
         await federation.until('edge:listening("e1")', wanted=True)
         await federation.value('//peer: e1\nmodels:import("thermo", "1.0")')
         await federation.value('//peer: nameserver\nmodels:load("thermo", "1.0")')
@@ -188,12 +181,12 @@ async def test_a_publishers_key_rotates_and_the_home_switches(tmp_path: Path) ->
         old = read_key(home.publisher_key)
         assert await command(federation, "keys", "rotate", "publisher", "--yes", home="ada") == 0
         new = read_key(home.publisher_next_key)
-        await publish(federation, "1.1")  # the present key signs until the new one is endorsed
+        await publish(federation, "thermo", "1.1")  # the present key signs until the new one is endorsed
         await federation.value('models:create_release("thermo", "1.2")', home="ada")
         await change(federation, "endorse", "ada")
         with pytest.raises(KeyRetired):
             raise (await federation.ask('models:publish("thermo", "1.2")', home="ada")).errors[0]
-        await publish(federation, "1.3")
+        await publish(federation, "thermo", "1.3")
         assert read_key(home.publisher_key) == new != old
         assert not home.publisher_next_key.exists()
         await assign(federation, "1.3")

@@ -11,7 +11,7 @@ import pytest
 from engine.errors import BadFunctions
 from federation.needs import BadNeeds, NeedsUnmet, StillNeeded
 from query.errors import Problem
-from tests.wire.living import Living, living, publisher_in
+from tests.wire.living import Living, living, publish, publisher_in
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -39,8 +39,7 @@ def write(federation: Living, name: str, script: str, needs: str = "") -> None:
 
 async def release(federation: Living, name: str, version: str, script: str, needs: str = "") -> None:
     write(federation, name, script, needs)
-    await federation.value(f'models:create_release("{name}", "{version}")', home="ada")
-    await federation.value(f'models:publish("{name}", "{version}")', home="ada")
+    await publish(federation, name, version)
 
 
 async def features(federation: Living, *versions: str) -> None:

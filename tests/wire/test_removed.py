@@ -20,7 +20,7 @@ from peers.joining import join
 from peers.local_parts import opened_client
 from peers.requests import StatementRequest, encode_request
 from query.errors import Problem
-from tests.wire.living import Living, living, publisher_in
+from tests.wire.living import Living, living, publisher_in, publisher_of_thermo
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -114,11 +114,8 @@ async def test_no_entrance_is_left_to_who_was_removed(tmp_path: Path) -> None:
 async def test_who_was_removed_publishes_nothing_by_another_hand(tmp_path: Path) -> None:
     """An operator brings a release that the removed publisher signed; what was published before stays good."""
     async with living(tmp_path, "e1") as federation:
-        ada = await publisher_in(federation)
+        ada = await publisher_of_thermo(federation)
         bob = await publisher_in(federation, "bob")
-        await federation.value('models:create("thermo")', home="ada")
-        await federation.value('models:create_release("thermo", "1.0")', home="ada")
-        await federation.value('models:publish("thermo", "1.0")', home="ada")
         await federation.value('peer:remove("ada")')
         own = bob.publisher_key.read_bytes()
         bob.publisher_key.write_bytes(ada.publisher_key.read_bytes())  # the key was lent

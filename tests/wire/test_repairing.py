@@ -9,17 +9,14 @@ import pytest
 from federation.layout import ImageLayout
 from federation.layout_index import RELEASE, annotations_of
 from federation.manifests import Index, encode_index, read_index
-from tests.wire.living import living, publisher_in
+from tests.wire.living import living, publisher_of_thermo
 
 
 async def test_a_release_that_a_kill_left_unlisted_is_there_after_the_start(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with living(tmp_path) as federation:
-        await publisher_in(federation)
-        await federation.value('models:create("thermo")', home="ada")
-        await federation.value('models:create_release("thermo", "1.0")', home="ada")
-        await federation.value('models:publish("thermo", "1.0")', home="ada")
+        await publisher_of_thermo(federation)
         await federation.stop("ns")
         unlist(federation.home("ns").releases)
         assert ImageLayout(federation.home("ns").releases).releases() == ()
