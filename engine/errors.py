@@ -19,8 +19,10 @@
     ├── OverTime                       more processor or wall time than allowed
     ├── TrialFailed                    the trial itself could not be held
     ├── NeedsNotMet                    a release that it needs is not in memory, or does not fit
-    └── EngineBusy                     the queue of long calls is full
+    ├── EngineBusy                     the queue of long calls is full
+    └── StreamBusy                     another call is running on the stream
     InputProblem (UserProblem)     an input that does not fit the signature: names input, expected and found
+    StreamUnknown (UserProblem)    a stream that is not open, or no more: says why
     ModelNotLoaded (UserProblem)   a name that is not in memory here
     NotAModel (UserProblem)        a pipeline where a model is expected
     ModelFailed (InternalProblem)  the runtime failed on an input that fits
@@ -113,6 +115,14 @@ class NeedsNotMet(PassingProblem):
 
 class EngineBusy(PassingProblem):
     code = "engine_busy"
+
+
+class StreamBusy(PassingProblem):
+    code = "stream_busy"
+
+
+class StreamUnknown(UserProblem):
+    code = "stream_unknown"
 
 
 class InputProblem(UserProblem):

@@ -15,7 +15,7 @@ import functools
 import os
 import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from engine import inspection
 from engine.errors import (
@@ -76,6 +76,27 @@ def available_providers(wanted: Sequence[Provider]) -> Choice:
     return chosen(wanted, load_runtime().get_available_providers())
 
 
+class GraphSession(Protocol):
+    """What runs a graph: a session in this process, in processes of its own, or one that keeps its states."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
+    @property
+    def output_names(self) -> list[str]: ...
+    @property
+    def reading(self) -> inspection.Reading: ...
+    @property
+    def providers(self) -> tuple[Provider, ...]: ...
+    @property
+    def waits(self) -> bool:
+        """Whether a run may wait for something that other runs hold, so that it must never hold up the event loop."""
+        ...
+
+    def run(self, feed: dict[str, Array], options: Any = None) -> list[Array]: ...
+
+
 class Session:
     """A model ready to run. Calls are thread-safe; ``run`` checks nothing.
 
@@ -84,7 +105,18 @@ class Session:
     was asked for and could not start, as of a card without its libraries, is not among them.
     """
 
-    __slots__ = ("_records", "_run", "inputs", "native", "output_names", "outputs", "providers", "reading")
+    __slots__ = (
+        "__weakref__",
+        "_records",
+        "_run",
+        "inputs",
+        "native",
+        "output_names",
+        "outputs",
+        "providers",
+        "reading",
+    )
+    waits = False
 
     def __init__(self, model: bytes, settings: SessionSettings = DEFAULT_SETTINGS) -> None:
         """Raises a :class:`ContentProblem`, or :class:`OverMemory`."""
@@ -122,7 +154,8 @@ class Session:
         except _foreign() as error:
             raise _run_problem(error) from error
         for at in self._records:
-            outputs[at] = records_of(self.output_names[at], outputs[at])
+            found: Any = outputs[at]  # a list: the runtime has no arrays of these
+            outputs[at] = records_of(self.output_names[at], found)
         return outputs
 
 
@@ -133,7 +166,7 @@ def run_options() -> Any:
     return options
 
 
-def require_signature(record: ReleaseRecord, session: Session) -> None:
+def require_signature(record: ReleaseRecord, session: GraphSession) -> None:
     """Raises :class:`WrongSignature` when the session's inputs and outputs are not those that were signed."""
     for kind, signed, found in (
         ("input", record.inputs, session.inputs),

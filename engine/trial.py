@@ -78,7 +78,8 @@ def main() -> None:
 
 
 def _tried(task: Task, incoming: BinaryIO) -> Answer:
-    from engine.sessions import Session, require_signature
+    from engine.sessions import GraphSession, Session, require_signature
+    from engine.stateful import StatefulSession
     from engine.vectors import read_vectors
     from engine.warming import SLOW, measured_pace, require_vectors
 
@@ -88,18 +89,19 @@ def _tried(task: Task, incoming: BinaryIO) -> Answer:
     described = Answer(load_ms=load_ms, inputs=session.inputs, outputs=session.outputs, opset=session.reading.opset)
     if task.record is None:
         return described
-    require_signature(task.record, session)
+    shown: GraphSession = StatefulSession(session, task.record.states) if task.record.states else session
+    require_signature(task.record, shown)
 
     def run(feed: dict[str, Any]) -> list[Any]:
-        return _bounded(session, feed, task.run_s)
+        return _bounded(shown, feed, task.run_s)
 
     vectors = tuple(
         vector
         for size in task.vector_sizes
-        for vector in read_vectors(_exactly(incoming, size), inputs=session.inputs, outputs=session.outputs)
+        for vector in read_vectors(_exactly(incoming, size), inputs=shown.inputs, outputs=shown.outputs)
     )
-    require_vectors(session, run, vectors, label=task.record.label)
-    pace = measured_pace(session, run, vectors)
+    require_vectors(shown, run, vectors, label=task.record.label)
+    pace = measured_pace(shown, run, vectors)
     # JSON has no infinity: a pace that could not be measured is told as none.
     p99_us = pace.p99_us if pace.p99_us != SLOW else 0.0
     return msgspec.structs.replace(described, p99_us=p99_us, vectors=len(vectors))

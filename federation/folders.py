@@ -23,6 +23,13 @@ A folder holds ``model.toml`` and the files that it names, and nothing that it d
     [[outputs]]
     …
 
+    [[states]]                      # what is carried along a stream of calls (federation/states.py)
+    input = "state"                 # gets what this output gave in the call before, zeros at first;
+    output = "stateN"               # both are then no inputs or outputs to who calls the model
+    [[states]]
+    input = "audio"
+    tail = 64                       # or: its last 64 elements are put before those of the next call
+
 A needed model that is itself called ``memory_bytes`` or ``releases`` is written in the table ``[needs.releases]``,
 where every other one may stand too.
 
@@ -45,7 +52,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from federation.documents import Needs, TensorSpec
+from federation.documents import Needs, StateSpec, TensorSpec
 from federation.names import checked_model
 from federation.needs import check_needs
 from query.errors import LimitExceeded, UserProblem
@@ -90,6 +97,7 @@ class ModelDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     needs: Needs = Needs()
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    states: tuple[StateSpec, ...] = ()
 
     def named_files(self) -> tuple[tuple[str, FileKind], ...]:
         """The files that make the release, with the kind of layer each becomes."""

@@ -18,20 +18,22 @@ from federation.documents import (
     FileEntry,
     ReleaseRecord,
     SignedDocument,
+    StateSpec,
     TensorSpec,
     encode,
 )
-from federation.folders import BadFolder, ModelFolder
+from federation.folders import BadFolder, ModelDescription, ModelFolder
 from federation.keys import PrivateKey
 from federation.names import Digest, checked_model, checked_version, digest_of, model_repository
 from federation.signing import sign
+from federation.states import shown_signature
 
 DEVELOPMENT_PREFIX: Final = "dev+"
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What reading the model itself has shown; ``opset`` by operator domain, the standard one being ``ai.onnx``."""
+    """What reading the graph itself has shown; ``opset`` by operator domain, the standard one being ``ai.onnx``."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -79,22 +81,23 @@ def pack(
     now: float,
     development: bool = False,
 ) -> PackedRelease:
-    """The folder as a release signed by ``publisher``. Raises :class:`BadFolder` or ``BadName``.
+    """The folder as a release signed by ``publisher``. Raises :class:`BadFolder`, ``BadStates`` or ``BadName``.
 
     ``version`` of a development release is not looked at: its content names it.
     """
     description = folder.description
     name = checked_model(description.name)
-    if not _agree(description.inputs, inspection.inputs) or not _agree(description.outputs, inspection.outputs):
+    inputs, outputs = shown_signature(inspection.inputs, inspection.outputs, description.states)
+    if not _agree(description.inputs, inputs) or not _agree(description.outputs, outputs):
         raise BadFolder(
-            f'the model of "{name}" has inputs {manifests.shown_tensors(inspection.inputs)} and outputs '
-            f"{manifests.shown_tensors(inspection.outputs)}; its model.toml says "
+            f'the model of "{name}" has inputs {manifests.shown_tensors(inputs)} and outputs '
+            f"{manifests.shown_tensors(outputs)}; its model.toml says "
             f"{manifests.shown_tensors(description.inputs)} and {manifests.shown_tensors(description.outputs)}"
         )
     entries = tuple(
         FileEntry(file.path, file.kind, digest_of(file.content), len(file.content)) for file in folder.files.values()
     )
-    annotations = _annotations(inspection, description.needs.releases)
+    annotations = _annotations(Inspection(inputs, outputs, inspection.opset), description)
     if development:
         version = development_version(folder, entries)
     else:
@@ -115,13 +118,14 @@ def pack(
         manifest_size=len(manifest),
         kind=description.kind,
         files=entries,
-        inputs=inspection.inputs,
-        outputs=inspection.outputs,
+        inputs=inputs,
+        outputs=outputs,
         opset=dict(sorted(inspection.opset.items())),
         needs=description.needs,
         licenses=description.licenses,
         created=int(now),
         development=development,
+        states=description.states,
     )
     return PackedRelease(
         record=record,
@@ -154,12 +158,22 @@ def record_digest(signed: SignedDocument) -> Digest:
     return digest_of(signed.payload)
 
 
-def _annotations(inspection: Inspection, needs: Mapping[str, str]) -> dict[str, str]:
-    """``peerage.needs`` also makes a release with other needs another manifest: its version is taken then."""
+def _annotations(inspection: Inspection, description: ModelDescription) -> dict[str, str]:
+    """``peerage.needs`` and ``peerage.states`` also make a release with others another manifest: its version is taken
+    then.
+    """
+    needs = description.needs.releases
     told = {
         "peerage.inputs": manifests.shown_tensors(inspection.inputs),
         "peerage.outputs": manifests.shown_tensors(inspection.outputs),
         "peerage.opset": ", ".join(f"{domain} {version}" for domain, version in sorted(inspection.opset.items())),
         "peerage.needs": ", ".join(f"{name}{condition}" for name, condition in sorted(needs.items())),
+        "peerage.states": ", ".join(map(_shown_state, description.states)),
     }
     return {key: text for key, text in told.items() if text}
+
+
+def _shown_state(state: StateSpec) -> str:
+    return (
+        f"{state.input} from {state.output}" if state.output is not None else f"{state.input} with {state.tail} before"
+    )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from federation.documents import Needs, TensorSpec
+from federation.documents import Needs, StateSpec, TensorSpec
 from federation.folders import FolderFile, ModelDescription, ModelFolder
 from federation.keys import PrivateKey
 from federation.packing import Inspection, PackedRelease, pack
@@ -154,8 +154,11 @@ def packed(
     labels: bytes | None = None,
     script: str | None = None,
     needs: Needs = NO_NEEDS,
+    states: Sequence[StateSpec] = (),
     publisher: PrivateKey = PUBLISHER,
 ) -> PackedRelease:
+    """``inputs`` and ``outputs`` are the graph's."""
+    specs = (tuple(inputs), tuple(outputs)) if model is not None else ((), ())
     description = ModelDescription(
         name=name,
         kind="functions" if model is None else "onnx",
@@ -163,8 +166,7 @@ def packed(
         vectors=None if vectors is None else "vectors.json",
         labels=None if labels is None else "labels.json",
         needs=needs,
-        inputs=tuple(inputs) if model is not None else (),
-        outputs=tuple(outputs) if model is not None else (),
+        states=tuple(states),
     )
     contents = {
         "model.onnx": model,
@@ -181,7 +183,7 @@ def packed(
         ModelFolder(Path("unused"), description, files),
         version=version,
         publisher=publisher,
-        inspection=Inspection(description.inputs, description.outputs, {"ai.onnx": 17} if model is not None else {}),
+        inspection=Inspection(*specs, {"ai.onnx": 17} if model is not None else {}),
         now=1_800_000_000,
     )
 
