@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from engine.building import Builder
 from engine.contents import Contents, contents_of
 from engine.engine_settings import EngineSettings
 from engine.errors import ModelNotLoaded, NotAModel, OverMemory
@@ -29,7 +30,7 @@ from engine.index import Index
 from engine.neighbours import CheckFunctions, any_functions, check_beside, needed_models
 from engine.scheduling import Scheduler
 from engine.servables import IndexEntry, Origin, Recorder, Servable
-from engine.statistics import ModelStatistics, Statistics
+from engine.statistics import ModelStatistics
 from engine.trials import Description, Trials, Verdict, require_verified
 from federation.documents import ReleaseRecord
 from federation.names import Digest
@@ -37,11 +38,10 @@ from federation.verification import VerifiedRelease
 from query.errors import nearest
 
 if TYPE_CHECKING:
-    from engine.deadlines import RunDeadlines
     from engine.loaded import LoadedModel
     from engine.servables import AwaitedServable
-    from engine.session_sharing import Sessions
     from engine.signature import Array
+    from engine.streams import StreamCall, Streams
 
 __all__ = ["Description", "Engine", "EngineSettings", "Listener", "Verdict"]
 
@@ -66,19 +66,14 @@ class Engine:
         partition: str = "",
     ) -> None:
         self.settings = settings or EngineSettings()
-        self._clock = clock
         self._check_functions = check_functions
-        self._record = record
-        self._partition = partition
         self._servables: dict[str, Servable] = {}
         self._listeners: list[Listener] = []
         self._load_turn = asyncio.Lock()
         self._trials = Trials(self.settings, check_functions=check_functions, require_budget=self._require_budget)
         self._scheduler = Scheduler(self.settings)
-        self._statistics = Statistics()
+        self._builder = Builder(self.settings, clock=clock, runner=self._scheduler, record=record, partition=partition)
         self._index = Index()
-        self._deadlines: RunDeadlines | None = None
-        self._sessions: Sessions | None = None
 
     @property
     def runtime_version(self) -> str:
@@ -133,6 +128,7 @@ class Engine:
         self._servables = {known: kept for known, kept in self._servables.items() if known != name}
         self._index.leaving(servable)
         self._index.forget(name)
+        self._builder.forget(name)
         self._tell(name, None)
         _trim()
         return servable
@@ -163,6 +159,11 @@ class Engine:
         """What is in memory, on its way there or out, and what could not be loaded and why."""
         return self._index.entries(self._servables.values())
 
+    @property
+    def failed_loads(self) -> int:
+        """How many loads failed since this peer began."""
+        return self._index.failures
+
     def statistics(self, name: str, version: str | None = None) -> ModelStatistics:
         """What a loaded model or pipeline answered. Raises :class:`ModelNotLoaded`, also for another version."""
         servable = self.find(name)
@@ -176,7 +177,7 @@ class Engine:
 
     def all_statistics(self) -> tuple[ModelStatistics, ...]:
         """Everything that is counted: what is loaded, what was, and the steps of pipelines."""
-        return tuple(counters.read() for counters in self._statistics.all())
+        return tuple(counters.read() for counters in self._builder.statistics.all())
 
     def call(self, name: str, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Runs a model on ready arrays, on this thread. Raises ``ModelNotLoaded`` and what a call raises."""
@@ -192,22 +193,28 @@ class Engine:
         return servable.runs_inline(feed)
 
     async def run(
-        self, servable: Servable, feed: dict[str, Array], *, deadline_s: float | None = None
+        self,
+        servable: Servable,
+        feed: dict[str, Array],
+        *,
+        deadline_s: float | None = None,
+        stream: StreamCall | None = None,
     ) -> dict[str, Array]:
         """Runs a checked feed: here when that is quick, else in the pool, with others where that pays.
 
         Raises what a run raises, :class:`EngineBusy` when too many calls wait, and ``OverTime`` after ``deadline_s``.
+        ``stream``: where a stateful model goes on (:mod:`engine.streams`).
         """
-        if servable.runs_inline(feed):
+        if stream is None and servable.runs_inline(feed):
             return servable.run(feed)
         from engine.loaded import LoadedModel
 
         if isinstance(servable, LoadedModel):
-            return await self._scheduler.run(servable, feed, deadline_s=deadline_s)
+            return await self._scheduler.run(servable, feed, deadline_s=deadline_s, stream=stream)
         awaited: AwaitedServable = servable  # type: ignore[assignment]
-        return await awaited.answer(feed, deadline_s=deadline_s)
+        return await awaited.answer(feed, deadline_s=deadline_s, stream=stream)
 
-    async def infer(self, name: str, value: Any) -> dict[str, Array]:
+    async def infer(self, name: str, value: Any, *, stream: StreamCall | None = None) -> dict[str, Array]:
         """Runs a model or pipeline on a value of the language: here when that is quick, else in the pool.
 
         Raises as :meth:`call`, and :class:`EngineBusy` when too many calls wait.
@@ -219,7 +226,11 @@ class Engine:
             feed = servable.feed_of(value)
         else:
             feed = await self._scheduler.offload(lambda: servable.feed_of(value), counters=servable.counters)
-        return await self.run(servable, feed)
+        return await self.run(servable, feed, stream=stream)
+
+    def streams(self) -> Streams:
+        """The streams that are open on stateful models."""
+        return self._builder.streams()
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """``listener(name, servable)`` after each swap, ``(name, None)`` after an unload. Returns its removal."""
@@ -229,8 +240,7 @@ class Engine:
     def close(self, *, wait: bool = False) -> None:
         """Ends threads; runs in flight end at their deadline, for which ``wait`` waits."""
         self._scheduler.close(wait=wait)
-        if self._deadlines is not None:
-            self._deadlines.close()
+        self._builder.close()
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
@@ -240,9 +250,7 @@ class Engine:
         await asyncio.to_thread(check_beside, release.record, contents.functions, needed, self._check_functions)
         accepted = await self._trials.accepted(release, contents, verdict)
         self._require_budget(release.record, accepted.peak_bytes)
-        if release.record.kind == "pipeline":
-            return await asyncio.to_thread(self._pipeline, release, accepted, origin)
-        return await asyncio.to_thread(self._model, release, contents, accepted.peak_bytes, origin)
+        return await asyncio.to_thread(self._builder.built, release, contents, accepted, origin=origin)
 
     def _require_budget(self, record: ReleaseRecord, needed: int) -> None:
         """The version that is to be replaced counts too: both are in memory for a moment."""
@@ -255,55 +263,6 @@ class Engine:
             raise OverMemory(
                 f"{record.label} needs {needed} bytes of memory and {present} are in use, of a budget of {budget}"
             )
-
-    def _model(
-        self, release: VerifiedRelease, contents: Contents, memory_bytes: int, origin: Origin, step: str = ""
-    ) -> LoadedModel:
-        from engine.deadlines import RunDeadlines
-        from engine.loaded import build
-        from engine.session_sharing import Sessions
-
-        if self._deadlines is None:
-            self._deadlines = RunDeadlines(self.settings.run_s)
-        if self._sessions is None:
-            self._sessions = Sessions()
-        record = release.record
-        return build(
-            record,
-            release.record_digest,
-            contents,
-            signer=release.signer,
-            origin=origin,
-            since=int(self._clock()),
-            memory_bytes=memory_bytes,
-            deadlines=self._deadlines,
-            counters=self._statistics.counters(record.name, record.version, step=step),
-            sessions=self._sessions,
-            inline_us=self.settings.inline_us,
-            elements_max=self.settings.elements_max,
-        )
-
-    def _pipeline(self, release: VerifiedRelease, verdict: Verdict, origin: Origin) -> Servable:
-        """Its models, each built as on its own, and what runs them in order."""
-        from engine.pipelines import build
-
-        record = release.record
-        members = {
-            member.record_digest: self._model(member, contents_of(member), found.peak_bytes, origin, step=record.label)
-            for member, found in zip(release.members, verdict.members, strict=True)
-        }
-        return build(
-            release,
-            members,
-            origin=origin,
-            since=int(self._clock()),
-            counters=lambda step: self._statistics.counters(record.name, record.version, step=step),
-            runner=self._scheduler,
-            record=self._record,
-            partition=self._partition,
-            inline_us=self.settings.inline_us,
-            elements_max=self.settings.elements_max,
-        )
 
     def _tell(self, name: str, servable: Servable | None) -> None:
         for listener in tuple(self._listeners):

@@ -15,20 +15,27 @@ from dataclasses import dataclass
 from time import monotonic_ns
 from typing import Any, Final
 
+from engine.batching import GAIN_MIN, gain_of
 from engine.contents import Contents
 from engine.deadlines import RunDeadlines, Started
 from engine.errors import InputProblem
+from engine.scheduling import Lane
 from engine.servables import Origin
 from engine.session_sharing import Sessions
-from engine.sessions import Session, require_signature
+from engine.sessions import GraphSession, require_signature
 from engine.signature import VARIABLE, Array, Signature
+from engine.stateful import StatefulSession
 from engine.statistics import Counters
+from engine.streams import StreamCall, Streams
 from engine.vectors import Vector, read_vectors
 from engine.warming import SLOW, Pace, measured_pace, require_vectors
 from federation.documents import ReleaseRecord
 from federation.names import Digest
+from federation.pipelines import BatchSettings
 
 UNMEASURED: Final = Pace(0.0, 1)
+BATCH_WHERE_IT_PAYS: Final = BatchSettings()
+BATCH_MEASURED_S_MAX: Final = 2.0  # of a few runs apart; a model that takes longer is not batched
 CONVERTED_INLINE_MAX: Final = 4096  # elements of a nested value that are read into an array on the event loop
 
 
@@ -39,6 +46,8 @@ class LoadedModel:
 
     ``rows_input``: an input whose first dimension counts rows, as all inputs' and outputs' do; None when they do not.
     ``inline_elements``: up to so many elements a run is expected to be quick enough for the event loop; -1: never.
+    ``batch_rows_max``: up to so many rows of requests that wait may run together; 0: they do not. ``lane``: threads of
+    its own, None where it uses everybody's.
     """
 
     record: ReleaseRecord
@@ -50,13 +59,16 @@ class LoadedModel:
     memory: Mapping[Digest, int]
     contents: Contents
     signature: Signature
-    session: Session | None
+    session: GraphSession | None
     deadlines: RunDeadlines
     counters: Counters
+    streams: Streams
     rows_input: str | None = None
     only_input: str | None = None
     pace: Pace = UNMEASURED
     inline_elements: int = -1
+    batch_rows_max: int = 0
+    lane: Lane | None = None
 
     @property
     def name(self) -> str:
@@ -83,11 +95,12 @@ class LoadedModel:
         *,
         begun: Callable[[Started], None] | None = None,
         limit_s: float | None = None,
+        stream: StreamCall | None = None,
     ) -> dict[str, Array]:
         """:meth:`call` for a feed that the signature has checked, counted in ``counters``.
 
         ``begun`` is told what ``deadlines.abort`` ends the run by from elsewhere; ``limit_s`` shortens the time that it
-        may take.
+        may take. ``stream``: where a stateful model goes on; without, such a call is a stream of its own.
         """
         session = self.session
         if session is None:
@@ -97,7 +110,7 @@ class LoadedModel:
         if begun is not None:
             begun(self.deadlines.begun(options))
         try:
-            outputs = session.run(feed, options)
+            outputs = session.run(feed, options) if stream is None else self._advanced(feed, options, stream)
         except BaseException:
             self.counters.failed(monotonic_ns() - started_ns)
             raise
@@ -106,6 +119,13 @@ class LoadedModel:
         rows_input = self.rows_input
         self.counters.ran(1 if rows_input is None else feed[rows_input].shape[0], started_ns, monotonic_ns())
         return dict(zip(session.output_names, outputs, strict=True))
+
+    def _advanced(self, feed: dict[str, Array], options: Any, stream: StreamCall) -> list[Array]:
+        session = self.session
+        if not isinstance(session, StatefulSession):
+            raise InputProblem(f"{self.label} carries nothing from call to call: it takes no stream")
+        stream.scope = stream.scope or self.name
+        return self.streams.run(session, feed, stream, record=self.record_digest, options=options)
 
     def feed_of(self, value: Any) -> dict[str, Array]:
         """The checked feed that a value of the language stands for. Raises ``InputProblem``, ``LimitExceeded``."""
@@ -162,17 +182,22 @@ def build(
     memory_bytes: int,
     deadlines: RunDeadlines,
     counters: Counters,
+    streams: Streams,
     sessions: Sessions,
     inline_us: float,
     elements_max: int,
+    batch: BatchSettings = BATCH_WHERE_IT_PAYS,
+    lane: Lane | None = None,
 ) -> LoadedModel:
     """Builds the session, answers the test vectors, measures the pace. Raises a ``ContentProblem`` or
     ``PassingProblem``. Takes as long as the model does, so it is called in a thread.
     """
-    session = None
+    session: GraphSession | None = None
     graph = next((entry.digest for entry in record.files if entry.kind == "weight"), None)
     if contents.graph is not None and graph is not None:
         session = sessions.session(graph, contents.graph)
+        if record.states:
+            session = StatefulSession(session, record.states)
         require_signature(record, session)
     model = LoadedModel(
         record=record,
@@ -187,21 +212,29 @@ def build(
         session=session,
         deadlines=deadlines,
         counters=counters,
+        streams=streams,
         rows_input=_rows_input(record),
         only_input=record.inputs[0].name if len(record.inputs) == 1 else None,
+        lane=lane,
     )
     if session is None:
         return model
     vectors = _vectors(contents, session)
     require_vectors(session, model._outputs, vectors, label=model.label)
-    pace = measured_pace(session, model._outputs, vectors)
-    inline = -1 if session.reading.loops else pace.elements_within(inline_us)
-    return dataclasses.replace(model, pace=pace, inline_elements=inline)
+    run = model._outputs
+    pace = measured_pace(session, run, vectors, rows=model.rows_input is not None)
+    known = not session.reading.loops and not session.waits  # how long a run takes is decided by its input's size
+    model = dataclasses.replace(model, pace=pace, inline_elements=pace.elements_within(inline_us) if known else -1)
+    if known and model.inline_elements < 0 and model.rows_input is not None and batch.enabled is not False:
+        gain = gain_of(run, vectors, run_s_max=BATCH_MEASURED_S_MAX)
+        if gain >= GAIN_MIN or (gain and batch.enabled):
+            model = dataclasses.replace(model, batch_rows_max=batch.rows_max)
+    return model
 
 
 def _rows_input(record: ReleaseRecord) -> str | None:
     specs = (*record.inputs, *record.outputs)
-    if record.inputs and all(spec.shape and spec.shape[0] == VARIABLE for spec in specs):
+    if record.inputs and not record.states and all(spec.shape and spec.shape[0] == VARIABLE for spec in specs):
         return record.inputs[0].name
     return None
 
@@ -223,7 +256,7 @@ def is_small(value: Any) -> bool:
     return True
 
 
-def _vectors(contents: Contents, session: Session) -> Sequence[Vector]:
+def _vectors(contents: Contents, session: GraphSession) -> Sequence[Vector]:
     return [
         vector
         for raw in contents.vector_files

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from engine.loaded import LoadedModel
     from engine.signature import Array, Signature
     from engine.statistics import Counters
+    from engine.streams import StreamCall
     from federation.documents import ReleaseRecord
     from federation.pipelines import LogSettings
 
@@ -88,7 +89,9 @@ class Servable(Protocol):
 class AwaitedServable(Servable, Protocol):
     """A servable that takes its own way through the pool: a pipeline."""
 
-    async def answer(self, feed: dict[str, Array], *, deadline_s: float | None = None) -> dict[str, Array]:
+    async def answer(
+        self, feed: dict[str, Array], *, deadline_s: float | None = None, stream: StreamCall | None = None
+    ) -> dict[str, Array]:
         """:meth:`Servable.run`, waiting where a step takes long."""
         ...
 
@@ -97,7 +100,12 @@ class Runner(Protocol):
     """How a pipeline runs its models without holding up the event loop."""
 
     async def run(
-        self, model: LoadedModel, feed: dict[str, Array], *, deadline_s: float | None = None
+        self,
+        model: LoadedModel,
+        feed: dict[str, Array],
+        *,
+        deadline_s: float | None = None,
+        stream: StreamCall | None = None,
     ) -> dict[str, Array]:
         """Here when that is quick, else in the pool, batched where that pays.
 

@@ -107,12 +107,13 @@ def require_answers(vector: Vector, answers: Mapping[str, Array], *, position: i
         where = f'{label}: test vector {position}, output "{name}"'
         if found.shape != expected.shape:
             raise FailedVectors(f"{where}: expected {_shown(expected)}, found {_shown(found)}")
-        same = _same(expected, found, vector.tolerance)
+        same = same_elements(expected, found, vector.tolerance)
         if not same.all():
             _differs(where, expected, found, same, vector.tolerance)
 
 
-def _same(expected: Array, found: Array, tolerance: float) -> Array:
+def same_elements(expected: Array, found: Array, tolerance: float) -> Array:
+    """Which elements of two arrays of the same shape are equal, real numbers within the tolerance."""
     if found.dtype.kind == "f":
         near = np.isclose(found, expected.astype(found.dtype), rtol=tolerance, atol=tolerance, equal_nan=True)
         return np.asarray(near)

@@ -13,22 +13,12 @@ import pytest
 from engine import errors
 from engine.engine import Engine, EngineSettings, Verdict
 from engine.loaded import CONVERTED_INLINE_MAX, is_small
-from federation.verification import VerifiedRelease
 from peers.catalogues import check_functions
 from query.errors import Problem
 from tests.models.making import SCALING_VECTORS, endless_when_positive, packed, release, scaling, spec
+from tests.models.putting import accepted, put
 
 ROW = np.array([[1, 2, 3, 4]], np.float32)
-
-
-def accepted(candidate: VerifiedRelease, engine: Engine, *, peak_bytes: int = 1) -> Verdict:
-    """A remembered verdict, so that a test needs no trial."""
-    return Verdict(record=candidate.record_digest, runtime=engine.runtime_version, peak_bytes=peak_bytes)
-
-
-async def put(engine: Engine, model: bytes | None, *, peak_bytes: int = 1, **about: Any) -> None:
-    candidate = release(model, **about)
-    await engine.load(candidate, origin="group", verdict=accepted(candidate, engine, peak_bytes=peak_bytes))
 
 
 def factor(engine: Engine, name: str = "scaling") -> float:
@@ -176,15 +166,6 @@ async def test_quick_calls_run_on_the_loop_and_long_ones_do_not() -> None:
     assert slow._scheduler.started
     engine.close()
     slow.close()
-
-
-async def test_what_is_expected_of_a_larger_input_grows_with_it() -> None:
-    engine = Engine()
-    await put(engine, scaling(), vectors=SCALING_VECTORS)
-    model = engine.find_model("scaling")
-    assert model.pace.elements == 4
-    assert model.expected_us({"x": ROW}) == pytest.approx(model.pace.p99_us)
-    assert model.expected_us({"x": np.ones((1000, 4), np.float32)}) == pytest.approx(model.pace.p99_us * 1000)
 
 
 def test_only_a_bounded_part_of_a_value_is_looked_at() -> None:
