@@ -46,10 +46,11 @@ clean:
 	rm -rf $(VENV) *.egg-info build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# What each target installs: the demo runs the third-party model, the tests run the demo and read model folders.
+# What each target installs: the demo runs the third-party model, the tests run the demo, read model folders, and speak
+# to every face in every format.
 EXTRAS_demo := demo
-EXTRAS_test := test,demo,publish
-EXTRAS_check := check,test,demo,publish
+EXTRAS_test := test,demo,publish,arrow,otel
+EXTRAS_check := check,test,demo,publish,arrow,otel
 EXTRAS_bench := bench,test,demo
 
 $(VENV)/.ready-%-$(STATE): | $(VENV)/.made-$(PLACE)
