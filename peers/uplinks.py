@@ -16,10 +16,10 @@ import itertools
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-from aiohttp import WSMsgType, web
+from aiohttp import WSMsgType
 
 from federation.names import PeerId
 from peers.running import Stopping
@@ -35,6 +35,9 @@ from peers.uplink_messages import (
 )
 from query.errors import WorldProblem
 from query.frames import EndFrame, Frame, decode_frame
+
+if TYPE_CHECKING:
+    from aiohttp import web  # a client's home routes by uplinks too, and serves nobody
 
 NUDGES_PER_S: Final = 5000
 CREDIT_STEP: Final = CREDIT_FRAMES // 2
