@@ -40,6 +40,11 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "not_a_model",
         "model_failed",
     ),
+    "engine.oip_errors": (
+        "bad_message",
+        "unsupported_parameter",
+        "no_graph",
+    ),
     "engine.template_folder": (
         "folder_exists",
         "folder_not_written",
