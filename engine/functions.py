@@ -49,7 +49,7 @@ async def nothing_installed(name: str, version: str | None) -> None:
 
 
 class ModelFunctions:
-    """``models:create list folder loaded test info labels infer``."""
+    """``models:create list folder loaded test info labels infer streams end_stream``."""
 
     def __init__(
         self,
@@ -138,22 +138,69 @@ class ModelFunctions:
         return list(self._engine.find(name).contents.labels)
 
     @function(
-        "models:infer(String name, Object input) -> Record",
+        "models:infer(String name, Object input, String stream?) -> Record",
         example=(
             Example('models:infer("my-model", [0, 100])'),
             Example('models:infer("my-model", {"celsius": [36.6]})["fahrenheit"]'),
         ),
     )
-    async def infer(self, call: Call, name: str, input: Any) -> dict[str, Any]:  # noqa: A002 — the name in the language
+    async def infer(
+        self,
+        call: Call,
+        name: str,
+        input: Any,  # noqa: A002 — the name in the language
+        stream: str | None = None,
+    ) -> dict[str, Any]:
         """Runs a loaded model: a record of its outputs by name, each a tensor; texts are vectors.
 
         `input` is a record of the inputs by name, or for a model with one input its value alone: a tensor, a vector,
         a vector of vectors, a number. A vector of records is a batch. A leading dimension that is variable or 1 may
         be left out, so that a vector is one row of a batch. A tensor must have the datatype of the input; numbers
         written out take it on when they fit.
+
+        A stateful model goes on where the last call on the same `stream` ended; rows are moments of the stream, in
+        their order. The result then has a record `_stream` too: `key`, `position` (calls so far), and `restarted`,
+        which says why when the stream was open before and had to begin anew.
         """
-        outputs = await self._engine.infer(name, input)
-        return {output: _value(array) for output, array in outputs.items()}
+        if stream is None:
+            outputs = await self._engine.infer(name, input)
+            return {output: _value(array) for output, array in outputs.items()}
+        from engine.streams import StreamCall
+
+        going = StreamCall(key=stream)
+        outputs = await self._engine.infer(name, input, stream=going)
+        told = {"key": going.key, "position": going.position, "restarted": going.restarted}
+        return {output: _value(array) for output, array in outputs.items()} | {"_stream": told}
+
+    @function("models:streams(String name) -> Vector of Record", example='models:streams("my-model")')
+    def streams(self, call: Call, name: str) -> list[dict[str, Any]]:
+        """The streams that are open on a stateful model, the one used least recently first.
+
+        Each with its `key`, its `position` (calls so far), `idle_s` and `state_bytes`. Streams are dropped when there
+        are too many, when their states take too much memory, when nobody uses them, and with their model; `scope` names
+        the model, or the step of the pipeline that keeps the stream.
+        """
+        self._engine.find(name)
+        return [
+            {
+                "scope": one.scope,
+                "key": one.key,
+                "position": one.position,
+                "idle_s": round(one.idle_s, 3),
+                "state_bytes": one.state_bytes,
+            }
+            for one in self._engine.streams().shown(name)
+        ]
+
+    @function(
+        "models:end_stream(String name, String stream) -> Boolean",
+        effect=Effect.CHANGES,
+        example='models:end_stream("my-model", "microphone")',
+    )
+    def end_stream(self, call: Call, name: str, stream: str) -> bool:
+        """Forgets a stream of a stateful model; whether it was open. The next call on it begins anew."""
+        self._engine.find(name)
+        return self._engine.streams().end(name, stream)
 
 
 def _value(array: Array) -> Any:
@@ -174,6 +221,7 @@ def _described(release: SignedRelease | Servable) -> dict[str, Any]:
         "opset": dict(record.opset),
         "licenses": list(record.licenses),
         "development": record.development,
+        "states": [{"input": one.input, "output": one.output, "tail": one.tail} for one in record.states],
     }
 
 

@@ -190,7 +190,11 @@ def packed(
 
 def release(model: bytes | None, **about: Any) -> VerifiedRelease:
     """What ``verify`` makes of :func:`packed`."""
-    made = packed(model, **about)
+    return verified(packed(model, **about))
+
+
+def verified(made: PackedRelease) -> VerifiedRelease:
+    """What was packed with ``PUBLISHER``'s key, verified."""
     signed = first_root(
         "test",
         roots=(ROOT_KEY,),
