@@ -26,6 +26,7 @@ import msgspec
 from msgspec import Struct
 
 from federation import projections
+from federation.databases import database_on
 from federation.documents import REPORT_BYTES_MAX, ActualState, decode
 from federation.events import Change, Event
 from federation.histories import HistoryLog
@@ -175,15 +176,13 @@ class FederationStore:
 
         Raises :class:`StoreInUse`, :class:`BadStore` or :class:`StoreFailed`, naming the file.
         """
-        from sqlite_utils import Database
-
         file = Path(path) if path is not None else None
         lock = _locked(file) if file is not None else None
         try:
             with _translated(file, "open the store"):
                 connection = sqlite3.connect(str(file) if file is not None else ":memory:")
                 try:
-                    db = Database(connection)
+                    db = database_on(connection)
                     _configured(db, file)
                     state = projections.load_state(connection)
                     _checked(connection, state, file)

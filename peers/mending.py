@@ -17,6 +17,7 @@ from typing import Any, Final, assert_never
 from federation import histories, projections
 from federation.attachments import fallback_subject
 from federation.blobs import sync_folder
+from federation.databases import database_on
 from federation.documents import RELEASE_TYPE
 from federation.integrity import (
     DropReport,
@@ -107,14 +108,12 @@ def rewrite_store(path: Path) -> None:
     """The log, the reports and the histories in a new file, and the tables made from the log; the old file is kept
     aside.
     """
-    from sqlite_utils import Database
-
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)
     os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(fresh)
     try:
-        db = Database(connection)
+        db = database_on(connection)
         projections.create_tables(db)
         with reading(path) as old, db.atomic():
             changes = old.execute("SELECT seq, time, caller, event FROM changes ORDER BY seq").fetchall()

@@ -19,6 +19,7 @@ import msgspec
 
 from federation import projections
 from federation.actual import Saved
+from federation.databases import database_on
 from federation.documents import KeyId, RootRecord, SignedDocument, decode
 from federation.integrity import (
     FINDINGS_MAX,
@@ -151,11 +152,9 @@ def _check_signatures(state: FederationState, found: StoreChecks) -> None:
 
 def _rebuilt(rows: Sequence[tuple[Any, ...]]) -> dict[str, list[tuple[Any, ...]]]:
     """The tables that a log makes, in memory."""
-    from sqlite_utils import Database
-
     connection = sqlite3.connect(":memory:")
     try:
-        db = Database(connection)
+        db = database_on(connection)
         projections.create_tables(db)
         with db.atomic():
             connection.executemany("INSERT INTO changes VALUES (?, ?, ?, ?)", rows)

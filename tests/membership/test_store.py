@@ -290,3 +290,13 @@ def test_reports_are_kept_once_and_only_so_many() -> None:
     assert reports.latest(one) is None
     with pytest.raises(LimitExceeded, match=f"expected at most {REPORT_BYTES_MAX}"):
         reports.put(one, b"x" * (REPORT_BYTES_MAX + 1), now=1.0)
+
+
+def test_a_store_needs_neither_numpy_nor_pandas() -> None:
+    """sqlite-utils would import both, and a nameserver start a second later where people analyse data."""
+    program = (
+        "import sys; from federation.store import FederationStore; FederationStore.open(None);"
+        "print([name for name in ('numpy', 'pandas') if name in sys.modules]); import numpy; print(numpy.arange(2))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "[0 1]"]

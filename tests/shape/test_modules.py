@@ -28,7 +28,7 @@ HEAVY = {
     "oras": {"peers.oci_registry"},
     "requests": {"peers.oci_registry", "peers.oci_sessions"},
     "cryptography": {"federation.certificates"},
-    "sqlite_utils": {"federation.projections", "federation.store"},
+    "sqlite_utils": set[str](),
     "packaging": set[str](),
     "pyarrow": set[str](),
     "prometheus_client": set[str](),
