@@ -1,0 +1,115 @@
+"""Errors of the inference API: ``{"error": text, "code": …, "hint": …}`` and a status that agrees.
+
+Owns the table of statuses for both protocols of the application face, the Open Inference Protocol and the pipeline
+server's; errors below ``/v1`` keep their own form (:mod:`peers.answers`).
+
+    400  the request itself                  403  refused to this caller          404  unknown, or not loaded here
+    408  the body did not end in time        409  a release that does not load    413  over a limit
+    415  a form that is not read here        429  too many requests at once       503  may pass: busy, loading, memory
+    504  the time limit                      500  ours: the log has the cause, the body its incident id
+
+Rules: 429 and 503 carry ``Retry-After``; what is ours is told without detail.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from aiohttp import web
+
+from engine.errors import ContentProblem, EngineBusy, ModelNotLoaded, OverTime
+from peers.answers import Answer, TooBusy
+from query.errors import (
+    DeadlinePassed,
+    Forbidden,
+    InternalProblem,
+    LimitExceeded,
+    PeerProblem,
+    Problem,
+    UnknownName,
+    UserProblem,
+    WorldProblem,
+)
+
+BUSY_S: Final = 1  # after which a client may ask a busy peer again
+LOADING_S: Final = 5
+
+Refused: TypeAlias = Callable[[str], None]
+"""Told the code of every error that is answered."""
+
+log = logging.getLogger("peerage.http")
+
+
+def status_on_face(problem: Problem) -> int:
+    """The HTTP status that agrees with a problem's class."""
+    match problem:
+        case TooBusy():
+            return 429
+        case UnknownName() | ModelNotLoaded():
+            return 404
+        case LimitExceeded():
+            return 413
+        case OverTime():
+            return 504
+        case DeadlinePassed():
+            return 408
+        case ContentProblem():
+            return 409
+        case Forbidden() | PeerProblem():
+            return 403
+        case UserProblem():
+            return 400
+        case WorldProblem():
+            return 503
+        case _:
+            return 500
+
+
+def face_error(
+    problem: Problem, *, status: int | None = None, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """The answer that tells a problem."""
+    status = status or status_on_face(problem)
+    body: dict[str, Any] = {"error": problem.message, "code": problem.code}
+    if problem.hint:
+        body["hint"] = problem.hint
+    more = dict(headers or {})
+    if status in (429, 503):
+        more.setdefault("Retry-After", str(BUSY_S if isinstance(problem, EngineBusy | TooBusy) else LOADING_S))
+    return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json", headers=more)
+
+
+def told_on_face(handler: Answer, *, refused: Refused | None = None) -> Answer:
+    """Problems that a handler raises become answers; anything else is ours, logged and told by its incident alone."""
+
+    async def answering(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except Problem as problem:
+            told = problem
+            if status_on_face(problem) == 500:
+                told = incident(request, problem)
+            if refused is not None:
+                refused(problem.code)
+            return face_error(told)
+        except (web.HTTPException, ConnectionError):
+            raise
+        except Exception as error:
+            if refused is not None:
+                refused(InternalProblem.code)
+            return face_error(incident(request, error))
+
+    return answering
+
+
+def incident(request: web.Request, error: Exception) -> InternalProblem:
+    """Logs what went wrong under an id, which is all that the client is told."""
+    found = uuid.uuid4().hex[:12]
+    log.error("request_failed", extra={"path": request.path, "incident": found}, exc_info=error)
+    told = InternalProblem(f"this peer failed to answer; its log has the cause under incident {found}")
+    told.code = error.code if isinstance(error, Problem) else InternalProblem.code  # type: ignore[misc]
+    return told
