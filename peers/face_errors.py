@@ -25,6 +25,7 @@ from engine.errors import ContentProblem, EngineBusy, ModelNotLoaded, OverTime
 from peers.answers import Answer, TooBusy
 from query.errors import (
     DeadlinePassed,
+    ErrorRecord,
     Forbidden,
     InternalProblem,
     LimitExceeded,
@@ -90,26 +91,31 @@ def told_on_face(handler: Answer, *, refused: Refused | None = None) -> Answer:
         try:
             return await handler(request)
         except Problem as problem:
-            told = problem
-            if status_on_face(problem) == 500:
-                told = incident(request, problem)
-            if refused is not None:
-                refused(problem.code)
-            return face_error(told)
+            code = problem.code
+            if status_on_face(problem) != 500:
+                answer = face_error(problem)
+            else:
+                found = _incident()
+                log.exception("request_failed", extra={"path": request.path, "incident": found})
+                answer = face_error(_told(found, code))
         except (web.HTTPException, ConnectionError):
             raise
-        except Exception as error:
-            if refused is not None:
-                refused(InternalProblem.code)
-            return face_error(incident(request, error))
+        except Exception:
+            code, found = InternalProblem.code, _incident()
+            log.exception("request_failed", extra={"path": request.path, "incident": found})
+            answer = face_error(_told(found, code))
+        if refused is not None:
+            refused(code)
+        return answer
 
     return answering
 
 
-def incident(request: web.Request, error: Exception) -> InternalProblem:
-    """Logs what went wrong under an id, which is all that the client is told."""
-    found = uuid.uuid4().hex[:12]
-    log.error("request_failed", extra={"path": request.path, "incident": found}, exc_info=error)
-    told = InternalProblem(f"this peer failed to answer; its log has the cause under incident {found}")
-    told.code = error.code if isinstance(error, Problem) else InternalProblem.code  # type: ignore[misc]
-    return told
+def _incident() -> str:
+    return uuid.uuid4().hex[:12]
+
+
+def _told(incident: str, code: str) -> Problem:
+    """What a client is told of what is ours."""
+    record = ErrorRecord(code, f"this peer failed to answer; its log has the cause under incident {incident}")
+    return Problem.from_record(record)
