@@ -110,7 +110,7 @@ class Engine:
         """
         require_verified(release)
         record = release.record
-        with self._index.loading(record.name, record.version):
+        with self._index.loading(record):
             async with self._load_turn:
                 servable = await self._loaded(release, origin=origin, verdict=verdict)
                 replaced = self._servables.get(servable.name)

@@ -11,12 +11,16 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeAlias
 
-from engine.servables import IndexEntry, Servable
+from engine.servables import IndexEntry, IndexState, Servable
+from federation.documents import ReleaseRecord
 from query.errors import Problem
 
 FAILURES_KEPT_MAX: Final = 256
+
+Key: TypeAlias = tuple[str, str, str]
+"""Name, version and kind of a release."""
 
 
 class Index:
@@ -24,14 +28,14 @@ class Index:
 
     def __init__(self) -> None:
         self.failures = 0
-        self._loading: dict[tuple[str, str], int] = {}
-        self._failed: OrderedDict[tuple[str, str], str] = OrderedDict()
-        self._leaving: list[tuple[str, str, weakref.ref[Servable]]] = []
+        self._loading: dict[Key, int] = {}
+        self._failed: OrderedDict[Key, str] = OrderedDict()
+        self._leaving: list[tuple[Key, weakref.ref[Servable]]] = []
 
     @contextmanager
-    def loading(self, name: str, version: str) -> Iterator[None]:
+    def loading(self, record: ReleaseRecord) -> Iterator[None]:
         """While a release is loaded. A problem is remembered as its failure; success ends those of its name."""
-        key = name, version
+        key = record.name, record.version, record.kind
         self._loading[key] = self._loading.get(key, 0) + 1
         try:
             yield
@@ -43,7 +47,7 @@ class Index:
                 self._failed.popitem(last=False)
             raise
         else:
-            self.forget(name)
+            self.forget(record.name)
         finally:
             self._loading[key] -= 1
             if not self._loading[key]:
@@ -56,19 +60,28 @@ class Index:
 
     def leaving(self, servable: Servable) -> None:
         """It is not found any more; calls in flight may still hold it."""
-        self._leaving = [entry for entry in self._leaving if entry[2]() is not None]
-        self._leaving.append((servable.name, servable.version, weakref.ref(servable)))
+        self._leaving = [entry for entry in self._leaving if entry[1]() is not None]
+        self._leaving.append((_key(servable), weakref.ref(servable)))
 
     def entries(self, loaded: Iterable[Servable]) -> tuple[IndexEntry, ...]:
         """Every release once, by name and version."""
         found: dict[tuple[str, str], IndexEntry] = {}
-        for (name, version), reason in self._failed.items():
-            found[name, version] = IndexEntry(name, version, "UNAVAILABLE", reason)
-        for name, version, reference in self._leaving:
+
+        def put(key: Key, state: IndexState, reason: str = "") -> None:
+            name, version, kind = key
+            found[name, version] = IndexEntry(name, version, state, reason, kind)
+
+        for key, reason in self._failed.items():
+            put(key, "UNAVAILABLE", reason)
+        for key, reference in self._leaving:
             if reference() is not None:
-                found[name, version] = IndexEntry(name, version, "UNLOADING", "calls that began with it go on")
-        for name, version in self._loading:
-            found[name, version] = IndexEntry(name, version, "LOADING", "its trial and test vectors run")
+                put(key, "UNLOADING", "calls that began with it go on")
+        for key in self._loading:
+            put(key, "LOADING", "its trial and test vectors run")
         for servable in loaded:
-            found[servable.name, servable.version] = IndexEntry(servable.name, servable.version, "READY")
+            put(_key(servable), "READY")
         return tuple(found[key] for key in sorted(found))
+
+
+def _key(servable: Servable) -> Key:
+    return servable.name, servable.version, servable.record.kind

@@ -116,9 +116,10 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """One release by its state. ``reason`` says why it is not ready, and is empty otherwise."""
+    """One release by its state, ``kind`` as of its record. ``reason`` says why it is not ready, and is empty otherwise."""
 
     name: str
     version: str
     state: IndexState
     reason: str = ""
+    kind: str = ""
