@@ -116,7 +116,7 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """One release by its state, ``kind`` as of its record. ``reason`` says why it is not ready, and is empty otherwise."""
+    """One release by its state. ``reason`` says why it is not ready and is empty otherwise; ``kind``: of its record."""
 
     name: str
     version: str
