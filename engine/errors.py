@@ -13,6 +13,7 @@
     ├── BadVectors / FailedVectors     test vectors that cannot be read / are answered differently
     ├── BadLabels                      a labels file that is no list of names
     ├── BadFunctions                   a .pql that does not parse or names what does not exist
+    ├── BadPipelineRelease             steps that do not fit each other, or not what was signed of them
     └── ModelCrashed                   the trial's process died of a fault while the model ran
     PassingProblem (WorldProblem)  memory, time, a child that could not start: may pass, retried with back-off
     ├── OverMemory                     more memory than the trial's limit or the peer's budget
@@ -89,6 +90,10 @@ class BadFunctions(ContentProblem):
     code = "bad_functions"
 
 
+class BadPipelineRelease(ContentProblem):
+    code = "bad_pipeline_release"
+
+
 class ModelCrashed(ContentProblem):
     code = "model_crashed"
 
@@ -123,6 +128,10 @@ class StreamBusy(PassingProblem):
 
 class StreamUnknown(UserProblem):
     code = "stream_unknown"
+
+
+class ModelLoading(PassingProblem):
+    code = "model_loading"
 
 
 class InputProblem(UserProblem):

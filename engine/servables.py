@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 from federation.names import Digest
 
@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from engine.contents import Contents
     from engine.inferences import Inference
     from engine.loaded import LoadedModel
+    from engine.scheduling import Lane
     from engine.signature import Array, Signature
     from engine.statistics import Counters
     from engine.streams import StreamCall
     from federation.documents import ReleaseRecord
     from federation.pipelines import LogSettings
+
+T = TypeVar("T")
 
 Origin = Literal["group", "manual", "development", "demand"]
 """Who asked for what is loaded: a group, a person, a person with a folder, or a request that nobody had foreseen."""
@@ -111,6 +114,17 @@ class Runner(Protocol):
 
         Raises what a run raises, :class:`~engine.errors.EngineBusy`, and ``OverTime`` after ``deadline_s``.
         """
+        ...
+
+    async def offload(
+        self,
+        work: Callable[[], T],
+        *,
+        counters: Counters,
+        lane: Lane | None = None,
+        deadline_s: float | None = None,
+    ) -> T:
+        """``work()`` in the pool. Raises what it raises, ``EngineBusy``, and ``OverTime`` after ``deadline_s``."""
         ...
 
 

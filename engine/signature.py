@@ -97,6 +97,11 @@ class Signature:
             for spec in self.inputs
         )
 
+    @property
+    def elements_max(self) -> int:
+        """Of one input."""
+        return self._elements_max
+
     def checked(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """``feed`` as arrays that the runtime reads as they were meant; :class:`InputProblem` when it does not fit."""
         ready: dict[str, Array] = {}

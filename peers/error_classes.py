@@ -26,6 +26,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "failed_vectors",
         "bad_labels",
         "bad_functions",
+        "bad_pipeline_release",
         "model_crashed",
         "model_passing",
         "over_memory",
@@ -33,6 +34,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "trial_failed",
         "needs_not_met",
         "engine_busy",
+        "model_loading",
         "stream_busy",
         "stream_unknown",
         "bad_input",
@@ -205,7 +207,9 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "registry_not_supported",
         "registry_no_catalogue",
     ),
+    "peers.pipeline_deployment": ("partly_deployed",),
     "peers.pipeline_drafts": ("bad_pipeline_file",),
+    "peers.pipeline_models": ("step_missing",),
     "peers.publisher_keys": ("not_a_publisher",),
     "peers.registry_answers": (
         "blob_unknown",
@@ -238,6 +242,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
     "query.catalogue": ("name_taken",),
     "query.durations": ("bad_duration",),
     "query.operators": ("bad_arithmetic",),
+    "query.quantities": ("bad_quantity",),
     "query.values": ("not_a_value",),
 }
 

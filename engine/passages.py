@@ -1,0 +1,273 @@
+"""One request on its way through a pipeline, and how its models and expressions are run.
+
+Owns :class:`Passage`, what a request has become so far, and the two ways of running: :class:`OnTheSpot`, all of it on
+this thread, and :class:`Awaiting`, what takes long in the engine's pool. Both are coroutines; the first never waits, so
+that :func:`at_once` ends it in one go, on the event loop or on any thread.
+
+Rules: each step has until the request's deadline, and never longer than the engine allows a run; a loop over rows looks
+at the time between two of them. A challenger gets at most ``CHALLENGERS_SHARE`` of the time that is left, so that the
+rest of the pipeline still has some.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+import numpy as np
+
+from engine.errors import ModelFailed, OverTime
+from engine.inferences import AnsweringModel
+from engine.signature import Array
+from engine.streams import StreamCall
+from query.errors import InternalProblem, Problem
+
+if TYPE_CHECKING:
+    from engine.deadlines import Started
+    from engine.loaded import LoadedModel
+    from engine.servables import Runner
+    from engine.statistics import Counters
+    from federation.pipeline_schemas import Way
+
+T = TypeVar("T")
+Columns = Mapping[str, Array]
+
+CHALLENGERS_SHARE: Final = 0.5
+ROWS_BETWEEN_LOOKS: Final = 16
+
+
+@dataclass(slots=True)
+class Passage:
+    """``fields``: the record as it is now. ``splits``: for each split so far which model answered which row, as text.
+
+    ``models`` and ``answered``: what gave the record, as an inference says it. ``deadline_ns``: by ``monotonic_ns``.
+    """
+
+    count: int
+    inputs: Columns
+    fields: Columns
+    deadline_ns: int | None = None
+    stream: StreamCall | None = None
+    challengers: dict[str, Columns] = field(default_factory=dict)
+    splits: list[Array] = field(default_factory=list)
+    models: tuple[AnsweringModel, ...] = ()
+    answered: Array | None = None
+    elapsed_ns: list[int] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+
+    def left_s(self) -> float | None:
+        """The time that is left. Raises ``OverTime`` when there is none."""
+        if self.deadline_ns is None:
+            return None
+        left_ns = self.deadline_ns - monotonic_ns()
+        if left_ns <= 0:
+            raise OverTime("the pipeline took longer than allowed and was ended between two steps")
+        return left_ns / 1e9
+
+    def stream_at(self, scope: str) -> StreamCall | None:
+        """The request's stream at a stateful model's place."""
+        stream = self.stream
+        return None if stream is None else StreamCall(key=stream.key, start=stream.start, end=stream.end, scope=scope)
+
+
+class Rows:
+    """How a model's columns become runs of it. Light; one for each model of a step."""
+
+    __slots__ = ("model", "way")
+
+    def __init__(self, model: LoadedModel, way: Way) -> None:
+        self.model = model
+        self.way = way
+
+    def feed(self, columns: Columns, at: int) -> dict[str, Array]:
+        """What the model gets for one row."""
+        if self.way == "single":
+            return {name: column[at : at + 1] for name, column in columns.items()}
+        return {name: column[at, ...] for name, column in columns.items()}
+
+    def joined(self, answers: list[dict[str, Array]]) -> dict[str, Array]:
+        """The columns of the answers to all rows. Raises ``ModelFailed`` when they have no common shape."""
+        join = np.concatenate if self.way == "single" else np.stack
+        found: dict[str, Array] = {}
+        for name in answers[0]:
+            parts = [answer[name] for answer in answers]
+            try:
+                found[name] = join(parts)
+            except ValueError:
+                shapes = sorted({str(list(part.shape)) for part in parts})
+                raise ModelFailed(
+                    f'{self.model.label}: output "{name}": expected one shape for all rows, found {", ".join(shapes)}'
+                ) from None
+        return found
+
+    def each(
+        self, columns: Columns, count: int, deadline_ns: int, begun: Callable[[Started], None] | None = None
+    ) -> dict[str, Array]:
+        """Row by row on this thread. Raises ``OverTime`` when the deadline passes between two rows."""
+        answers = []
+        for at in range(count):
+            left_s = (deadline_ns - monotonic_ns()) / 1e9
+            if left_s <= 0:
+                raise OverTime(f"{self.model.label}: the time was over after {at} of {count} rows")
+            answers.append(self.model.run(self.feed(columns, at), begun=begun, limit_s=left_s))
+        return self.joined(answers)
+
+
+class Running(Protocol):
+    """A way of running."""
+
+    async def model(
+        self, rows: Rows, columns: dict[str, Array], passage: Passage, *, left_s: float | None, scope: str = ""
+    ) -> dict[str, Array]:
+        """Columns by output of checked columns by input. ``scope``: the place of a stateful model."""
+        ...
+
+    async def work(
+        self, work: Callable[[Callable[[], None]], T], passage: Passage, *, row_us: float, counters: Counters
+    ) -> T:
+        """``work(check)`` for all rows, of which each should take ``row_us``; ``check`` raises when time is over."""
+        ...
+
+    async def beside(
+        self, champion: Coroutine[Any, Any, T], challengers: list[Coroutine[Any, Any, T]]
+    ) -> tuple[T, list[T | BaseException]]:
+        """What the champion gave, and what each of the others gave or raised. Raises what the champion raises."""
+        ...
+
+
+def _until_ns(left_s: float | None, limit_s: float) -> int:
+    return monotonic_ns() + int(min(limit_s, limit_s if left_s is None else left_s) * 1e9)
+
+
+def _checking(deadline_ns: int) -> Callable[[], None]:
+    def check() -> None:
+        if monotonic_ns() > deadline_ns:
+            raise OverTime("the expressions of a pipeline took longer than allowed and were ended")
+
+    return check
+
+
+@dataclass(frozen=True, slots=True)
+class OnTheSpot:
+    """Everything on this thread, one after the other."""
+
+    limit_s: float
+
+    async def model(
+        self, rows: Rows, columns: dict[str, Array], passage: Passage, *, left_s: float | None, scope: str = ""
+    ) -> dict[str, Array]:
+        if rows.way == "batch":
+            stream = passage.stream_at(scope) if scope else None
+            return rows.model.run(columns, limit_s=left_s, stream=stream)
+        return rows.each(columns, passage.count, _until_ns(left_s, self.limit_s))
+
+    async def work(
+        self, work: Callable[[Callable[[], None]], T], passage: Passage, *, row_us: float, counters: Counters
+    ) -> T:
+        return work(_checking(_until_ns(passage.left_s(), self.limit_s)))
+
+    async def beside(
+        self, champion: Coroutine[Any, Any, T], challengers: list[Coroutine[Any, Any, T]]
+    ) -> tuple[T, list[T | BaseException]]:
+        try:
+            first = await champion
+        except BaseException:
+            for challenger in challengers:
+                challenger.close()
+            raise
+        others: list[T | BaseException] = []
+        for challenger in challengers:
+            try:
+                others.append(await challenger)
+            except Problem as problem:
+                others.append(problem)
+        return first, others
+
+
+@dataclass(frozen=True, slots=True)
+class Awaiting:
+    """What takes long in the pool, while the event loop goes on. ``inline_us``: what does not."""
+
+    runner: Runner
+    limit_s: float
+    inline_us: float
+
+    async def model(
+        self, rows: Rows, columns: dict[str, Array], passage: Passage, *, left_s: float | None, scope: str = ""
+    ) -> dict[str, Array]:
+        if rows.way == "batch":
+            stream = passage.stream_at(scope) if scope else None
+            return await self.runner.run(rows.model, columns, deadline_s=left_s, stream=stream)
+        deadline_ns = _until_ns(left_s, self.limit_s)
+        if rows.model.expected_us(rows.feed(columns, 0)) * passage.count <= self.inline_us:
+            return rows.each(columns, passage.count, deadline_ns)
+        return await self._each(rows, columns, passage.count, deadline_ns)
+
+    async def _each(self, rows: Rows, columns: dict[str, Array], count: int, deadline_ns: int) -> dict[str, Array]:
+        latest: list[Started] = []
+        left = threading.Event()
+
+        def begun(started: Started) -> None:
+            latest[:] = [started]
+            if left.is_set():
+                rows.model.deadlines.abort(started)
+
+        try:
+            return await self.runner.offload(
+                lambda: rows.each(columns, count, deadline_ns, begun),
+                counters=rows.model.counters,
+                lane=rows.model.lane,
+                deadline_s=(deadline_ns - monotonic_ns()) / 1e9,
+            )
+        except (asyncio.CancelledError, OverTime):
+            left.set()
+            for started in latest:
+                rows.model.deadlines.abort(started)
+            raise
+
+    async def work(
+        self, work: Callable[[Callable[[], None]], T], passage: Passage, *, row_us: float, counters: Counters
+    ) -> T:
+        left_s = passage.left_s()
+        check = _checking(_until_ns(left_s, self.limit_s))
+        if row_us * passage.count <= self.inline_us:
+            return work(check)
+        left = threading.Event()
+
+        def looking() -> None:
+            check()
+            if left.is_set():
+                raise OverTime("nobody waits for the answer any more")
+
+        try:
+            return await self.runner.offload(lambda: work(looking), counters=counters, deadline_s=left_s)
+        finally:
+            left.set()
+
+    async def beside(
+        self, champion: Coroutine[Any, Any, T], challengers: list[Coroutine[Any, Any, T]]
+    ) -> tuple[T, list[T | BaseException]]:
+        others = [asyncio.ensure_future(challenger) for challenger in challengers]
+        try:
+            first = await champion
+            return first, await asyncio.gather(*others, return_exceptions=True)
+        except BaseException:
+            for other in others:
+                other.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            raise
+
+
+def at_once(running: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that waits for nothing."""
+    try:
+        running.send(None)
+    except StopIteration as done:
+        found: T = done.value
+        return found
+    running.close()
+    raise InternalProblem("a pipeline waited for something on a thread that cannot wait")

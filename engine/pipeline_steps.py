@@ -1,0 +1,322 @@
+"""The steps of a pipeline, ready to run: each takes the record of a request on to the next.
+
+Owns what each kind of step does with rows: which model answers which of them, what of it feeds on, what is shown
+beside. How models run is :mod:`engine.passages`; what fits what was decided by :mod:`federation.pipeline_schemas`.
+
+Rules: a split without a hash key draws one model for a request, in proportion to the weights; with one, each row has
+the model that the value of its field falls on, the same on every device, for every version of the pipeline with the
+same weights and as many splits before it. Rows of one model stay together in one run. A model that fails fails the
+request, but for a challenger, which is left out and told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
+import numpy as np
+
+from engine.errors import InputProblem, ModelFailed
+from engine.inferences import AnsweringModel
+from engine.passages import CHALLENGERS_SHARE, Columns, Passage, Rows, Running
+from engine.signature import NUMPY, Array, datatype_of, shown
+from federation.documents import TensorSpec
+from federation.pipelines import KeySplit, RandomSplit
+from query.errors import Problem
+from query.operators import as_string
+
+if TYPE_CHECKING:
+    from engine.loaded import LoadedModel
+    from engine.statistics import Counters
+    from federation.pipeline_schemas import ModelSchema, StepSchema
+    from query.row_expressions import RowExpression
+
+DrawOne = Callable[[], float]
+"""A number from 0 to below 1."""
+
+Failed = Callable[[str, Problem, int], None]
+"""Told the name of what was left out, why, and for how many rows."""
+
+HASH_BYTES: Final = 8
+
+
+class TakenStep(Protocol):
+    """A step. ``label`` names it to people; ``counters`` count the requests that it took."""
+
+    label: str
+    counters: Counters
+
+    async def take(self, passage: Passage, running: Running) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A model at its place in a pipeline. ``loose``: inputs whose numbers take on its datatype; ``checked``: the
+    pipeline's own check has seen its inputs already; ``scope``: the place of its streams, empty for one without state.
+    """
+
+    model: LoadedModel
+    schema: ModelSchema
+    rows: Rows
+    answering: AnsweringModel
+    loose: frozenset[str]
+    checked: bool
+    scope: str
+
+    async def run(
+        self, passage: Passage, running: Running, *, at: Array | None = None, share: float = 1.0
+    ) -> dict[str, Array]:
+        """Its outputs for the rows ``at``, or for all. Raises what a run raises."""
+        fields = passage.fields
+        columns: dict[str, Array] = {}
+        for spec in self.schema.inputs:
+            column = fields[spec.name]
+            if at is not None:
+                column = column[at]
+            if spec.name in self.loose:
+                column = taken_on(spec, column)
+            columns[spec.name] = column
+        if at is not None:
+            passage = Passage(len(at), columns, columns, passage.deadline_ns, passage.stream)
+        batch = self.rows.way == "batch"
+        if not self.checked:
+            self._check(columns)
+        left_s = passage.left_s()
+        if share != 1.0 and left_s is not None:
+            left_s *= share
+        outputs = await running.model(self.rows, columns, passage, left_s=left_s, scope=self.scope)
+        if batch:
+            count = passage.count
+            for name, output in outputs.items():
+                if output.shape[:1] != (count,):
+                    raise ModelFailed(
+                        f'{self.model.label}: output "{name}": expected {count} rows as the input has, found '
+                        f"{shown(datatype_of(output), output.shape)}"
+                    )
+        return outputs
+
+    def _check(self, columns: dict[str, Array]) -> None:
+        """Columns that another step made, against what the model takes."""
+        if self.rows.way == "batch":
+            columns.update(self.model.signature.checked(columns))
+            return
+        checked = self.model.signature.checked(self.rows.feed(columns, 0))
+        for name, column in columns.items():
+            if column.dtype != checked[name].dtype:
+                raise InputProblem(f'input "{name}": expected {checked[name].dtype}, found {column.dtype}')
+
+
+def taken_on(spec: TensorSpec, column: Array) -> Array:
+    """Numbers or texts that an expression made, as an input. Raises ``InputProblem`` for one that does not fit."""
+    wanted = NUMPY[spec.datatype]
+    if column.dtype != wanted:
+        with np.errstate(over="ignore", invalid="ignore"):
+            given = column.astype(wanted)
+        wrong = _misfits(column, given)
+        if wrong is not None:
+            row = int(wrong[0])
+            raise InputProblem(
+                f'row {row + 1}: input "{spec.name}": expected numbers that fit {spec.datatype}, '
+                f"found {column[tuple(wrong)].item()}"
+            )
+        column = given
+    if column.ndim == 1 and len(spec.shape) > 1:
+        return column.reshape(len(column), *(1 for _ in spec.shape[1:]))
+    return column
+
+
+def _misfits(column: Array, given: Array) -> Array | None:
+    """Where the first number stands that became another one; a real may lose digits."""
+    if given.dtype.kind == "f":
+        wrong = np.isinf(given) & np.isfinite(column)
+    else:
+        wrong = given.astype(column.dtype) != column
+        if given.dtype.kind == "u":
+            wrong |= column < 0
+    return np.argwhere(wrong)[0] if wrong.any() else None
+
+
+class ModelTaken:
+    """One model for all rows."""
+
+    def __init__(self, label: str, counters: Counters, member: Member) -> None:
+        self.label = label
+        self.counters = counters
+        self._member = member
+        self._models = (member.answering,)
+
+    async def take(self, passage: Passage, running: Running) -> None:
+        passage.fields = await self._member.run(passage, running)
+        passage.models, passage.answered = self._models, None
+
+
+class ShadowTaken:
+    """The champion's outputs feed on; the challengers' are shown."""
+
+    def __init__(self, label: str, counters: Counters, members: Sequence[Member], *, failed: Failed) -> None:
+        self.label = label
+        self.counters = counters
+        self._champion, *self._challengers = members
+        self._failed = failed
+
+    async def take(self, passage: Passage, running: Running) -> None:
+        outputs, others = await running.beside(
+            self._champion.run(passage, running),
+            [one.run(passage, running, share=CHALLENGERS_SHARE) for one in self._challengers],
+        )
+        for challenger, found in zip(self._challengers, others, strict=True):
+            name = challenger.model.name
+            if isinstance(found, Problem):
+                passage.dropped.append(f"out_{name}")
+                self._failed(f"out_{name}", found, passage.count)
+            elif isinstance(found, BaseException):
+                raise found
+            else:
+                passage.challengers[name] = found
+        passage.fields = outputs
+        passage.models, passage.answered = (self._champion.answering,), None
+
+
+class SplitTaken:
+    """One of several models, for the request or for each row."""
+
+    def __init__(self, label: str, counters: Counters, members: Sequence[Member], choose: Choosing) -> None:
+        self.label = label
+        self.counters = counters
+        self._members = tuple(members)
+        self._choose = choose
+        self._models = tuple(member.answering for member in members)
+        self._texts = [_named(member) for member in members]
+
+    async def take(self, passage: Passage, running: Running) -> None:
+        chosen = self._choose(passage)
+        if isinstance(chosen, int):
+            await self._one(passage, running, chosen)
+            return
+        used = np.flatnonzero(np.bincount(chosen, minlength=len(self._members)))
+        if len(used) == 1:
+            await self._one(passage, running, int(used[0]))
+            return
+        parts = []
+        for position in used.tolist():
+            at = np.flatnonzero(chosen == position)
+            parts.append((at, await self._members[position].run(passage, running, at=at)))
+        texts = np.array(self._texts, np.object_)[chosen]
+        passage.fields = _scattered(parts, passage.count, self.label)
+        passage.models, passage.answered = self._models, chosen
+        passage.splits.append(texts)
+
+    async def _one(self, passage: Passage, running: Running, position: int) -> None:
+        passage.fields = await self._members[position].run(passage, running)
+        passage.models, passage.answered = (self._models[position],), None
+        texts = np.empty(passage.count, np.object_)
+        texts[:] = self._texts[position]
+        passage.splits.append(texts)
+
+
+Choosing = Callable[[Passage], "int | Array"]
+"""The position of the model that a request gets, or of each row's."""
+
+
+def choosing(step: RandomSplit | KeySplit, *, draw: DrawOne, salt: str) -> Choosing:
+    """How a split decides. ``salt`` keeps the splits of one pipeline independent of each other."""
+    if isinstance(step, KeySplit):
+        positions = {value: at for at, value in enumerate(step.choices, 1)}
+        return lambda passage: _by_value(passage.fields[step.key], lambda value: positions.get(value, 0))
+    sums = list(accumulate(choice.weight for choice in step.choices))
+    last = max(at for at, choice in enumerate(step.choices) if choice.weight > 0)
+    key = step.hash_key
+
+    def position(number: float) -> int:
+        return min(bisect_right(sums, number * sums[-1]), last)
+
+    if key is None:
+        return lambda passage: position(draw())
+
+    def hashed(value: str) -> int:
+        digest = hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES, key=salt.encode()[:64])
+        return position((int.from_bytes(digest.digest()) >> 11) / 2**53)
+
+    return lambda passage: _by_value(passage.fields[key], hashed)
+
+
+def _by_value(column: Array, position: Callable[[str], int]) -> Array:
+    """The position that each row's value has, each value asked for once."""
+    known: dict[Any, int] = {}
+    found = np.empty(len(column), np.intp)
+    for at, value in enumerate(column.reshape(len(column), -1)[:, 0].tolist()):
+        where = known.get(value)
+        if where is None:
+            where = known[value] = position(as_string(value))
+        found[at] = where
+    return found
+
+
+def _scattered(parts: list[tuple[Array, dict[str, Array]]], count: int, label: str) -> dict[str, Array]:
+    """The rows of several answers in their places. Raises ``ModelFailed`` when they have no common shape."""
+    made: dict[str, Array] = {}
+    for name, first in parts[0][1].items():
+        column = np.empty((count, *first.shape[1:]), first.dtype)
+        for at, outputs in parts:
+            output = outputs[name]
+            if output.shape[1:] != first.shape[1:]:
+                raise ModelFailed(
+                    f'{label}: output "{name}": expected {shown(datatype_of(first), first.shape[1:])} for a row of '
+                    f"each model, found {shown(datatype_of(output), output.shape[1:])}"
+                )
+            column[at] = output
+        made[name] = column
+    return made
+
+
+def _named(member: Member) -> str:
+    """What ``out._model_split`` says of a model."""
+    named = {"name": member.model.name, "version": member.model.version, "sha": member.answering.sha}
+    return msgspec.json.encode(named).decode()
+
+
+class PqlTaken:
+    """The record that expressions make."""
+
+    def __init__(
+        self, label: str, counters: Counters, expressions: Mapping[str, RowExpression], *, row_us: float
+    ) -> None:
+        self.label = label
+        self.counters = counters
+        self._expressions = dict(expressions)
+        self._row_us = row_us
+
+    async def take(self, passage: Passage, running: Running) -> None:
+        passage.fields = await running.work(
+            lambda check: self._made(passage, check), passage, row_us=self._row_us, counters=self.counters
+        )
+
+    def _made(self, passage: Passage, check: Callable[[], None]) -> dict[str, Array]:
+        groups = {"in": passage.fields}
+        made: dict[str, Array] = {}
+        for name, expression in self._expressions.items():
+            try:
+                made[name] = expression.column(groups, passage.count, check=check)
+            except Problem as problem:
+                problem.message = f'{self.label}, field "{name}": {problem.message}'
+                problem.span = None
+                raise
+        return made
+
+
+def step_label(number: int, step: StepSchema) -> str:
+    """``step 2 (house-price@1.0)``."""
+    what = ", ".join(one.ref.label for one in step.models) or "pql"
+    return f"step {number + 1} ({what})"
+
+
+def fields_of_record(passage: Passage) -> Columns:
+    """What clients get: the last record, and which models of splits answered."""
+    if not passage.splits:
+        return passage.fields
+    return {**passage.fields, "_model_split": np.stack(passage.splits, axis=1)}

@@ -1,0 +1,293 @@
+"""A pipeline in memory: its models, its steps and its conditions, as one thing that answers.
+
+Owns :class:`LoadedPipeline` and building one from a verified release. Like a model it is immutable, callable from any
+thread, and kept alive by whoever is calling it, so a swap fails no request and mixes no versions. numpy is imported
+with this module, so only the engine imports it, at the first load.
+
+Rules: what a client sends is checked once, against the release's own inputs. A request takes the steps in order
+(:mod:`engine.pipeline_steps`); then the conditions say for each row whether something is anomalous. A condition that
+gives no answer for a row is no anomaly, is counted, and is named in ``dropped`` as ``anomaly.<name>``; so is a
+challenger that failed, as ``out_<name>``. Every inference is told to the recorder before it is answered.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic_ns, perf_counter_ns
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from engine.contents import Contents
+from engine.errors import BadPipelineRelease, InputProblem
+from engine.inferences import Inference
+from engine.passages import Awaiting, OnTheSpot, Passage, Running, at_once
+from engine.pipeline_making import Failures, StepMaking, inline_rows
+from engine.pipeline_rows import columns_of_rows
+from engine.pipeline_steps import DrawOne, TakenStep, fields_of_record
+from engine.pipeline_validations import Validations
+from engine.signature import Array, Signature
+from federation.documents import ReleaseRecord
+from federation.names import Digest
+from federation.pipeline_schemas import PipelineSchema, schema_of
+from federation.pipelines import DEFINITION_FILE, PipelineDefinition
+from federation.verification import VerifiedRelease
+from query.errors import Problem
+
+if TYPE_CHECKING:
+    from engine.loaded import LoadedModel
+    from engine.servables import Origin, Recorder, Runner
+    from engine.statistics import Counters
+    from engine.streams import StreamCall
+
+NOTHING: Final = Contents(None, (), (), (), {})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedPipeline:
+    """``members``: its models by the digest of their record. ``failures``: what was left out of its answers.
+
+    ``inline_rows``: up to so many rows a request is expected to be quick enough for the event loop.
+    """
+
+    record: ReleaseRecord
+    record_digest: Digest
+    signer: str
+    origin: Origin
+    since: int
+    memory_bytes: int
+    memory: Mapping[Digest, int]
+    contents: Contents
+    signature: Signature
+    counters: Counters
+    definition: PipelineDefinition
+    schema: PipelineSchema
+    members: Mapping[Digest, LoadedModel]
+    steps: tuple[TakenStep, ...]
+    validations: Validations | None
+    failures: Failures
+    inline_rows: int
+    row_elements: int
+    partition: str
+    on_the_spot: OnTheSpot
+    awaiting: Awaiting
+    recorder: Recorder | None
+    now_ms: Callable[[], int]
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def version(self) -> str:
+        return self.record.version
+
+    @property
+    def label(self) -> str:
+        return self.record.label
+
+    def columns_of(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
+        """Records of plain values as columns. Raises ``InputProblem``, naming row and field, and ``LimitExceeded``."""
+        return columns_of_rows(self.signature, rows)
+
+    async def infer(
+        self,
+        columns: Mapping[str, Array],
+        *,
+        parsed_ns: int = 0,
+        deadline_s: float | None = None,
+        stream: StreamCall | None = None,
+    ) -> Inference:
+        """One request, waiting where a step takes long. ``parsed_ns``: what reading the request took.
+
+        Raises ``InputProblem`` for columns that do not fit, what a run of a model raises, ``EngineBusy``, and
+        ``OverTime`` after ``deadline_s``.
+        """
+        feed = self.signature.checked(columns)
+        running: Running = self.on_the_spot if self.runs_inline(feed) else self.awaiting
+        return await self._inferred(feed, running, parsed_ns=parsed_ns, deadline_s=deadline_s, stream=stream)
+
+    def call(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Arrays by input name in, arrays by output name out, on this thread. Raises as :meth:`infer`."""
+        return self.run(self.signature.checked(feed))
+
+    def run(self, feed: dict[str, Array]) -> dict[str, Array]:
+        """:meth:`call` for a feed that the signature has checked."""
+        return dict(at_once(self._inferred(feed, self.on_the_spot)).outputs)
+
+    async def answer(
+        self, feed: dict[str, Array], *, deadline_s: float | None = None, stream: StreamCall | None = None
+    ) -> dict[str, Array]:
+        """:meth:`run`, waiting where a step takes long."""
+        running: Running = self.on_the_spot if self.runs_inline(feed) else self.awaiting
+        return dict((await self._inferred(feed, running, deadline_s=deadline_s, stream=stream)).outputs)
+
+    def feed_of(self, value: Any) -> dict[str, Array]:
+        """The checked feed that a value of the language stands for. Raises ``InputProblem``, ``LimitExceeded``."""
+        return self.signature.checked(self.signature.arrays(value))
+
+    def runs_inline(self, feed: Mapping[str, Array]) -> bool:
+        """Whether :meth:`run` on this checked feed is expected to be quick enough for the event loop."""
+        rows = 0
+        elements = 0
+        for column in feed.values():
+            rows = column.shape[0]
+            elements += column.size
+        return rows <= self.inline_rows and elements <= self.inline_rows * self.row_elements
+
+    def require_vectors(self) -> int:
+        """Answers the test vectors of its models again; their number."""
+        return sum(model.require_vectors() for model in self.members.values())
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    async def _inferred(
+        self,
+        feed: dict[str, Array],
+        running: Running,
+        *,
+        parsed_ns: int = 0,
+        deadline_s: float | None = None,
+        stream: StreamCall | None = None,
+    ) -> Inference:
+        started_ns = monotonic_ns()
+        deadline_ns = None if deadline_s is None else started_ns + int(deadline_s * 1e9)
+        passage = Passage(self._count(feed), feed, feed, deadline_ns, stream)
+        elapsed = passage.elapsed_ns
+        elapsed.append(parsed_ns)
+        count = passage.count
+        try:
+            for step in self.steps:
+                before_ns = perf_counter_ns()
+                try:
+                    await step.take(passage, running)
+                except BaseException:
+                    step.counters.failed(perf_counter_ns() - before_ns)
+                    raise
+                after_ns = perf_counter_ns()
+                elapsed.append(after_ns - before_ns)
+                step.counters.ran(count, before_ns, after_ns)
+            anomalies: Mapping[str, Array] = {}
+            outputs = fields_of_record(passage)
+            if self.validations is not None:
+                anomalies = await self.validations.flags(passage, outputs, running)
+        except BaseException:
+            self.counters.failed(monotonic_ns() - started_ns)
+            raise
+        inference = Inference(
+            self.record.name,
+            self.record.version,
+            self.partition,
+            self.now_ms(),
+            count,
+            feed,
+            outputs,
+            passage.challengers,
+            anomalies,
+            passage.models,
+            passage.answered,
+            tuple(elapsed),
+            tuple(passage.dropped),
+        )
+        self.counters.ran(count, started_ns, monotonic_ns())
+        if self.recorder is not None:
+            self.recorder(inference, self.definition.deployment.log)
+        return inference
+
+    def _count(self, feed: dict[str, Array]) -> int:
+        count = -1
+        for name, column in feed.items():
+            if count < 0:
+                count, first = len(column), name
+            elif len(column) != count:
+                raise InputProblem(
+                    f'input "{name}": expected {count} rows as in "{first}", found {len(column)}',
+                    hint="every input has one entry for each row",
+                )
+        return count
+
+
+def device_ms() -> int:
+    """Milliseconds since the epoch on this device's clock."""
+    return time.time_ns() // 1_000_000
+
+
+def build(
+    release: VerifiedRelease,
+    members: Mapping[Digest, LoadedModel],
+    *,
+    origin: Origin,
+    since: int,
+    counters: Callable[[str], Counters],
+    runner: Runner,
+    record: Recorder | None,
+    partition: str,
+    inline_us: float,
+    elements_max: int,
+    draw: DrawOne | None = None,
+    now_ms: Callable[[], int] = device_ms,
+) -> LoadedPipeline:
+    """The pipeline of a release, whose models are built. ``counters``: of each step by its label, "" for the whole.
+
+    Raises :class:`~engine.errors.BadPipelineRelease` for one whose steps do not fit, or not what was signed.
+    """
+    definition, schema = _read(release, members)
+    limit_s = min((model.deadlines.limit_s for model in members.values()), default=60.0)
+    failures = Failures()
+    making = StepMaking(definition, members, counters, failures, draw or random.SystemRandom().random)
+    steps = tuple(making.step(number, step) for number, step in enumerate(schema.steps))
+    validations = None
+    if schema.validations:
+        validations = Validations(schema, counters=counters("validations"), failed=failures.add)
+    row_elements = sum(math.prod(max(size, 1) for size in spec.shape[1:]) for spec in schema.signature.inputs)
+    expression_us = making.expression_us + (validations.row_us if validations else 0.0)
+    memory: dict[Digest, int] = {}
+    for model in members.values():
+        memory.update(model.memory)
+    return LoadedPipeline(
+        record=release.record,
+        record_digest=release.record_digest,
+        signer=release.signer,
+        origin=origin,
+        since=since,
+        memory_bytes=sum(memory.values()),
+        memory=memory,
+        contents=NOTHING,
+        signature=Signature(release.record.inputs, elements_max=elements_max),
+        counters=counters(""),
+        definition=definition,
+        schema=schema,
+        members=dict(members),
+        steps=steps,
+        validations=validations,
+        failures=failures,
+        inline_rows=inline_rows(making.groups, expression_us, inline_us),
+        row_elements=max(row_elements, 1),
+        partition=partition,
+        on_the_spot=OnTheSpot(limit_s),
+        awaiting=Awaiting(runner, limit_s, inline_us),
+        recorder=record,
+        now_ms=now_ms,
+    )
+
+
+def _read(release: VerifiedRelease, members: Mapping[Digest, LoadedModel]) -> tuple[PipelineDefinition, PipelineSchema]:
+    record = release.record
+    try:
+        definition = msgspec.json.decode(release.files[DEFINITION_FILE], type=PipelineDefinition)
+        schema = schema_of(definition, {digest: model.record for digest, model in members.items()})
+    except (msgspec.MsgspecError, KeyError) as error:
+        raise BadPipelineRelease(f"{record.label}: expected a definition in {DEFINITION_FILE}: {error}") from error
+    except Problem as problem:
+        raise BadPipelineRelease(f"{record.label}: {problem.message}", hint=problem.hint) from problem
+    for kind, signed, found in (
+        ("inputs", record.inputs, schema.signature.inputs),
+        ("outputs", record.outputs, schema.signature.outputs),
+    ):
+        if signed != found:
+            raise BadPipelineRelease(f"{record.label}: the signed record says other {kind} than its steps have")
+    return definition, schema
