@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Iterator
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
@@ -232,9 +232,23 @@ def _check_distinct(models: list[ModelRef], where: str) -> None:
 
 
 def encode_definition(definition: PipelineDefinition) -> bytes:
-    """The canonical bytes: the same definition gives the same ones, also where a whole number stands for a real."""
+    """The canonical bytes: the same definition gives the same ones, also where a whole number stands for a real, or
+    what goes without saying was said.
+    """
     read = msgspec.json.decode(msgspec.json.encode(definition), type=PipelineDefinition)
-    return msgspec.json.encode(read, order="deterministic")
+    told = msgspec.to_builtins(read) | {"deployment": _said(read.deployment)}
+    return msgspec.json.encode({key: value for key, value in told.items() if value}, order="deterministic")
+
+
+def _said(settings: Deployment | BatchSettings | LogSettings) -> dict[str, Any]:
+    """What differs from the defaults; msgspec leaves out what *is* the default, not what equals it."""
+    fresh = type(settings)()
+    values = {name: getattr(settings, name) for name in settings.__struct_fields__}
+    return {
+        name: _said(value) if isinstance(value, BatchSettings | LogSettings) else value
+        for name, value in values.items()
+        if value != getattr(fresh, name)
+    }
 
 
 def version_of(definition: PipelineDefinition) -> str:

@@ -100,6 +100,23 @@ def test_a_version_is_its_definition() -> None:
     assert (back, version_of(back)) == (one, version_of(one))
 
 
+@pytest.mark.parametrize(
+    ("said", "same"),
+    [
+        ('{"name":"p"}', True),
+        ('{"name":"p","steps":[],"validations":[],"deployment":{}}', True),
+        ('{"deployment":{"replicas":0,"batch":{"rows_max":64},"log":{"sample":1,"columns":[]}},"name":"p"}', True),
+        ('{"name":"p","deployment":{"batch":{"rows_max":65}}}', False),
+        ('{"name":"p","deployment":{"log":{"sample":0}}}', False),
+        ('{"name":"p","deployment":{"replicas":1}}', False),
+    ],
+)
+def test_what_goes_without_saying_makes_no_other_version(said: str, same: bool) -> None:
+    read = msgspec.json.decode(said, type=PipelineDefinition)
+    assert (version_of(read) == version_of(PipelineDefinition(name="p"))) == same
+    assert version_of(msgspec.json.decode(encode_definition(read), type=PipelineDefinition)) == version_of(read)
+
+
 D, T = ref_of(DOUBLE), ref_of(TRIPLE)
 SAME = ModelRef("double", "1.0", T.record)
 
