@@ -34,6 +34,8 @@ DECLARING: Final = (
     ("peers.release_lifecycle", "ReleaseDeprecation"),
     ("peers.repository_functions", "RepositoryFunctions"),
     ("peers.development_functions", "DevelopmentFunctions"),
+    ("peers.pipeline_functions", "PipelineFunctions"),
+    ("peers.pipeline_deployment", "PipelineDeployment"),
     ("engine.functions", "ModelFunctions"),
     ("query.functions", "FUNCTIONS"),
 )

@@ -37,6 +37,8 @@ from peers.memory import AgentMemory, PlainMemory
 from peers.model_functions import ReleaseFunctions
 from peers.own_releases import OwnReleases
 from peers.peer_functions import PeerFunctions
+from peers.pipeline_parts import composed_pipelines
+from peers.pipeline_standings import Standings
 from peers.publisher_keys import publisher_key
 from peers.release_folders import ReleaseFolders
 from peers.release_lifecycle import ReleaseLifecycle
@@ -196,9 +198,13 @@ def local_functions(
     remotes: RemoteRepositories | None = None,
     register: Registering | None = None,
     device: Device | None = None,
+    standings: Standings | None = None,
 ) -> tuple[object, ...]:
-    """The functions at home everywhere. ``client`` is None on the nameserver, ``agent`` on all but an edge."""
+    """The functions at home everywhere. ``client`` is None on the nameserver, ``agent`` on all but an edge;
+    ``standings`` is the nameserver's.
+    """
     from engine.functions import ModelFunctions
+    from engine.template_folder import folders as model_folders
 
     home = me.home
     identity = read_key(home.identity_key)
@@ -243,6 +249,20 @@ def local_functions(
         releases,
         repositories,
         development,
+        *composed_pipelines(
+            home.pipelines,
+            layout,
+            site=site,
+            fetching=repositories,
+            publisher=lambda: publisher_key(home, root()),
+            identity=identity,
+            root=root,
+            folders=lambda: tuple(model_folders(me.models)),
+            memory=memory,
+            statements=elsewhere,
+            agent=agent,
+            standings=standings,
+        ),
         ModelFunctions(engine, models_path=me.models, open_folder=folders.opened, find_release=releases.find_release),
     )
 

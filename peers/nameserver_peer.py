@@ -51,6 +51,7 @@ from peers.nameserver_parts import (
     StateDirectory,
 )
 from peers.peer_functions import RosterFunctions
+from peers.pipeline_standings import FederationStandings
 from peers.presence import ContactBook
 from peers.refusals import Refusals
 from peers.registry_routes import registry_routes
@@ -201,6 +202,7 @@ class _Parts:
                 where=lambda: self.addresses[0] if self.addresses else "",
                 remotes=remotes,
                 register=imports,
+                standings=FederationStandings(self.store, self.contacts),
             ),
         )
         catalogue.follow(self._engine)

@@ -178,7 +178,7 @@ class RepositoryFunctions:
         """Fetch a release from the nameserver and verify it, and first what it needs; an edge loads them too, until its
         groups say otherwise at the next answered poll.
         """
-        release = await self._fetched(checked_model(name), checked_version(version), call)
+        release = await self.fetched(checked_model(name), checked_version(version), call)
         await self._bring_needed(release.record, call)
         return await self._imported(release)
 
@@ -210,8 +210,9 @@ class RepositoryFunctions:
             await asyncio.to_thread(self._layout.attach, one.signed)
         return await self._imported(fetched[0].release)
 
-    async def _fetched(self, name: str, version: str, call: Call) -> VerifiedRelease:
-        signed = await self._wanted(name, version)
+    async def fetched(self, name: str, version: str, call: Call) -> VerifiedRelease:
+        """A release from here, else from the nameserver, with its files; verified."""
+        signed = await self.wanted(name, version)
         if self._site.source is not None:
             await fetch(signed, client=self._site.source, layout=self._layout, progress=call.progress)
         return await self._verified(signed)
@@ -225,7 +226,7 @@ class RepositoryFunctions:
                 return  # the nameserver has what it has
             needs = {"name": record.name, "version": record.version}
             for pin in await self._of_nameserver("models:needs(:name, :version)", needs, call):
-                await self._fetched(pin["name"], pin["version"], call)
+                await self.fetched(pin["name"], pin["version"], call)
 
     async def _imported(self, release: VerifiedRelease) -> dict[str, Any]:
         if self._site.loads_imports:
@@ -238,7 +239,7 @@ class RepositoryFunctions:
             "loaded": self._site.loads_imports,
         }
 
-    async def _wanted(self, name: str, version: str) -> SignedDocument:
+    async def wanted(self, name: str, version: str) -> SignedDocument:
         """The record of a release, signed by an endorsed publisher: from here, else from the nameserver."""
         known = self._layout.find(name, version)
         if known is not None:
