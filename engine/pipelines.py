@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 NOTHING: Final = Contents(None, (), (), (), {})
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class LoadedPipeline:
     """``members``: its models by the digest of their record. ``failures``: what was left out of its answers.
 
