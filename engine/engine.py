@@ -18,32 +18,37 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from engine.budget import graph_of, graphs_of, making_room
 from engine.building import Builder
 from engine.contents import Contents, contents_of
 from engine.engine_settings import EngineSettings
-from engine.errors import ModelNotLoaded, NotAModel, OverMemory
+from engine.errors import ModelNotLoaded, NotAModel
 from engine.index import Index
 from engine.neighbours import CheckFunctions, any_functions, check_beside, needed_models
+from engine.returning import FreedMemory
 from engine.scheduling import Scheduler
 from engine.servables import IndexEntry, Origin, Recorder, Servable
 from engine.statistics import ModelStatistics
 from engine.trials import Description, Trials, Verdict, require_verified
 from federation.documents import ReleaseRecord
-from federation.names import Digest
 from federation.verification import VerifiedRelease
 from query.errors import nearest
 
 if TYPE_CHECKING:
+    from engine.demand import Demand, Find
     from engine.loaded import LoadedModel
     from engine.servables import AwaitedServable
     from engine.signature import Array
     from engine.streams import StreamCall, Streams
 
 __all__ = ["Description", "Engine", "EngineSettings", "Listener", "Verdict"]
+
+log = logging.getLogger("peerage.models")
 
 Listener = Callable[[str, "Servable | None"], None]
 
@@ -74,6 +79,8 @@ class Engine:
         self._scheduler = Scheduler(self.settings)
         self._builder = Builder(self.settings, clock=clock, runner=self._scheduler, record=record, partition=partition)
         self._index = Index()
+        self._freed = FreedMemory()
+        self._demand: Demand | None = None
 
     @property
     def runtime_version(self) -> str:
@@ -112,25 +119,46 @@ class Engine:
         record = release.record
         with self._index.loading(record):
             async with self._load_turn:
+                there = self._servables.get(record.name)
+                if there is not None and origin == "demand":
+                    return there
                 servable = await self._loaded(release, origin=origin, verdict=verdict)
                 replaced = self._servables.get(servable.name)
                 self._servables = {**self._servables, servable.name: servable}
-        self._tell(servable.name, servable)
         if replaced is not None:
-            self._index.leaving(replaced)
-            del replaced
-            _trim()
+            self._leave(replaced)
+        self._tell(servable.name, servable)
         return servable
 
     def unload(self, name: str) -> Servable:
         """Takes a model or pipeline out; calls in flight end on it. Raises :class:`ModelNotLoaded`."""
         servable = self.find(name)
         self._servables = {known: kept for known, kept in self._servables.items() if known != name}
-        self._index.leaving(servable)
+        self._leave(servable)
         self._index.forget(name)
         self._builder.forget(name)
         self._tell(name, None)
-        _trim()
+        return servable
+
+    def load_on_demand(self, find: Find) -> None:
+        """From now on :meth:`wanted` loads what ``find`` finds for it."""
+        from engine.demand import Demand
+
+        self._demand = Demand(find, lambda release: self.load(release, origin="demand"))
+
+    async def wanted(self, name: str, version: str | None = None) -> Servable:
+        """What a request asks for: what is loaded, and where the device's owner lets requests load, what is installed.
+
+        Raises :class:`ModelNotLoaded`, also for another version than the one that is loaded; why it cannot be loaded;
+        and ``ModelLoading`` or ``EngineBusy`` when it takes long.
+        """
+        servable = self._servables.get(name)
+        if servable is None and self._demand is not None:
+            servable = await self._demand.loaded(name, version)
+        if servable is None:
+            servable = self.find(name)
+        if version is not None and version != servable.version:
+            raise ModelNotLoaded(f"{name}@{version} is not loaded here, {servable.label} is")
         return servable
 
     def loaded(self) -> tuple[Servable, ...]:
@@ -219,7 +247,7 @@ class Engine:
 
         Raises as :meth:`call`, and :class:`EngineBusy` when too many calls wait.
         """
-        servable = self.find(name)
+        servable = await self.wanted(name)
         from engine.loaded import is_small  # no sooner: it brings numpy
 
         if is_small(value):
@@ -239,6 +267,8 @@ class Engine:
 
     def close(self, *, wait: bool = False) -> None:
         """Ends threads; runs in flight end at their deadline, for which ``wait`` waits."""
+        if self._demand is not None:
+            self._demand.close()
         self._scheduler.close(wait=wait)
         self._builder.close()
 
@@ -249,30 +279,22 @@ class Engine:
         contents = await asyncio.to_thread(contents_of, release)
         await asyncio.to_thread(check_beside, release.record, contents.functions, needed, self._check_functions)
         accepted = await self._trials.accepted(release, contents, verdict)
-        self._require_budget(release.record, accepted.peak_bytes)
-        return await asyncio.to_thread(self._builder.built, release, contents, accepted, origin=origin)
+        graphs = graphs_of(release, accepted)
+        for name in making_room(release.record, graphs, self._servables.values(), self.settings.memory_budget_bytes):
+            log.info("made_room", extra={"model": self.unload(name).label, "for": release.label})
+        made: list[Servable] = []  # as a thread's result it would be held a while longer, by the thread and by the loop
+        await asyncio.to_thread(lambda: made.append(self._builder.built(release, contents, accepted, origin=origin)))
+        return made.pop()
 
     def _require_budget(self, record: ReleaseRecord, needed: int) -> None:
-        """The version that is to be replaced counts too: both are in memory for a moment."""
-        graphs: dict[Digest, int] = {}
-        for servable in self._servables.values():
-            graphs.update(servable.memory)
-        present = sum(graphs.values())
-        budget = self.settings.memory_budget_bytes
-        if present + needed > budget:
-            raise OverMemory(
-                f"{record.label} needs {needed} bytes of memory and {present} are in use, of a budget of {budget}"
-            )
+        """Raises ``OverMemory`` for what could not be loaded, whoever made room."""
+        graphs = {graph_of(record) or record.manifest: needed}
+        making_room(record, graphs, self._servables.values(), self.settings.memory_budget_bytes)
+
+    def _leave(self, servable: Servable) -> None:
+        self._index.leaving(servable)
+        self._freed.watch(servable)
 
     def _tell(self, name: str, servable: Servable | None) -> None:
         for listener in tuple(self._listeners):
             listener(name, servable)
-
-
-def _trim() -> None:
-    """Gives memory that a dropped model freed back to the system, where libc can: it would keep most of it."""
-    import ctypes
-
-    release = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if release is not None:
-        release(0)

@@ -71,7 +71,7 @@ class ModelStatistics:
 
 
 class Counters:
-    """Counts of one name and version. Thread-safe."""
+    """Counts of one name and version. Thread-safe. ``known_ns``: when they were asked for last, by ``monotonic_ns``."""
 
     __slots__ = (
         "_by_rows",
@@ -87,10 +87,12 @@ class Counters:
         "_shared",
         "_waits",
         "key",
+        "known_ns",
     )
 
     def __init__(self, key: Key) -> None:
         self.key = key
+        self.known_ns = monotonic_ns()
         self._lock = threading.Lock()
         self._by_rows: dict[int, list[int]] = {}
         self._latency = [0] * (len(BOUNDS_NS) + 1)
@@ -207,6 +209,7 @@ class Statistics:
                 while len(self._counters) > self._kept_max:
                     self._counters.popitem(last=False)
             self._counters.move_to_end(key)
+            found.known_ns = monotonic_ns()
             return found
 
     def all(self) -> tuple[Counters, ...]:

@@ -139,18 +139,6 @@ async def test_listeners_hear_of_every_swap_and_unload() -> None:
     assert heard == [("scaling", "1.0"), ("scaling", "2.0"), ("scaling", None)]
 
 
-async def test_the_budget_counts_every_model_and_the_one_to_be_replaced() -> None:
-    engine = Engine(EngineSettings(memory_budget_bytes=100_000))
-    await put(engine, scaling(), peak_bytes=60_000)
-    with pytest.raises(errors.OverMemory) as caught:
-        await put(engine, scaling(), version="2.0", peak_bytes=60_000)
-    assert caught.value.message == (
-        "scaling@2.0 needs 60000 bytes of memory and 60000 are in use, of a budget of 100000"
-    )
-    await put(engine, scaling(), name="second", peak_bytes=40_000)
-    assert len(engine.loaded()) == 2
-
-
 async def test_quick_calls_run_on_the_loop_and_long_ones_do_not() -> None:
     engine = Engine(EngineSettings(threads=1, inline_us=1e9))
     await put(engine, scaling())
