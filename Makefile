@@ -24,7 +24,7 @@ demo: $(VENV)/.ready-demo-$(STATE)
 	@$(BIN)/peerage demo
 
 test: $(VENV)/.ready-test-$(STATE)
-	@$(BIN)/python -m pytest -q --numprocesses $(WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest -q --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.ready-check-$(STATE)
 	@$(BIN)/ruff format --check .

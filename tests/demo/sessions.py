@@ -49,6 +49,11 @@ def fences(path: Path) -> list[Fence]:
     return [Fence(m[1], m[2], text.count("\n", 0, m.start()) + 1) for m in FENCE.finditer(text)]
 
 
+def console(path: Path) -> list[Fence]:
+    """The session of a page."""
+    return [fence for fence in fences(path) if fence.language == "console"]
+
+
 def typed(fence: Fence) -> Iterator[Typed]:
     now: Typed | None = None
     for line in fence.text.splitlines():

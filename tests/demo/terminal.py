@@ -11,7 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.demo.sessions import as_shown, console, typed
+
 COMMAND_S_MAX = 60.0
+QUESTIONS_MAX = 60  # an edge that waits to ask a nameserver that was gone waits up to 15 s
 READY = "  socket "  # the last line that a peer prints when it listens
 LOCAL = {
     "PEERAGE_FEDERATION_HOST": "127.0.0.1",
@@ -34,6 +37,20 @@ class Terminal:
         own = {name: value for name, value in os.environ.items() if not name.startswith("PEERAGE_")}
         path = f"{Path(sys.executable).parent}{os.pathsep}{own.get('PATH', '')}"
         return own | LOCAL | {"PATH": path, "HOME": str(self.folder)}
+
+    def play(self, page: Path) -> None:
+        """Type every command of a page and compare what it prints.
+
+        A person types slower than edges connect and load, so a question is asked again when the answer is not yet
+        there.
+        """
+        for fence in console(page):
+            for one in typed(fence):
+                found = self.run(one.command)
+                tries = QUESTIONS_MAX if one.command.startswith("peerage query") else 1
+                while not as_shown(one.shown, found) and (tries := tries - 1):
+                    found = self.run(one.command)
+                assert as_shown(one.shown, found), f"{page.name}: {one.command}\n" + "\n".join(found)
 
     def run(self, command: str) -> list[str]:
         """What a command prints, on both its outputs as they come."""
