@@ -6,14 +6,19 @@ the first model. Building takes as long as a model does, so it happens in a thre
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from engine.contents import Contents, contents_of
 from engine.engine_settings import EngineSettings
-from engine.servables import Origin, Recorder, Runner, Servable
+from engine.scheduling import Lane, Scheduler
+from engine.servables import Origin, Recorder, Servable
 from engine.statistics import Statistics
 from engine.trials import Verdict
+from federation.pipelines import DEFINITION_FILE, BatchSettings, PipelineDefinition
 from federation.verification import VerifiedRelease
 
 if TYPE_CHECKING:
@@ -22,10 +27,12 @@ if TYPE_CHECKING:
     from engine.session_sharing import Sessions
     from engine.streams import Streams
 
+BATCH_WHERE_IT_PAYS: Final = BatchSettings()
+
 
 class Builder:
-    """``record`` and ``partition`` are of pipelines, as :class:`engine.engine.Engine` has them; ``runner`` runs their
-    models.
+    """``record`` and ``partition`` are of pipelines, as :class:`engine.engine.Engine` has them; ``scheduler``
+    runs their models.
     """
 
     def __init__(
@@ -33,13 +40,13 @@ class Builder:
         settings: EngineSettings,
         *,
         clock: Callable[[], float],
-        runner: Runner,
+        scheduler: Scheduler,
         record: Recorder | None,
         partition: str,
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._runner = runner
+        self._scheduler = scheduler
         self._record = record
         self._partition = partition
         self.statistics = Statistics()
@@ -71,7 +78,15 @@ class Builder:
             self._deadlines.close()
 
     def _model(
-        self, release: VerifiedRelease, contents: Contents, *, memory_bytes: int, origin: Origin, step: str = ""
+        self,
+        release: VerifiedRelease,
+        contents: Contents,
+        *,
+        memory_bytes: int,
+        origin: Origin,
+        step: str = "",
+        batch: BatchSettings = BATCH_WHERE_IT_PAYS,
+        lane: Lane | None = None,
     ) -> LoadedModel:
         from engine.deadlines import RunDeadlines
         from engine.loaded import build
@@ -96,16 +111,26 @@ class Builder:
             sessions=self._sessions,
             inline_us=self._settings.inline_us,
             elements_max=self._settings.elements_max,
+            batch=batch,
+            lane=lane,
         )
 
     def _pipeline(self, release: VerifiedRelease, verdict: Verdict, *, origin: Origin) -> Servable:
-        """Its models, each built as on its own, and what runs them in order."""
+        """Its models, each built as on its own but for what its deployment says, and what runs them in order."""
         from engine.pipelines import build
 
         record = release.record
+        deployment = msgspec.json.decode(release.files[DEFINITION_FILE], type=PipelineDefinition).deployment
+        lane = None if deployment.cpus is None else self._scheduler.lane(math.ceil(deployment.cpus))
         members = {
             member.record_digest: self._model(
-                member, contents_of(member), memory_bytes=found.peak_bytes, origin=origin, step=record.label
+                member,
+                contents_of(member),
+                memory_bytes=found.peak_bytes,
+                origin=origin,
+                step=record.label,
+                batch=deployment.batch,
+                lane=lane,
             )
             for member, found in zip(release.members, verdict.members, strict=True)
         }
@@ -115,7 +140,7 @@ class Builder:
             origin=origin,
             since=int(self._clock()),
             counters=lambda step: self.statistics.counters(record.name, record.version, step=step),
-            runner=self._runner,
+            runner=self._scheduler,
             record=self._record,
             partition=self._partition,
             inline_us=self._settings.inline_us,

@@ -77,7 +77,9 @@ class Engine:
         self._load_turn = asyncio.Lock()
         self._trials = Trials(self.settings, check_functions=check_functions, require_budget=self._require_budget)
         self._scheduler = Scheduler(self.settings)
-        self._builder = Builder(self.settings, clock=clock, runner=self._scheduler, record=record, partition=partition)
+        self._builder = Builder(
+            self.settings, clock=clock, scheduler=self._scheduler, record=record, partition=partition
+        )
         self._index = Index()
         self._freed = FreedMemory()
         self._demand: Demand | None = None

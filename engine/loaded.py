@@ -34,7 +34,6 @@ from federation.names import Digest
 from federation.pipelines import BatchSettings
 
 UNMEASURED: Final = Pace(0.0, 1)
-BATCH_WHERE_IT_PAYS: Final = BatchSettings()
 BATCH_MEASURED_S_MAX: Final = 2.0  # of a few runs apart; a model that takes longer is not batched
 CONVERTED_INLINE_MAX: Final = 4096  # elements of a nested value that are read into an array on the event loop
 
@@ -186,8 +185,8 @@ def build(
     sessions: Sessions,
     inline_us: float,
     elements_max: int,
-    batch: BatchSettings = BATCH_WHERE_IT_PAYS,
-    lane: Lane | None = None,
+    batch: BatchSettings,
+    lane: Lane | None,
 ) -> LoadedModel:
     """Builds the session, answers the test vectors, measures the pace. Raises a ``ContentProblem`` or
     ``PassingProblem``. Takes as long as the model does, so it is called in a thread.
