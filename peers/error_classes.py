@@ -184,6 +184,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "fetch_wrong_answer",
     ),
     "peers.homes": (
+    "peers.face_errors": ("not_ready",),
         "bad_home",
         "not_joined",
         "home_in_use",
@@ -211,6 +212,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
     "peers.pipeline_drafts": ("bad_pipeline_file",),
     "peers.pipeline_models": ("step_missing",),
     "peers.publisher_keys": ("not_a_publisher",),
+    "peers.pipeline_routes": ("which_pipeline",),
     "peers.registry_answers": (
         "blob_unknown",
         "repository_unknown",

@@ -45,6 +45,12 @@ Refused: TypeAlias = Callable[[str], None]
 log = logging.getLogger("peerage.http")
 
 
+class NotReady(WorldProblem):
+    """A model or pipeline on its way into memory for the first time."""
+
+    code = "not_ready"
+
+
 def status_on_face(problem: Problem) -> int:
     """The HTTP status that agrees with a problem's class."""
     match problem:
@@ -60,6 +66,8 @@ def status_on_face(problem: Problem) -> int:
             return 408
         case ContentProblem():
             return 409
+        case Problem(code="arrow_unavailable"):
+            return 415
         case Forbidden() | PeerProblem():
             return 403
         case UserProblem():

@@ -56,7 +56,9 @@ class Noted:
 NOTED: Final = web.RequestKey("noted", Noted)
 
 
-def note(request: web.Request, started_ns: int, parts: Sequence[tuple[str, int]], **about: str | int) -> None:
+def note(
+    request: web.Request, started_ns: int, parts: Sequence[tuple[str, int]], about: Mapping[str, str | int]
+) -> None:
     """Keep what was done for a request, for its trace."""
     request[NOTED] = Noted(started_ns, parts, about)
 

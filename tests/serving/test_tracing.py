@@ -29,7 +29,7 @@ async def answering(request: web.Request) -> web.StreamResponse:
             raise web.HTTPServiceUnavailable
         case "bad":
             return web.Response(status=400)
-    note(request, STARTED_NS, [("parse", 1000), ("model price@1.0", 20_000)], **{"peerage.release": "house@v"})
+    note(request, STARTED_NS, [("parse", 1000), ("model price@1.0", 20_000)], {"peerage.release": "house@v"})
     return web.Response(text="done")
 
 
