@@ -44,12 +44,17 @@ Origin = Literal["group", "manual", "development"]
 log = logging.getLogger("peerage.agent")
 
 
+def _unheard(record: RootRecord) -> None:
+    """Nobody listens."""
+
+
 class HomeTrust:
-    """The chain of root records in a home."""
+    """The chain of root records in a home. ``changed`` is told each that comes into force."""
 
     def __init__(self, home: Home, record: RootRecord) -> None:
         self._home = home
         self._record = record
+        self.changed: Callable[[RootRecord], None] = _unheard
 
     @property
     def root(self) -> RootRecord:
@@ -59,6 +64,7 @@ class HomeTrust:
         """Keep the next root record, durable before it is trusted."""
         self._home.write_roots((*self._home.roots(), document))
         self._record = record
+        self.changed(record)
 
     async def follow(self, client: FederationClient) -> None:
         """Take up the root records that came after this one, each by the rules of its predecessor.

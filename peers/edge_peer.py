@@ -234,11 +234,13 @@ class _Parts:
             clock=clock,
             keep_log=self._kept.keep,
         )
+        memory = AgentMemory(self.agent, self._engine)
+        self._trust.changed = memory.obey
         catalogue.compose(
             *local_functions(
                 PeerSelf(home, membership, settings),
                 engine=self._engine,
-                memory=AgentMemory(self.agent, self._engine),
+                memory=memory,
                 layout=layout,
                 root=lambda: self._trust.root,
                 asking=OwnStatements(self._statements),

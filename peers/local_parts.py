@@ -160,6 +160,9 @@ def opened_engine(settings: CommonSettings) -> Engine:
         EngineSettings(
             memory_budget_bytes=settings.memory_bytes_max or defaults.memory_budget_bytes,
             trial_wall_s=settings.load_timeout_s,
+            run_s=settings.run_timeout_s,
+            threads=settings.run_threads,
+            queue_max=settings.run_queue_max,
         ),
         check_functions=check_functions,
     )
@@ -240,6 +243,8 @@ def local_functions(
         needed=releases.needed,
         statements=elsewhere,
     )
+    if me.settings.load_on_demand:
+        memory.load_on_demand(releases.find_release, root=root)
     own = OwnReleases(layout, root=root, follow_root=follow_root, use=memory)
     return (
         *([ReleaseLifecycle(own)] if client is not None else []),  # the nameserver speaks of the federation's

@@ -7,7 +7,7 @@ it starts with nothing in memory each time; what a revoked key signed stops ther
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine.engine import Engine
@@ -17,9 +17,10 @@ from federation.needs import StillNeeded, satisfies
 from federation.revocation import stopping
 from federation.verification import VerifiedRelease
 from peers.agent import Agent
+from peers.demanded import DemandedReleases, Find
 
 if TYPE_CHECKING:
-    from engine.loaded import LoadedModel  # brings numpy, which an idle edge does without
+    from engine.servables import Servable
 
 
 log = logging.getLogger("peerage.models")
@@ -31,8 +32,18 @@ class AgentMemory:
     def __init__(self, agent: Agent, engine: Engine) -> None:
         self._agent = agent
         self._engine = engine
+        self._demanded: DemandedReleases | None = None
 
-    async def load_release(self, release: VerifiedRelease, *, origin: Literal["manual", "development"]) -> LoadedModel:
+    def load_on_demand(self, find: Find, *, root: Callable[[], RootRecord]) -> None:
+        """From now on requests load what ``find`` finds."""
+        self._demanded = DemandedReleases(self._engine, find, root=root)
+
+    def obey(self, root: RootRecord) -> None:
+        """Take out of memory what a root record says must stop, of what the agent knows nothing of."""
+        if self._demanded is not None:
+            self._demanded.obey(root)
+
+    async def load_release(self, release: VerifiedRelease, *, origin: Literal["manual", "development"]) -> Servable:
         """Raises why it could not be loaded; what answered under that name before still does."""
         record = release.record
         await self._agent.load_manual(record.name, record.version, release.record_digest, origin=origin)
@@ -40,9 +51,12 @@ class AgentMemory:
 
     async def unload(self, name: str) -> None:
         """Raises :class:`~query.errors.UnknownName` for a model that is not in memory."""
-        await self._agent.unload_manual(name)
+        if any(servable.name == name and servable.origin == "demand" for servable in self._engine.loaded()):
+            self._engine.unload(name)
+        else:
+            await self._agent.unload_manual(name)
 
-    def present(self) -> Sequence[LoadedModel]:
+    def present(self) -> Sequence[Servable]:
         """The models in memory."""
         return self._engine.loaded()
 
@@ -64,9 +78,10 @@ class PlainMemory:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._demanded: DemandedReleases | None = None
         self._signed: dict[str, frozenset[KeyId]] = {}  # what is loaded, by which keys
 
-    async def load_release(self, release: VerifiedRelease, *, origin: Literal["manual", "development"]) -> LoadedModel:
+    async def load_release(self, release: VerifiedRelease, *, origin: Literal["manual", "development"]) -> Servable:
         """Raises as :class:`AgentMemory` does."""
         for model in self._dependents(release.record.name):
             condition = model.record.needs.releases[release.record.name]
@@ -79,8 +94,14 @@ class PlainMemory:
         self._signed[model.name] = frozenset([release.keyid, *(member.keyid for member in release.members)])
         return model
 
+    def load_on_demand(self, find: Find, *, root: Callable[[], RootRecord]) -> None:
+        """As :meth:`AgentMemory.load_on_demand`."""
+        self._demanded = DemandedReleases(self._engine, find, root=root)
+
     def obey(self, root: RootRecord) -> None:
         """Take out of memory what a root record says must stop."""
+        if self._demanded is not None:
+            self._demanded.obey(root)
         for name in stopping(self._signed, root):
             self._signed.pop(name)
             for model in tuple(self._dependents(name)):
@@ -99,10 +120,10 @@ class PlainMemory:
             )
         self._engine.unload(name)
 
-    def _dependents(self, name: str) -> Iterator[LoadedModel]:
+    def _dependents(self, name: str) -> Iterator[Servable]:
         return (model for model in self._engine.loaded() if name in model.record.needs.releases)
 
-    def present(self) -> Sequence[LoadedModel]:
+    def present(self) -> Sequence[Servable]:
         """The models in memory."""
         return self._engine.loaded()
 

@@ -70,6 +70,16 @@ class CommonSettings(Struct, frozen=True, kw_only=True):
         Bytes, Meta(description="memory that all loaded models together, or one in its trial, may take")
     ] = 2 << 30
     load_timeout_s: Annotated[Positive, Meta(description="seconds that the trial of a release may take")] = 60.0
+    load_on_demand: Annotated[
+        bool, Meta(description="let requests load what is installed, and unload such models when memory is short")
+    ] = False
+    run_timeout_s: Annotated[Positive, Meta(description="seconds that one run of a model may take")] = 10.0
+    run_threads: Annotated[
+        int, Meta(ge=0, description="threads for runs that take longer than 0.15 ms; 0: one for each core")
+    ] = 0
+    run_queue_max: Annotated[
+        int, Meta(ge=1, description="such runs at once, waiting ones included; more are refused")
+    ] = 64
     zeroconf: Annotated[bool, Meta(description="announce or find the nameserver on the local network")] = True
     zeroconf_interface: Annotated[
         str | None, Meta(description="address of the only interface to use for zeroconf; default: all")
