@@ -39,25 +39,16 @@ from engine.oip_messages import (
 )
 from engine.oip_tensors import InputTensor
 from engine.signature import ELEMENTS_MAX, Array, shown
+from engine.streams import StreamCall
 from federation.documents import TensorSpec
 from query.errors import nearest
 
 TIMEOUT_US_MAX: Final = 24 * 3600 * 1_000_000
-HEADER_DIGITS_MAX: Final = 12
 NO_JSON: Final = 0  # the header length of a body that is one tensor
 
 _encode: Final = msgspec.json.Encoder().encode
 
 Wanted = tuple[tuple[OutputTensor, bool], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StreamCall:
-    """One call of a stream: its key, and whether it is the first or the last."""
-
-    key: str
-    start: bool
-    end: bool
 
 
 @dataclass(slots=True)
@@ -77,10 +68,10 @@ class InferRequest:
 class Protocol:
     """A model or pipeline as this protocol speaks of it. Immutable, usable from any thread.
 
-    ``stateful``: requests may name a stream.
+    ``stateful``: requests may name a stream. ``has_texts``: its binary tensors are read element by element.
     """
 
-    __slots__ = ("_all_binary", "_all_json", "_inputs", "_named", "_open", "_outputs", "_size", "stateful")
+    __slots__ = ("_all_binary", "_all_json", "_inputs", "_named", "_open", "_outputs", "_size", "has_texts", "stateful")
 
     def __init__(
         self,
@@ -100,6 +91,7 @@ class Protocol:
         self._open = _encode({"model_name": name, "model_version": version})[:-1]
         self._named = f"{name}@{version}"
         self.stateful = stateful
+        self.has_texts = any(spec.datatype == "BYTES" for spec in inputs)
 
     def read(self, body: bytes, header_length: int | None) -> InferRequest:
         """Raises ``BadMessage``, ``UnsupportedParameter``, ``NoGraph``, ``InputProblem`` and ``LimitExceeded``."""
@@ -149,7 +141,10 @@ class Protocol:
                 tensors.append(data)
             else:
                 told.append(output.as_json(array))
-        text = b"".join((opening, b',"outputs":[', b",".join(told), b"]}"))
+        closing = b"]}"
+        if request.stream is not None:
+            closing = b'],"parameters":' + _encode(_stream_parameters(request.stream)) + b"}"
+        text = b"".join((opening, b',"outputs":[', b",".join(told), closing))
         if not tensors:
             return text, None
         return b"".join((text, *tensors)), len(text)
@@ -226,7 +221,7 @@ class Protocol:
             )
         if key is UNSET or key in ("", 0):
             raise BadMessage("expected a sequence_id beside sequence_start and sequence_end, found none")
-        request.stream = StreamCall(str(key), start is True, end is True)
+        request.stream = StreamCall(key=str(key), start=None if start is UNSET else start, end=end is True)
 
     def _wanted(self, asked: tuple[RequestedOutput, ...], binary: bool) -> Wanted:
         wanted: dict[str, tuple[OutputTensor, bool]] = {}
@@ -283,13 +278,14 @@ class Protocol:
         )
 
 
-def header_length_of(text: str | None) -> int | None:
-    """The number in ``Inference-Header-Content-Length``. Raises :class:`BadMessage` for anything else."""
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= HEADER_DIGITS_MAX):
-        raise BadMessage(f'expected Inference-Header-Content-Length to be a number of bytes, found "{shortened(text)}"')
-    return int(text)
+def _stream_parameters(stream: StreamCall) -> dict[str, str | int]:
+    """Where a stream is after a call, and why it began anew when it was open before."""
+    told: dict[str, str | int] = {"sequence_id": stream.key}
+    if stream.position:
+        told["sequence_position"] = stream.position
+    if stream.restarted:
+        told["sequence_restarted"] = stream.restarted
+    return told
 
 
 def _listed(names: Mapping[str, object] | Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from engine.oip_messages import told_datatype
 from engine.oip_tensors import LITTLE
 from engine.record_outputs import RECORD, record_text
 from engine.signature import Array
@@ -27,11 +28,6 @@ RECORD_TYPE: Final = "application/json"
 
 _encode: Final = msgspec.json.Encoder().encode
 _LENGTH: Final = struct.Struct("<I")
-
-
-def told_datatype(datatype: str) -> str:
-    """A datatype as this protocol knows it."""
-    return "BYTES" if datatype == RECORD else datatype
 
 
 class OutputTensor:

@@ -25,6 +25,7 @@ from engine.oip_errors import BadMessage, UnsupportedParameter
 from query.errors import LimitExceeded
 
 JSON_BYTES_MAX: Final = 16 * 1024 * 1024  # of a request's JSON; binary tensors beside it are not counted
+HEADER_DIGITS_MAX: Final = 12
 SHOWN_MAX: Final = 80  # characters of a foreign text in a message
 
 _CONSTANTS: Final = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
@@ -122,6 +123,20 @@ def json_value(text: bytes) -> Any:
         raise BadMessage("expected JSON of a few levels, found it nested too deep") from error
     except ValueError as error:
         raise BadMessage("expected JSON, found an integer with thousands of digits") from error
+
+
+def header_length_of(text: str | None) -> int | None:
+    """The number in ``Inference-Header-Content-Length``. Raises :class:`BadMessage` for anything else."""
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= HEADER_DIGITS_MAX):
+        raise BadMessage(f'expected Inference-Header-Content-Length to be a number of bytes, found "{shortened(text)}"')
+    return int(text)
+
+
+def told_datatype(datatype: str) -> str:
+    """A datatype as this protocol knows it: a record is a text of JSON."""
+    return "BYTES" if datatype == "RECORD" else datatype
 
 
 def is_overflow(value: float) -> bool:

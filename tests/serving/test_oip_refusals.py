@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from engine.oip import header_length_of
+from engine.oip_messages import header_length_of
 from query.errors import Problem
 from tests.serving.refused import REFUSED, Refused, asking, good, protocol, tensor
 

@@ -224,6 +224,14 @@ def test_a_stream_is_named_where_the_model_keeps_state() -> None:
     request = model.read(asking(good(), parameters={"sequence_id": 7, "sequence_start": True}), None)
     assert request.stream is not None
     assert (request.stream.key, request.stream.start, request.stream.end) == ("7", True, False)
+    outputs = {"y": request.feed["x"]}
+    assert json.loads(model.write(request, outputs)[0])["parameters"] == {"sequence_id": "7"}
+    request.stream.position, request.stream.restarted = 3, "idle"
+    told = {"sequence_id": "7", "sequence_position": 3, "sequence_restarted": "idle"}
+    assert json.loads(model.write(request, outputs)[0])["parameters"] == told
+    request = model.read(asking(good(), parameters={"sequence_id": "a", "sequence_end": True}), None)
+    assert request.stream is not None
+    assert (request.stream.key, request.stream.start, request.stream.end) == ("a", None, True)
     assert model.read(asking(good()), None).stream is None
     with pytest.raises(Problem, match="expected a sequence_id"):
         model.read(asking(good(), parameters={"sequence_start": True}), None)
