@@ -1,0 +1,95 @@
+"""``Content-Encoding`` of requests and answers: gzip and deflate, bounded.
+
+Owns which codings are known, and how much may come out of a compressed body. Pure.
+
+Rules: ``deflate`` is zlib's format (RFC 9110, 8.4.1.2); a gzip body may have several members; the bound counts what
+comes out, and is noticed before more than a piece beyond it was made; a body that ends early, goes on behind its end or
+is damaged is refused. An answer is compressed when a coding is asked for alone, as a client does that wants it; or when
+it is among others, as libraries ask by habit, and the answer is long.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Final, Literal
+
+from query.errors import LimitExceeded, UserProblem
+
+Coding = Literal["gzip", "deflate"]
+
+WINDOW_BITS: Final[dict[Coding, int]] = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+PIECE_BYTES: Final = 256 * 1024
+MEMBERS_MAX: Final = 1000  # of one gzip body
+LEVEL: Final = 1
+HABIT_BYTES_MIN: Final = 64 * 1024  # of an answer that is compressed for a client that takes other codings too
+
+
+class UnknownCoding(UserProblem):
+    """A Content-Encoding that is not one of ours."""
+
+    code = "unknown_coding"
+
+
+class BadCoding(UserProblem):
+    """A body that is not what its Content-Encoding says."""
+
+    code = "bad_coding"
+
+
+def coding_of(header: str | None) -> Coding | None:
+    """The coding of a request's body; None when it has none. Raises :class:`UnknownCoding`."""
+    match (header or "").strip().lower():
+        case "" | "identity":
+            return None
+        case "gzip" | "x-gzip":
+            return "gzip"
+        case "deflate":
+            return "deflate"
+        case other:
+            raise UnknownCoding(f'expected Content-Encoding gzip or deflate, found "{other[:80]}"')
+
+
+def wanted_coding(header: str | None, size: int) -> Coding | None:
+    """The coding for an answer of ``size`` bytes to whoever sent this ``Accept-Encoding``."""
+    if header is None:
+        return None
+    named = [part.partition(";") for part in header.lower().split(",")]
+    taken = {name.strip() for name, _, weight in named if weight.replace(" ", "") not in ("q=0", "q=0.0")}
+    if len(taken) > 1 and size < HABIT_BYTES_MIN:
+        return None
+    if "gzip" in taken:
+        return "gzip"
+    return "deflate" if "deflate" in taken else None
+
+
+def decompressed(body: bytes, coding: Coding, *, bytes_max: int) -> bytes:
+    """What a compressed body holds. Raises :class:`BadCoding` and :class:`~query.errors.LimitExceeded`."""
+    pieces: list[bytes] = []
+    size = members = 0
+    rest = body
+    while rest or not members:
+        members += 1
+        if members > MEMBERS_MAX:
+            raise LimitExceeded(f"expected at most {MEMBERS_MAX} parts in a compressed body, found more")
+        reader = zlib.decompressobj(WINDOW_BITS[coding])
+        while not reader.eof:
+            try:
+                piece = reader.decompress(rest, min(PIECE_BYTES, bytes_max - size + 1))
+            except zlib.error as error:
+                raise BadCoding(f"expected a body in {coding}, found damage: {error}") from error
+            rest = reader.unconsumed_tail
+            size += len(piece)
+            if size > bytes_max:
+                raise LimitExceeded(f"expected at most {bytes_max} bytes in a compressed body, found more")
+            if not piece and not rest and not reader.eof:
+                raise BadCoding(f"expected a whole body in {coding}, found its end missing")
+            pieces.append(piece)
+        rest = reader.unused_data
+        if rest and coding == "deflate":
+            raise BadCoding(f"expected the body to end with its {coding} data, found {len(rest)} bytes behind it")
+    return b"".join(pieces)
+
+
+def compressed(body: bytes, coding: Coding) -> bytes:
+    writer = zlib.compressobj(LEVEL, zlib.DEFLATED, WINDOW_BITS[coding])
+    return writer.compress(body) + writer.flush()

@@ -1,0 +1,117 @@
+"""Bodies of inference requests: read whole, within bounds of size, time and of what all of them hold together.
+
+Owns reading and unpacking a body, and the threads beside the event loop that long ones are worked on in.
+
+Rules: a body that is there already costs nothing but taking it. One that comes in parts has ``BASE_S`` seconds, and one
+second more for each ``BYTES_PER_S`` that came: whoever trickles is ended. All bodies on their way hold at most
+``held_bytes_max``; the one that would hold more is refused, and may be sent again. ``bytes_max`` counts what came and,
+for a compressed body, what comes out of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from aiohttp import hdrs, web
+
+from peers.answers import TooBusy
+from peers.content_coding import coding_of, decompressed
+from query.errors import DeadlinePassed, LimitExceeded
+
+BODY_BYTES_MAX: Final = 64 * 1024 * 1024
+HELD_BYTES_MAX: Final = 256 * 1024 * 1024  # by all bodies that have not come to their end yet
+BASE_S: Final = 15.0
+BYTES_PER_S: Final = 1024 * 1024
+LONG_BYTES: Final = 64 * 1024  # of JSON or packed data, which is worked on beside the loop from here on
+THREADS: Final = 2
+WAITING_MAX: Final = 32  # pieces of long work that wait for a thread
+
+T = TypeVar("T")
+
+
+class Bodies:
+    """Used from one event loop."""
+
+    def __init__(
+        self,
+        *,
+        bytes_max: int = BODY_BYTES_MAX,
+        held_bytes_max: int = HELD_BYTES_MAX,
+        base_s: float = BASE_S,
+        bytes_per_s: int = BYTES_PER_S,
+    ) -> None:
+        self.bytes_max = bytes_max
+        self._held_bytes_max = held_bytes_max
+        self._base_s = base_s
+        self._bytes_per_s = bytes_per_s
+        self._held_bytes = 0
+        self._waiting = 0
+        self._threads: ThreadPoolExecutor | None = None
+
+    async def read(self, request: web.BaseRequest) -> bytes:
+        """The body as it was meant, unpacked.
+
+        Raises :class:`~query.errors.LimitExceeded`, :class:`~query.errors.DeadlinePassed`, ``TooBusy``, and
+        ``UnknownCoding`` or ``BadCoding``.
+        """
+        content = request.content
+        coding = coding_of(request.headers.get(hdrs.CONTENT_ENCODING))
+        body = content.read_nowait() if content.is_eof() else await self._arriving(request)
+        if len(body) > self.bytes_max:
+            self._too_long(len(body))
+        if coding is None:
+            return body
+        if len(body) < LONG_BYTES // 64:  # cannot become long enough to hold up the loop
+            return decompressed(body, coding, bytes_max=self.bytes_max)
+        return await self.aside(lambda: decompressed(body, coding, bytes_max=self.bytes_max))
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """``work()`` in a thread. Raises ``TooBusy`` when much of it waits already."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="bodies")
+        if self._waiting >= WAITING_MAX + THREADS:
+            raise TooBusy(f"expected at most {WAITING_MAX} long requests to wait for being read or written, found more")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            self._waiting -= 1
+
+    def close(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _arriving(self, request: web.BaseRequest) -> bytes:
+        declared = request.content_length
+        if declared is not None and declared > self.bytes_max:
+            self._too_long(declared)
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout_at(begun + self._base_s) as limit:
+                while piece := await request.content.readany():
+                    pieces.append(piece)
+                    size += len(piece)
+                    self._held_bytes += len(piece)
+                    if size > self.bytes_max:
+                        self._too_long(size)
+                    if self._held_bytes > self._held_bytes_max:
+                        raise TooBusy(
+                            f"expected all bodies on their way to hold at most {self._held_bytes_max} bytes, found more"
+                        )
+                    limit.reschedule(begun + self._base_s + size / self._bytes_per_s)
+        except TimeoutError as error:
+            raise DeadlinePassed(
+                f"the body did not end within {loop.time() - begun:.1f} s; {size} bytes came"
+            ) from error
+        finally:
+            self._held_bytes -= size
+        return b"".join(pieces)
+
+    def _too_long(self, found: int) -> None:
+        raise LimitExceeded(f"expected a body of at most {self.bytes_max} bytes, found {found} or more")

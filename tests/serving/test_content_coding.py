@@ -1,0 +1,98 @@
+"""Compressed bodies: whole, bounded, and nothing behind them."""
+
+import gzip
+import tracemalloc
+import zlib
+
+import pytest
+
+from peers.content_coding import (
+    HABIT_BYTES_MIN,
+    MEMBERS_MAX,
+    BadCoding,
+    Coding,
+    UnknownCoding,
+    coding_of,
+    compressed,
+    decompressed,
+    wanted_coding,
+)
+from query.errors import LimitExceeded
+
+TEXT = b"some text, " * 1000
+PACKED: dict[Coding, bytes] = {"gzip": gzip.compress(TEXT), "deflate": zlib.compress(TEXT)}
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+class TestBothCodings:
+    def test_what_was_packed_comes_out(self, coding: Coding) -> None:
+        assert decompressed(PACKED[coding], coding, bytes_max=len(TEXT)) == TEXT
+        assert decompressed(compressed(TEXT, coding), coding, bytes_max=len(TEXT)) == TEXT
+        assert decompressed(compressed(b"", coding), coding, bytes_max=10) == b""
+
+    def test_a_byte_too_much_is_too_much(self, coding: Coding) -> None:
+        with pytest.raises(LimitExceeded, match=f"at most {len(TEXT) - 1} bytes in a compressed body"):
+            decompressed(PACKED[coding], coding, bytes_max=len(TEXT) - 1)
+
+    def test_a_bomb_takes_no_more_than_the_bound(self, coding: Coding) -> None:
+        bomb = compressed(bytes(64 * 1024 * 1024), coding)
+        assert len(bomb) < 400_000
+        tracemalloc.start()
+        with pytest.raises(LimitExceeded):
+            decompressed(bomb, coding, bytes_max=1024 * 1024)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 4 * 1024 * 1024
+
+    def test_a_body_cut_off_is_damaged(self, coding: Coding) -> None:
+        for at in range(len(PACKED[coding])):
+            with pytest.raises(BadCoding):
+                decompressed(PACKED[coding][:at], coding, bytes_max=len(TEXT))
+
+    def test_nothing_may_stand_behind_it(self, coding: Coding) -> None:
+        with pytest.raises(BadCoding):
+            decompressed(PACKED[coding] + b"more", coding, bytes_max=len(TEXT))
+
+    def test_noise_is_damaged(self, coding: Coding) -> None:
+        with pytest.raises(BadCoding, match="found damage"):
+            decompressed(b"noise" * 10, coding, bytes_max=1000)
+
+
+def test_gzip_may_have_members() -> None:
+    assert decompressed(PACKED["gzip"] * 2, "gzip", bytes_max=2 * len(TEXT)) == TEXT * 2
+    with pytest.raises(LimitExceeded, match="parts"):
+        decompressed(gzip.compress(b"") * (MEMBERS_MAX + 1), "gzip", bytes_max=1000)
+
+
+@pytest.mark.parametrize(
+    ("header", "coding"),
+    [(None, None), ("", None), ("identity", None), ("gzip", "gzip"), (" GZIP ", "gzip"), ("deflate", "deflate")],
+)
+def test_known_codings(header: str | None, coding: str | None) -> None:
+    assert coding_of(header) == coding
+
+
+@pytest.mark.parametrize("header", ["br", "gzip, deflate", "zstd", "gzip;q=1"])
+def test_other_codings_are_refused(header: str) -> None:
+    with pytest.raises(UnknownCoding, match="expected Content-Encoding gzip or deflate"):
+        coding_of(header)
+
+
+@pytest.mark.parametrize(
+    ("header", "small", "large"),
+    [
+        (None, None, None),
+        ("gzip", "gzip", "gzip"),
+        ("deflate", "deflate", "deflate"),
+        ("identity", None, None),
+        ("br", None, None),
+        ("gzip;q=0", None, None),
+        ("gzip; q=0.5", "gzip", "gzip"),
+        ("gzip, deflate, br", None, "gzip"),
+        ("br, deflate", None, "deflate"),
+        ("*", None, None),
+    ],
+)
+def test_answers_are_compressed_for_who_wants_it(header: str | None, small: str | None, large: str | None) -> None:
+    assert wanted_coding(header, 100) == small
+    assert wanted_coding(header, HABIT_BYTES_MIN) == large
