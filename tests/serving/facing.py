@@ -1,0 +1,86 @@
+"""The pipeline server's face over an engine with pipelines, on a port of 127.0.0.1, in one loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from aiohttp import ClientSession, web
+
+from engine.engine import Engine
+from engine.pipelines import LoadedPipeline
+from federation.pipelines import ModelStep, Shadow, Step, Validation
+from peers.face_errors import told_on_face
+from peers.pipeline_routes import PipelineFace
+from tests.pipelines.defining import ref_of
+from tests.pipelines.running import affine, put_pipeline
+
+T = TypeVar("T")
+
+SUM = affine(1.0, name="sum")
+TWICE = affine(2.0, name="twice")
+HIGH = Validation("high", "out.y > 100")
+
+
+class PlainBodies:
+    """Bodies without limits."""
+
+    async def read(self, request: web.BaseRequest) -> bytes:
+        return await request.content.read()
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        return work()
+
+
+@dataclass
+class Facing:
+    engine: Engine
+    session: ClientSession
+    url: str
+    refused: list[str]
+
+    async def get(self, path: str, *, status: int = 200) -> Any:
+        async with self.session.get(self.url + path) as answer:
+            assert answer.status == status, await answer.text()
+            return await answer.json()
+
+    async def post(self, path: str, body: bytes, *, status: int = 200, **headers: str) -> Any:
+        """The JSON of an answer, or its bytes where it is Arrow."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with self.session.post(self.url + path, data=body, headers=named) as answer:
+            assert answer.status == status, await answer.text()
+            return await answer.json() if answer.content_type == "application/json" else await answer.read()
+
+
+async def loaded(engine: Engine, name: str = "pipe", **about: Any) -> LoadedPipeline:
+    """x[-1,4] → y[-1] = sum(x), with one challenger and one validation."""
+    steps: list[Step] = [Shadow(ref_of(SUM), (ref_of(TWICE),))]
+    return await put_pipeline(engine, (SUM, TWICE), steps, name=name, **{"validations": (HIGH,), **about})
+
+
+async def loaded_plain(engine: Engine, name: str) -> LoadedPipeline:
+    return await put_pipeline(engine, (SUM,), [ModelStep(ref_of(SUM))], name=name)
+
+
+@asynccontextmanager
+async def facing(*, ready: bool = True) -> AsyncIterator[Facing]:
+    engine = Engine(partition="E1")
+    face = PipelineFace(engine, bodies=PlainBodies(), ready=lambda: ready)
+    refused: list[str] = []
+    application = web.Application()
+    application.add_routes(
+        [web.route(one.method, one.path, told_on_face(one.handler, refused=refused.append)) for one in face.routes()]
+    )
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    try:
+        async with ClientSession() as session:
+            yield Facing(engine, session, f"http://{host}:{port}", refused)
+    finally:
+        await runner.cleanup()
+        engine.close()
