@@ -290,13 +290,24 @@ BUGS = {
     "acknowledges before the disk has it": (Cores(commit=never_syncs), "an acknowledged"),
 }
 
+# A seed that shows a bug which most runs do not: tried first, and when the world has changed, the others after it.
+SHOWN_BY = {
+    "believes a director that was replaced": 5,
+    "forgets at a start what is needed": 7,
+    "takes a lower generation": 9,
+    "restores under the same epoch": 16,
+    "takes another edge's file": 18,
+    "acts by an expired desired state": 24,
+    "commits state and records apart": 32,
+}
+
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_planted_bug_is_found(bug: str) -> None:
     cores, complaint = BUGS[bug]
     assert changed(cores) != PRODUCTION
     found = []
-    for seed in SEEDS:
+    for seed in sorted(SEEDS, key=lambda seed: seed != SHOWN_BY.get(bug)):
         try:
             World(seed, cores=cores).run()
         except Violated as violation:
