@@ -20,6 +20,7 @@ from federation.layout import ImageLayout
 from federation.layout_index import InstalledRelease
 from federation.names import fold
 from federation.pipelines import BadPipeline, Deployment, PipelineDefinition
+from federation.record_shape import NameOfAnother
 from peers.pipeline_drafts import KeptVersion, PipelineDrafts
 from peers.pipeline_functions import shown_steps
 from peers.pipeline_models import Fetching
@@ -230,7 +231,11 @@ class PipelineDeployment:
                 raise problem from None
             return kept.version  # somebody who may has made it
         if self._site.repository is not None:
-            await self._site.repository.push(release, progress=call.progress)
+            try:
+                await self._site.repository.push(release, progress=call.progress)
+            except NameOfAnother:
+                await asyncio.to_thread(self._layout.remove, release)  # it can go nowhere from here
+                raise
         return kept.version
 
     async def _known_elsewhere(self, name: str, version: str, call: Call) -> str:

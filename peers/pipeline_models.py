@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from federation.documents import ReleaseRecord, RootRecord, SignedDocument, decode
 from federation.errors import UnknownKey
 from federation.layout import ImageLayout
+from federation.layout_index import InstalledRelease
 from federation.names import Digest, checked_model, checked_version, digest_of
 from federation.pipelines import BadPipeline, ModelRef, PipelineDefinition
 from federation.record_shape import NameOfAnother
@@ -109,7 +110,7 @@ class StepModels:
 
     async def _here(self, model: ModelRef, call: Call) -> SignedDocument:
         installed = await asyncio.to_thread(self._layout.find_record, model.record)
-        if installed is None:
+        if installed is None or not await asyncio.to_thread(self._whole, installed):
             release = await self._fetching.fetched(model.name, model.version, call)
             if release.record_digest != model.record:
                 raise BadPipeline(
@@ -121,6 +122,11 @@ class StepModels:
         signed = await asyncio.to_thread(self._layout.signed, installed)
         await self._verified(signed)
         return signed
+
+    def _whole(self, release: InstalledRelease) -> bool:
+        """Whether its files are here, by their sizes; what is in them is hashed before anything of it is loaded."""
+        files = decode(self._layout.signed(release).payload, ReleaseRecord).files
+        return all(self._layout.blobs.size(entry.digest) == entry.size for entry in files)
 
     async def _verified(self, signed: SignedDocument) -> ReleaseRecord:
         """What a record says, under the root record; a publisher endorsed a moment ago is no stranger."""
