@@ -184,7 +184,6 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "fetch_wrong_answer",
     ),
     "peers.homes": (
-    "peers.face_errors": ("not_ready",),
         "bad_home",
         "not_joined",
         "home_in_use",

@@ -45,12 +45,6 @@ Refused: TypeAlias = Callable[[str], None]
 log = logging.getLogger("peerage.http")
 
 
-class NotReady(WorldProblem):
-    """A model or pipeline on its way into memory for the first time."""
-
-    code = "not_ready"
-
-
 def status_on_face(problem: Problem) -> int:
     """The HTTP status that agrees with a problem's class."""
     match problem:

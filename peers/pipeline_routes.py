@@ -24,14 +24,17 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from engine.engine import Engine
+from engine.errors import ModelLoading, ModelNotLoaded
 from federation.pipelines import Shadow
+from peers.answers import TooBusy
+from peers.content_coding import compressed, wanted_coding
 from peers.face_bodies import ModelEntry, ModelList, PipelineEntry, PipelineList
-from peers.face_errors import NotReady
+from peers.inference_bodies import LONG_BYTES, Bodies
 from peers.tracing import note
 from peers.whole_answers import WholeAnswer, json_answer
 from query.errors import UnknownName, UserProblem
@@ -43,23 +46,14 @@ if TYPE_CHECKING:
     from engine.servables import Servable
     from engine.signature import Array, Signature
 
-THREAD_BYTES: Final = 64 * 1024  # a body from here on is read in a thread
-THREAD_ELEMENTS: Final = 16 * 1024  # an answer from here on is written in one
+REQUESTS_MAX: Final = 1024  # inferences under way at once, from the first byte of the body to the last of the answer
+LONG_ELEMENTS: Final = 16 * 1024  # of an answer, which is written beside the loop from here on
 ARROW_BYTES_MAX: Final = 64 * 1024 * 1024  # of an Arrow body when it is decompressed
 ACCEPTED_MAX: Final = 16  # media ranges of an Accept that are looked at
 
-Form = Literal["records", "arrow_file", "arrow_stream"]
 T = TypeVar("T")
 
-
-class Bodies(Protocol):
-    """How the face reads bodies within its limits, and works on long ones beside the event loop."""
-
-    async def read(self, request: web.BaseRequest) -> bytes: ...
-
-    async def aside(self, work: Callable[[], T]) -> T: ...
-
-
+Form = Literal["records", "arrow_file", "arrow_stream"]
 _KINDS: Final[dict[Form, bytes]] = {
     "records": b"application/json; format=pandas-records",
     "arrow_file": b"application/vnd.apache.arrow.file",
@@ -83,7 +77,11 @@ class WhichPipeline(UserProblem):
 class PipelineFace:
     """The handlers. ``ready``: whether everything that should be loaded is."""
 
-    def __init__(self, engine: Engine, *, bodies: Bodies, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, engine: Engine, *, bodies: Bodies, ready: Callable[[], bool], requests_max: int = REQUESTS_MAX
+    ) -> None:
+        self._requests_max = requests_max
+        self._under_way = 0
         self._engine = engine
         self._bodies = bodies
         self._ready = ready
@@ -136,52 +134,71 @@ class PipelineFace:
             names = ", ".join(f'"{one.name}"' for one in found)
             raise WhichPipeline(f"expected one loaded pipeline, found {names}", hint="POST /pipelines/NAME names one")
         if any(entry.kind == "pipeline" and entry.state == "LOADING" for entry in self._engine.index()):
-            raise NotReady("a pipeline is being loaded here for the first time")
+            raise ModelLoading("a pipeline is being loaded here for the first time")
         raise UnknownName("no pipeline is loaded here", hint="GET /pipelines lists those that are")
 
     async def infer_by_name(self, request: web.Request) -> web.StreamResponse:
         """Inference on the pipeline of that name."""
         name = request.match_info["name"]
-        for one in self._engine.loaded():
-            if one.name == name and one.record.kind == "pipeline":
-                return await self._inferred(request, _pipeline(one))
-        for entry in self._engine.index():
-            if (entry.name, entry.kind, entry.state) == (name, "pipeline", "LOADING"):
-                raise NotReady(f'pipeline "{name}" is being loaded here for the first time')
+        try:
+            found = await self._engine.wanted(name)
+        except ModelNotLoaded:
+            for entry in self._engine.index():
+                if (entry.name, entry.kind, entry.state) == (name, "pipeline", "LOADING"):
+                    raise ModelLoading(f'pipeline "{name}" is being loaded here for the first time') from None
+        else:
+            if found.record.kind == "pipeline":
+                return await self._inferred(request, _pipeline(found))
         return json_answer([f"Pipeline with id {name[:200]} not found"], status=404)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
     async def _inferred(self, request: web.Request, pipeline: LoadedPipeline) -> web.StreamResponse:
+        if self._under_way >= self._requests_max:
+            raise TooBusy(f"expected at most {self._requests_max} inferences at once, found more")
+        self._under_way += 1
+        try:
+            return await self._answered(request, pipeline)
+        finally:
+            self._under_way -= 1
+
+    async def _answered(self, request: web.Request, pipeline: LoadedPipeline) -> web.StreamResponse:
+        headers = request.headers
         selection = selection_of(request.query, pipeline)
-        form = form_of(request.headers.getall("Accept", ()))
+        form = form_of(headers.getall(hdrs.ACCEPT, ()))
         if form != "records":
             await _arrow_loaded()
         body = await self._bodies.read(request)
         started_ns, before_ns = time.time_ns(), time.perf_counter_ns()
-        columns = await self._columns(body, pipeline, request.headers.get("Content-Type", ""))
+        columns = await self._columns(body, pipeline, headers.get(hdrs.CONTENT_TYPE, ""))
         parsed_ns = time.perf_counter_ns() - before_ns
         inference = await pipeline.infer(columns, parsed_ns=parsed_ns)
+        inferred_ns = time.perf_counter_ns()
+        answer = await self._written(inference, selection, form)
+        written_ns = time.perf_counter_ns() - inferred_ns
+        pipeline.counters.translated(parsed_ns, written_ns)
         labels = ("read", *(step.label for step in pipeline.steps))
         about: dict[str, str | int] = {"peerage.release": pipeline.label, "peerage.rows": inference.count}
         note(request, started_ns, list(zip(labels, inference.elapsed_ns, strict=False)), about)
-        return await self._answer(inference, selection, form)
+        coding = wanted_coding(headers.get(hdrs.ACCEPT_ENCODING), len(answer))
+        if coding is None:
+            return WholeAnswer(answer, kind=_KINDS[form])
+        packed = await self._beside(len(answer) >= LONG_BYTES, lambda: compressed(answer, coding))
+        return WholeAnswer(packed, kind=_KINDS[form], more=b"Content-Encoding: %b\r\n" % coding.encode())
 
     async def _columns(self, body: bytes, pipeline: LoadedPipeline, content_type: str) -> dict[str, Array]:
         is_arrow = body.startswith(b"ARROW1") or "apache.arrow" in content_type.lower()
         if is_arrow:
             await _arrow_loaded()
-        if len(body) < THREAD_BYTES:
-            return columns_of(body, pipeline, is_arrow=is_arrow)
-        return await self._bodies.aside(lambda: columns_of(body, pipeline, is_arrow=is_arrow))
+        return await self._beside(len(body) >= LONG_BYTES, lambda: columns_of(body, pipeline, is_arrow=is_arrow))
 
-    async def _answer(self, inference: Inference, selection: Selection, form: Form) -> web.StreamResponse:
+    async def _written(self, inference: Inference, selection: Selection, form: Form) -> bytes:
         groups = (inference.inputs, inference.outputs, *inference.challengers.values())
-        if sum(column.size for group in groups for column in group.values()) < THREAD_ELEMENTS:
-            body = written(inference, selection, form)
-        else:
-            body = await self._bodies.aside(lambda: written(inference, selection, form))
-        return WholeAnswer(body, kind=_KINDS[form])
+        long = sum(column.size for group in groups for column in group.values()) >= LONG_ELEMENTS
+        return await self._beside(long, lambda: written(inference, selection, form))
+
+    async def _beside(self, long: bool, work: Callable[[], T]) -> T:
+        return await self._bodies.aside(work) if long else work()
 
 
 def _pipeline(servable: Servable) -> LoadedPipeline:

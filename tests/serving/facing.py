@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from aiohttp import ClientSession, web
 
@@ -13,25 +13,14 @@ from engine.engine import Engine
 from engine.pipelines import LoadedPipeline
 from federation.pipelines import ModelStep, Shadow, Step, Validation
 from peers.face_errors import told_on_face
+from peers.inference_bodies import Bodies
 from peers.pipeline_routes import PipelineFace
 from tests.pipelines.defining import ref_of
 from tests.pipelines.running import affine, put_pipeline
 
-T = TypeVar("T")
-
 SUM = affine(1.0, name="sum")
 TWICE = affine(2.0, name="twice")
 HIGH = Validation("high", "out.y > 100")
-
-
-class PlainBodies:
-    """Bodies without limits."""
-
-    async def read(self, request: web.BaseRequest) -> bytes:
-        return await request.content.read()
-
-    async def aside(self, work: Callable[[], T]) -> T:
-        return work()
 
 
 @dataclass
@@ -67,7 +56,8 @@ async def loaded_plain(engine: Engine, name: str) -> LoadedPipeline:
 @asynccontextmanager
 async def facing(*, ready: bool = True) -> AsyncIterator[Facing]:
     engine = Engine(partition="E1")
-    face = PipelineFace(engine, bodies=PlainBodies(), ready=lambda: ready)
+    bodies = Bodies()
+    face = PipelineFace(engine, bodies=bodies, ready=lambda: ready)
     refused: list[str] = []
     application = web.Application()
     application.add_routes(
@@ -83,4 +73,5 @@ async def facing(*, ready: bool = True) -> AsyncIterator[Facing]:
             yield Facing(engine, session, f"http://{host}:{port}", refused)
     finally:
         await runner.cleanup()
+        bodies.close()
         engine.close()

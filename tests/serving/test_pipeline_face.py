@@ -15,7 +15,8 @@ import pytest
 from engine.engine import Verdict
 from engine.errors import OverMemory
 from federation.pipelines import ModelStep
-from peers.pipeline_routes import THREAD_BYTES, form_of
+from peers.inference_bodies import LONG_BYTES
+from peers.pipeline_routes import form_of
 from tests.pipelines.defining import ref_of
 from tests.pipelines.running import pipeline_release
 from tests.serving.facing import SUM, facing, loaded, loaded_plain
@@ -150,7 +151,7 @@ async def test_a_pipeline_on_its_way_for_the_first_time_is_asked_again() -> None
         await asyncio.sleep(0)  # it has begun
         for path in ("/infer", "/pipelines/slow"):
             async with face.session.post(face.url + path, data=BODY) as answer:
-                assert (answer.status, (await answer.json())["code"]) == (503, "not_ready")
+                assert (answer.status, (await answer.json())["code"]) == (503, "model_loading")
                 assert int(answer.headers["Retry-After"]) > 0
         assert await face.get("/pipelines") == {"pipelines": []}
         await loading
@@ -217,7 +218,7 @@ async def test_long_bodies_and_answers_are_whole() -> None:
         await loaded(face.engine)
         rows = [{"x": [at, 0.25, 0, 0]} for at in range(8000)]
         body = json.dumps(rows).encode()
-        assert len(body) > THREAD_BYTES
+        assert len(body) > LONG_BYTES
         found = await face.post("/infer?dataset=in,out", body)
         assert [row["out"]["y"] for row in found] == [at + 0.25 for at in range(8000)]
         assert found[7999]["in"] == rows[7999]
