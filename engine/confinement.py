@@ -28,8 +28,8 @@ ANSWER_BYTES_MAX: Final = 1024 * 1024
 SAID_BYTES_MAX: Final = 4096
 CHUNK_BYTES: Final = 1024 * 1024
 
-_ENVIRONMENT: Final = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
-_OUT_OF_MEMORY: Final = (b"bad_alloc", b"MemoryError", b"Cannot allocate memory", b"out of memory")
+ENVIRONMENT: Final = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
+OUT_OF_MEMORY_SIGNS: Final = (b"bad_alloc", b"MemoryError", b"Cannot allocate memory", b"out of memory")
 _TIME_SIGNALS: Final = frozenset({signal.SIGXCPU, signal.SIGALRM})
 _FAULTS: Final = frozenset(
     {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGXFSZ}
@@ -48,7 +48,7 @@ async def confined(task: Task, model: bytes, vectors: Sequence[bytes], *, wall_s
 
 
 async def _held(task: Task, parts: Sequence[bytes], *, wall_s: float, folder: str) -> Answer:
-    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     # One thread: a pool of idle threads would reserve address space that the model should have.
     environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TMPDIR": folder, "HOME": folder}
     child = await asyncio.create_subprocess_exec(
@@ -114,7 +114,7 @@ def _answer(status: int, answer: bytes, said: bytes, task: Task) -> Answer:
     stopped_by = -status if status < 0 else 0
     if stopped_by in _TIME_SIGNALS:
         raise OverTime(f"the model needs more than {task.cpu_s} s of processor time")
-    if stopped_by == signal.SIGKILL or any(sign in said for sign in _OUT_OF_MEMORY):
+    if stopped_by == signal.SIGKILL or any(sign in said for sign in OUT_OF_MEMORY_SIGNS):
         raise OverMemory(f"the model needs more than {task.memory_bytes} bytes of memory")
     if stopped_by in _FAULTS:
         raise ModelCrashed(f"the model ended the trial's process by {signal.Signals(stopped_by).name}: {last}")

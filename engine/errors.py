@@ -21,7 +21,8 @@
     ├── TrialFailed                    the trial itself could not be held
     ├── NeedsNotMet                    a release that it needs is not in memory, or does not fit
     ├── EngineBusy                     the queue of long calls is full
-    └── StreamBusy                     another call is running on the stream
+    ├── StreamBusy                     another call is running on the stream
+    └── ReplicaLost                    the process that runs a model ended, and is not started again yet
     InputProblem (UserProblem)     an input that does not fit the signature: names input, expected and found
     StreamUnknown (UserProblem)    a stream that is not open, or no more: says why
     ModelNotLoaded (UserProblem)   a name that is not in memory here
@@ -120,6 +121,10 @@ class NeedsNotMet(PassingProblem):
 
 class EngineBusy(PassingProblem):
     code = "engine_busy"
+
+
+class ReplicaLost(PassingProblem):
+    code = "replica_lost"
 
 
 class StreamBusy(PassingProblem):

@@ -1,0 +1,266 @@
+"""Models in processes of their own: the same answers, limits that hold, ends that are survived and told."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import psutil
+import pytest
+from onnx import helper
+
+from engine.errors import InputProblem, ModelFailed, NotOnnx, OverMemory, OverTime, ReplicaLost
+from engine.replicas import ReplicaSet, ReplicaSettings
+from engine.sessions import Session, run_options
+from engine.stateful import StatefulSession
+from engine.tensor_frames import HEAD_BYTES_MAX, BadFrame, Head, _Part, receive, send
+from federation.documents import StateSpec
+from federation.names import Digest, digest_of
+from tests.models.making import endless_when_positive, graph_of, hungry_to_run, scaling, spec
+from tests.models.test_states import summing
+
+MIB = 1024 * 1024
+IRIS = Path(onnxruntime.__file__).parent / "datasets/logreg_iris.onnx"
+
+
+def texts() -> bytes:
+    node = helper.make_node("Identity", ["s"], ["t"])
+    return graph_of([node], [spec("s", "BYTES", -1, -1)], [spec("t", "BYTES", -1, -1)]).SerializeToString()
+
+
+GRAPHS = {
+    "scaling": scaling(),
+    "iris": IRIS.read_bytes(),
+    "texts": texts(),
+    "endless": endless_when_positive(),
+    "hungry": hungry_to_run(),
+    "summing": summing(),
+}
+
+
+def digest(name: str) -> Digest:
+    return digest_of(GRAPHS[name])
+
+
+@pytest.fixture(scope="module")
+def replicas() -> Iterator[ReplicaSet]:
+    """Two processes with every graph, each allowed 256 MiB."""
+    graphs = {digest_of(graph): graph for graph in GRAPHS.values()}
+    found = ReplicaSet(graphs, ReplicaSettings(count=2, memory_bytes=256 * MIB))
+    yield found
+    ids = found.process_ids
+    found.close()
+    assert all(not psutil.pid_exists(one) for one in ids)
+
+
+def f4(*rows: Any) -> Any:
+    return np.array(rows, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "feed"),
+    [
+        ("scaling", {"x": f4([1, 2, 3, 4], [5, 6, 7, 8])}),
+        ("scaling", {"x": np.arange(400_000, dtype=np.float32).reshape(-1, 4)}),
+        ("scaling", {"x": np.arange(16, dtype=np.float32).reshape(4, 4).T}),
+        ("iris", {"float_input": f4([5.1, 3.5], [6.2, 2.9], [7.7, 3.0])}),
+        ("texts", {"s": np.array([["a", "é\0"], ["", "🙂"]], object)}),
+    ],
+)
+def test_a_process_answers_what_a_session_does(replicas: ReplicaSet, name: str, feed: dict[str, Any]) -> None:
+    here, there = Session(GRAPHS[name]), replicas.session(digest(name))
+    assert (there.inputs, there.outputs, there.output_names) == (here.inputs, here.outputs, here.output_names)
+    assert (there.reading, there.providers, there.waits) == (here.reading, ("cpu",), True)
+    for found, expected in zip(there.run(feed), here.run(feed), strict=True):
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+        assert found.tolist() == expected.tolist()
+
+
+def test_states_are_kept_here(replicas: ReplicaSet) -> None:
+    session = StatefulSession(replicas.session(digest("summing")), [StateSpec("total", "totalN")])
+    assert session.waits
+    assert session.run({"x": f4([1, 1], [2, 0])})[0].tolist() == [[1, 1], [3, 1]]
+
+
+def test_processes_run_at_the_same_time(replicas: ReplicaSet) -> None:
+    session = replicas.session(digest("endless"))
+    stopping = [run_options(), run_options()]
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(session.run, {"x": f4([1, 0, 0, 0])}, options) for options in stopping]
+        while sum(psutil.Process(one).cpu_times().user > 0.05 for one in replicas.process_ids) < 2:
+            threading.Event().wait(0.01)
+        ids = replicas.process_ids
+        for options in stopping:
+            options.terminate = True
+        for run in runs:
+            with pytest.raises(OverTime):
+                run.result()
+    assert replicas.process_ids == ids, "a loop ends when it is asked to"
+    assert session.run({"x": f4([-1, 0, 0, 0])})[0].tolist() == [[-1, 0, 0, 0]]
+
+
+def test_a_memory_limit_holds_and_the_process_goes_on(replicas: ReplicaSet) -> None:
+    with pytest.raises(OverMemory):
+        replicas.session(digest("hungry")).run({"x": f4([1, 1, 1, 1])})
+    assert replicas.session(digest("scaling")).run({"x": f4([1, 1, 1, 1])})[0].tolist() == [[2, 2, 2, 2]]
+    with pytest.raises((OverMemory, ModelFailed)):  # what is asked is larger than its memory
+        replicas.session(digest("scaling")).run({"x": np.zeros((24 * MIB, 4), np.float32)})
+    assert replicas.session(digest("scaling")).run({"x": f4([1, 1, 1, 1])})[0].tolist() == [[2, 2, 2, 2]]
+
+
+def test_an_input_that_does_not_fit_is_told_as_here(replicas: ReplicaSet) -> None:
+    with pytest.raises(InputProblem):
+        replicas.session(digest("scaling")).run({"x": f4([1, 1, 1])})
+
+
+def test_a_graph_that_is_none_is_refused_and_leaves_no_process() -> None:
+    before = {child.pid for child in psutil.Process().children()}
+    with pytest.raises(NotOnnx):
+        ReplicaSet({Digest("sha256:" + "0" * 64): b"nothing"}, ReplicaSettings(count=1, memory_bytes=MIB))
+    weights = helper.make_tensor("w", 1, [4, 4 * MIB], bytes(64 * MIB), raw=True)
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    wide = graph_of([node], [spec("x", "FP32", -1, 4)], [spec("y", "FP32", -1, 4 * MIB)], initializers=[weights])
+    graph = wide.SerializeToString()
+    with pytest.raises(OverMemory):
+        ReplicaSet({digest_of(graph): graph}, ReplicaSettings(count=1, memory_bytes=MIB))
+    assert {child.pid for child in psutil.Process().children()} == before
+
+
+@pytest.fixture
+def one() -> Iterator[ReplicaSet]:
+    graphs = {digest(name): GRAPHS[name] for name in ("scaling", "endless")}
+    found = ReplicaSet(graphs, ReplicaSettings(count=1, memory_bytes=256 * MIB))
+    yield found
+    found.close()
+
+
+def test_a_process_that_is_gone_is_started_again(one: ReplicaSet) -> None:
+    session = one.session(digest("scaling"))
+    (before,) = one.process_ids
+    os.kill(before, signal.SIGSEGV)
+    while one.process_ids:
+        threading.Event().wait(0.01)
+    assert session.run({"x": f4([1, 1, 1, 1])})[0].tolist() == [[2, 2, 2, 2]]
+    (after,) = one.process_ids
+    assert (after != before, one.restarts) == (True, 1)
+
+
+def test_a_process_that_ends_in_a_run_is_told(one: ReplicaSet) -> None:
+    (process,) = one.process_ids
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(one.session(digest("endless")).run, {"x": f4([1, 0, 0, 0])})
+        while psutil.Process(process).cpu_times().user < 0.3:
+            threading.Event().wait(0.01)
+        os.kill(process, signal.SIGSEGV)
+        with pytest.raises(ModelFailed, match="the model ended its process by SIGSEGV"):
+            run.result()
+
+
+def test_a_process_that_ends_again_and_again_is_not_started_at_once(one: ReplicaSet) -> None:
+    session = one.session(digest("endless"))
+    for _ in range(2):
+        options = run_options()
+        with ThreadPoolExecutor(1) as pool:
+            run = pool.submit(session.run, {"x": f4([1, 0, 0, 0])}, options)
+            while not one.process_ids:
+                threading.Event().wait(0.01)
+            os.kill(one.process_ids[0], signal.SIGKILL)
+            with pytest.raises(OverMemory, match="than the 268435456 bytes of memory that its process may have"):
+                run.result()
+    with pytest.raises(ReplicaLost, match=r"ended 2 times in a row; the next is started in 0\.\d s"):
+        session.run({"x": f4([-1, 0, 0, 0])})
+
+
+def test_a_process_that_does_not_end_its_run_is_ended(one: ReplicaSet) -> None:
+    (process,) = one.process_ids
+    options = run_options()
+    os.kill(process, signal.SIGSTOP)  # as an operator that takes for ever: it cannot look at the flag
+    options.terminate = True
+    with pytest.raises(OverTime, match="its process was ended"):
+        one.session(digest("scaling")).run({"x": f4([1, 1, 1, 1])}, options)
+    assert not psutil.pid_exists(process)
+
+
+def test_sessions_keep_the_processes_and_their_end_ends_them() -> None:
+    found: ReplicaSet | None = ReplicaSet(
+        {digest("scaling"): GRAPHS["scaling"]}, ReplicaSettings(count=1, memory_bytes=64 * MIB)
+    )
+    assert found is not None
+    (process,) = found.process_ids
+    session = found.session(digest("scaling"))
+    found = None
+    gc.collect()
+    assert session.run({"x": f4([1, 1, 1, 1])})[0].tolist() == [[2, 2, 2, 2]]
+    del session
+    gc.collect()
+    assert not psutil.pid_exists(process)
+
+
+# --- frames -----------------------------------------------------------------------------------------------------------
+
+
+def exchanged(head: Head, tensors: dict[str, Any]) -> Any:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        sending = threading.Thread(target=send, args=(ours, head, tensors))
+        sending.start()
+        found = receive(theirs)
+        sending.join()
+        return found
+
+
+def test_frames_carry_every_datatype() -> None:
+    tensors = {
+        "f2": np.array([1.5, np.nan], np.float16),
+        "b": np.array([[True], [False]]),
+        "u8": np.array(3, np.uint64),
+        "none": np.zeros((0, 4), np.float32),
+        "t": np.array(["a", ""], object),
+        "r": np.array([{"a": 1.0}], object),
+    }
+    _, found = exchanged(Head(kind="answer"), tensors)
+    assert list(found) == list(tensors)
+    for name, array in tensors.items():
+        assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
+        assert np.array_equal(found[name], array, equal_nan=array.dtype.kind == "f")
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (_Part("x", "<f4", (2,), 7), r'tensor "x": 7 bytes are no <f4 of shape \[2\]'),
+        (_Part("x", "|O8", (2,), 7), r"7 bytes are no \|O8"),
+        (_Part("x", "<f4", (-1, -2), 8), "expected at most"),
+        (_Part("x", "<f4", (1 << 40,), 1 << 42), "expected at most"),
+        (_Part("x", "O", (2,), 1), r"expected a list of elements"),
+    ],
+)
+def test_a_frame_that_contradicts_itself_is_refused(part: _Part, message: str) -> None:
+    import msgspec
+
+    head = msgspec.msgpack.encode(Head(kind="answer", parts=(part,)))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(len(head).to_bytes(4, "little") + head + bytes(16))
+        with pytest.raises(BadFrame, match=message):
+            receive(theirs)
+
+
+def test_heads_are_bounded_and_an_end_is_told() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.sendall((HEAD_BYTES_MAX + 1).to_bytes(4, "little"))
+        with pytest.raises(BadFrame, match="expected a head of at most"):
+            receive(theirs)
+        ours.sendall(b"\x10\0\0\0ab")
+        ours.close()
+        assert receive(theirs) is None
