@@ -36,6 +36,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "engine_busy",
         "model_loading",
         "stream_busy",
+        "replica_lost",
         "stream_unknown",
         "bad_input",
         "model_not_loaded",
@@ -210,8 +211,8 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
     "peers.pipeline_deployment": ("partly_deployed",),
     "peers.pipeline_drafts": ("bad_pipeline_file",),
     "peers.pipeline_models": ("step_missing",),
-    "peers.publisher_keys": ("not_a_publisher",),
     "peers.pipeline_routes": ("which_pipeline",),
+    "peers.publisher_keys": ("not_a_publisher",),
     "peers.registry_answers": (
         "blob_unknown",
         "repository_unknown",
