@@ -3,8 +3,8 @@
     python -m docs.build            write them
     python -m docs.build --check    say which are not current; exit status 1 when any is not
 
-functions.md and commands.md are generated whole; in configuration.md and query-api.md what stands between the lines
-``<!-- generated: NAME -->`` and ``<!-- end -->``.
+functions.md, commands.md and openapi.json are generated whole; in configuration.md and query-api.md what stands between
+the lines ``<!-- generated: NAME -->`` and ``<!-- end -->``.
 """
 
 import argparse
@@ -204,9 +204,18 @@ def cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
+# --- the application face --------------------------------------------------------------------------------------------
+
+
+def openapi() -> str:
+    from peers.openapi_operations import face_document
+
+    return face_document().decode()
+
+
 # --- files ----------------------------------------------------------------------------------------------------------
 
-WHOLE: dict[str, Callable[[], str]] = {"functions.md": functions, "commands.md": commands}
+WHOLE: dict[str, Callable[[], str]] = {"functions.md": functions, "commands.md": commands, "openapi.json": openapi}
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "configuration.md": {"settings": settings},
     "query-api.md": {"errors": errors},
