@@ -25,13 +25,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
 
 from peers.error_classes import load_error_class
 from query.errors import Problem, UserProblem, WorldProblem
 from query.frames import EndFrame, ErrorFrame, Frame, RowFrame, SchemaFrame
 from query.ledger import Ledger
 from query.values import decode_value
+
+if TYPE_CHECKING:
+    from peers.pipeline_client import AsyncPipeline, Pipeline
 
 CANCEL_S_MAX: Final = 5.0  # that an interrupted call waits for what it cancelled
 
@@ -180,6 +183,12 @@ class AsyncConnection:
         """The value of the only row. Raises unless the answer is complete and has one row."""
         return _only(await self.values(text, **options), text)
 
+    def pipeline(self, name: str) -> AsyncPipeline:
+        """A pipeline in the home of this connection, to be edited, deployed and asked; see peers.pipeline_client."""
+        from peers.pipeline_client import AsyncPipeline
+
+        return AsyncPipeline(self, name)
+
 
 class Connection:
     """The synchronous form of :class:`AsyncConnection`: same calls, same meanings. A context manager.
@@ -236,6 +245,11 @@ class Connection:
 
     def value(self, text: str, **options: Any) -> Any:
         return self._wait(self._connection.value(text, **options))
+
+    def pipeline(self, name: str) -> Pipeline:
+        from peers.pipeline_client import Pipeline
+
+        return Pipeline(self._connection.pipeline(name), self._wait)
 
     def _wait(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         """Its result. An interruption cancels it, and is raised once it has ended: what it held is free then."""

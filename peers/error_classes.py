@@ -208,6 +208,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "registry_not_supported",
         "registry_no_catalogue",
     ),
+    "peers.pipeline_client": ("pipeline_not_running",),
     "peers.pipeline_deployment": ("partly_deployed",),
     "peers.pipeline_drafts": ("bad_pipeline_file",),
     "peers.pipeline_models": ("step_missing",),

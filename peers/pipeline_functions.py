@@ -38,8 +38,6 @@ from peers.pipeline_models import StepModels, named
 from query.declarations import Call, Effect, Example, Role, function
 from query.errors import LimitExceeded, WrongArguments, unknown
 
-_EXAMPLE = 'pipeline:create("my-pipeline")'
-
 
 class PipelineFunctions:
     """``pipeline:create add_model_step add_pql_step … steps validations list remove``."""
@@ -52,7 +50,7 @@ class PipelineFunctions:
         "pipeline:create(String name) -> String",
         role=Role.OPERATOR,
         effect=Effect.CHANGES,
-        example=Example(_EXAMPLE, shows="'my-pipeline'"),
+        example=Example('pipeline:create("my-pipeline")', shows='"my-pipeline"'),
     )
     async def create(self, call: Call, name: str) -> str:
         """Begin a pipeline without steps in this peer's home, and give its name. One that is there stays as it is.
@@ -180,7 +178,7 @@ class PipelineFunctions:
         "pipeline:add_validation(String name, String validation, String condition) -> Record",
         role=Role.OPERATOR,
         effect=Effect.CHANGES,
-        example=Example('pipeline:add_validation("my-pipeline", "too_hot", "out.fahrenheit > 212")'),
+        example=Example('pipeline:add_validation("my-pipeline", "too_cold", "out.fahrenheit < 32")'),
     )
     async def add_validation(self, call: Call, name: str, validation: str, condition: str) -> dict[str, str]:
         """Add a condition over `in` and `out` that is true of an anomaly; rows tell it as `anomaly.NAME`, and count

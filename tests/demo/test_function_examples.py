@@ -29,6 +29,16 @@ edge:set_group_models("staging-area-edges", [{"name": "my-sa-model", "version": 
 edge:set_mode("MY-EDGE-1", "INTERACTIVE")
 """
 
+# The same for pipelines, in the home of who publishes.
+PIPELINES = """
+pipeline:create("old-pipeline");
+pipeline:create("my-pipeline");
+pipeline:clear("my-pipeline");
+pipeline:add_model_step("my-pipeline", "my-model", "1.0");
+pipeline:add_validation("my-pipeline", "too_hot", "out.fahrenheit > 212")
+"""
+NEEDS_A_PIPELINE_IN_MEMORY = ("pipeline:infer", "pipeline:undeploy")
+
 # What changes nothing but the caller's own: its statements, and the key that it offers.
 OF_ANYBODY = ("query:cancel", "keys:offer_publisher")
 ASKED_MAX = 500
@@ -67,8 +77,14 @@ async def federation(tmp_path: Path) -> AsyncIterator[Living]:
             await made.add_edge(edge, accept_development=True)
         home = await publisher_in(made)
         home.settings_toml.write_text("accept_development = true\n", "utf-8")
-        for model, version in (("my-sa-model", "5.3"), ("my-model", "1.0")):
-            await made.value(f'models:create("{model}")', home="ada")
+        for model, version in (
+            ("my-sa-model", "5.3"),
+            ("my-model", "1.0"),
+            ("my-model", "1.1"),
+            ("other-model", "1.0"),
+        ):
+            if model not in await made.value("models:list()", home="ada"):
+                await made.value(f'models:create("{model}")', home="ada")
             await made.value(f'models:create_release("{model}", "{version}")', home="ada")
             await made.value(f'models:publish("{model}", "{version}")', home="ada")
         await made.ask(SCENE)
@@ -85,7 +101,11 @@ async def test_every_example_runs(federation: Living) -> None:
         for declared in OWN:
             for example in declared.examples:
                 await admin.query(SCENE)
-                asked = publisher if declared.name.startswith("models:") else admin
+                asked = publisher if declared.name.startswith(("models:", "pipeline:")) else admin
+                if declared.name.startswith("pipeline:"):
+                    await publisher.query(PIPELINES)
+                if declared.name in NEEDS_A_PIPELINE_IN_MEMORY:
+                    await publisher.query('pipeline:deploy("my-pipeline")')
                 found = await answered(asked, example.text)
                 if declared.effect is Effect.READS and example.shows is not None:
                     found = await shown(asked, example.text, example.shows)
