@@ -21,6 +21,8 @@ steps and codes of errors, never what a request says.
     peerage_memory_budget_bytes           gauge
     peerage_queue_requests                gauge       in the pool or waiting for it
     peerage_queue_requests_max            gauge
+    peerage_dropped_rows_total            counter     rows of a pipeline's answers that lack something: name, version,
+                                                      dropped (as in the answers)
     peerage_build_info                    gauge       version
 
 and the process's own, as ``process_resident_memory_bytes`` and ``process_cpu_seconds_total``.
@@ -139,8 +141,8 @@ def _runs(runs: tuple[ModelStatistics, ...]) -> Iterator[Metric]:
 
 
 def _place(one: ModelStatistics) -> tuple[str, str, str, str]:
-    """Labels. A model inside a pipeline is counted under the pipeline's label, which has the sign of a version."""
-    inside = "@" in one.step
+    """Labels. A model in a pipeline is counted under the pipeline's label; a step under its own, which has spaces."""
+    inside = "@" in one.step and " " not in one.step
     return one.name, one.version, one.step if inside else "", "" if inside else one.step
 
 

@@ -60,7 +60,24 @@ class Metrics:
             queue=engine.waiting(),
             queue_max=engine.settings.queue_max,
             refused=dict(self._refused),
-            extras=tuple(extra for extras in self._extras for extra in extras()),
+            extras=(self._dropped(), *(extra for extras in self._extras for extra in extras())),
+        )
+
+    def _dropped(self) -> Extra:
+        """What pipelines left out of their answers."""
+        found: dict[tuple[str, ...], float] = {}
+        for one in self._engine.loaded():
+            if one.record.kind == "pipeline":
+                from engine.pipelines import LoadedPipeline
+
+                assert isinstance(one, LoadedPipeline)
+                for name, failure in one.failures.read().items():
+                    found[one.name, one.version, name] = failure.rows
+        return Extra(
+            "peerage_dropped_rows_total",
+            "rows of a pipeline's answers in which something was left out",
+            found,
+            labels=("name", "version", "dropped"),
         )
 
     def _changed(self, name: str, servable: Servable | None) -> None:

@@ -37,7 +37,7 @@ def counted(name: str = "price", *, version: str = "1.0", step: str = "") -> Cou
 def snapshot(**changed: Any) -> Snapshot:
     about: dict[str, Any] = {
         "version": "0.1.0",
-        "runs": (counted().read(), counted("house", version="v", step="1").read(), counted(step="house@v").read()),
+        "runs": (counted().read(), counted("house", version="v", step="step 1 (price@1.0)").read(), counted(step="house@v").read()),
         "loaded": (LoadedFacts("price", "1.0", "onnx", "group", 1000),),
         "index": (IndexEntry("price", "1.0", "READY"), IndexEntry(ODD, "2.0", "UNAVAILABLE", "over_memory: …")),
         "loads": {"loaded": 2, "swapped": 1, "failed": 3},
@@ -81,7 +81,7 @@ def test_runs_are_histograms_by_name_version_pipeline_and_step(openmetrics: bool
     assert told["peerage_inference_rows_total", at(**PLACE)] == 11
     assert told["peerage_inference_failures_total", at(**PLACE)] == 1
     assert told["peerage_inference_refusals_total", at(**PLACE)] == 1
-    assert told[f"{duration}_count", at(name="house", version="v", pipeline="", step="1")] == 5
+    assert told[f"{duration}_count", at(name="house", version="v", pipeline="", step="step 1 (price@1.0)")] == 5
     assert told[f"{duration}_count", at(name="price", version="1.0", pipeline="house@v", step="")] == 5
 
 
