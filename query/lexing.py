@@ -3,8 +3,8 @@
 Owns the limits on length, nesting, elements and statements, which are checked here in one pass before the grammar runs.
 What a token looks like is said in ``grammar.lark`` alone: the one regular expression is made from its terminals.
 
-Rules beyond the terminals: a word that is a keyword is one, in any case; a ``:`` after a string directly inside ``{…}``
-separates a pair (``{"k":v}``); ``//name: value`` on a line of its own between two statements is a directive of the next
+Rules beyond the terminals: a word that is a keyword is one, in any case, but ``in`` where a value begins is a name;
+a ``:`` after a string directly inside ``{…}`` separates a pair (``{"k":v}``); ``//name: value`` on a line of its own between two statements is a directive of the next
 one, whatever other comments or blank lines stand between; a block comment between a function's parameters and its
 ``as`` is the function's documentation.
 """
@@ -24,6 +24,10 @@ DIRECTIVES: Final = ("peer", "plot", "timeout", "wait")
 _DIRECTIVE = re.compile(r"//[ \t]*([A-Za-z]+)[ \t]*:[ \t]*(.*?)[ \t\r]*\Z")
 _OPENING: Final = {"LPAR": "(", "LSQB": "[", "LBRACE": "{"}
 _CLOSING: Final = {"RPAR": "(", "RSQB": "[", "RBRACE": "{"}
+_ENDS_VALUE: Final = frozenset(
+    {"NAME", "FIELD", "NUMBER", "STRING", "RAW_STRING", "TIMESTAMP", "VARIABLE", "TRUE", "FALSE", "NULL", "END"}
+    | _CLOSING.keys()
+)
 _PAIRED: Final = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -137,6 +141,8 @@ def lex(text: str, lexicon: Lexicon, *, tokens_max: int = limits.TOKENS_LOCAL_MA
         elif kind == "VARIABLE" and _separates(reading):
             position = start + 1
             tokens.append(Token("COLON", ":", start, position))
+        elif kind == "IN" and _value_begins(tokens):
+            tokens.append(Token("NAME", found[kind], start, position))
         elif kind == "LINE_COMMENT":
             if not tokens:
                 _directive(reading, found[kind], start)
@@ -157,6 +163,14 @@ def lex(text: str, lexicon: Lexicon, *, tokens_max: int = limits.TOKENS_LOCAL_MA
 def _separates(reading: _Reading) -> bool:
     tokens = reading.tokens
     return bool(reading.open and reading.open[-1][0] == "{" and tokens and tokens[-1].type in ("STRING", "RAW_STRING"))
+
+
+def _value_begins(tokens: list[Token]) -> bool:
+    """Whether no operator can stand here; ``not`` is part of one after a value, and after ``as`` stands a name."""
+    at = len(tokens) - 1
+    if at >= 0 and tokens[at].type == "NOT":
+        at -= 1
+    return at < 0 or (tokens[at].type not in _ENDS_VALUE and tokens[at].type != "AS")
 
 
 def _comma(reading: _Reading, start: int) -> None:
