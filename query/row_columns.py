@@ -9,25 +9,34 @@ rows are taken one by one and the one at fault is named. Both ways are held to e
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 
 from query.plan import Choose, Constant, Convert, Invoke, Local, Logic, MakeVector, Member, Operate, Step
 from query.row_expressions import RowExpression
+from query.row_numbers import (
+    EXACT_MAX,
+    FUNCTIONS,
+    REDUCING,
+    Array,
+    ByRow,
+    both,
+    comparable,
+    flat,
+    integers,
+    negative,
+    real,
+    widened,
+    within,
+)
 from query.row_types import Cells, inferred, kind_of
 
-Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Columns = Mapping[str, Mapping[str, Array]]
 OfColumns = Callable[[Columns], Any]  # an array with a row for each record, or a constant
 
-EXACT_MAX: Final = 2**53  # integers up to here are real numbers too
 FACTOR_MAX: Final = 2**31
 MEMBERS_MAX: Final = 64  # of a list of constants that is gone through for whole columns
-
-
-class ByRow(Exception):
-    """This data has to be taken row by row."""
 
 
 class _NoForm(Exception):
@@ -50,18 +59,11 @@ def column_function(expression: RowExpression) -> Callable[[Columns, int], Array
             return np.full(count, found, dtype)
         if found.dtype == dtype:
             return found
-        if dtype.kind == "f" and found.dtype.kind in "iu" and _within(found, EXACT_MAX):
+        if dtype.kind == "f" and found.dtype.kind in "iu" and within(found, EXACT_MAX):
             return found.astype(dtype)
         raise ByRow
 
     return of_columns
-
-
-def _within(array: Any, bound: int) -> bool:
-    """Whether all integers are at most ``bound`` from zero."""
-    if not isinstance(array, np.ndarray):
-        return type(array) is not int or abs(array) <= bound
-    return array.size == 0 or bool(array.max() <= bound and array.min() >= -bound)
 
 
 class _Compiler:
@@ -106,10 +108,10 @@ class _Compiler:
         if cells.shape != () or cells.tensor:
             return lambda columns: columns[group][field]
         if cells.dtype == "int64":
-            return lambda columns: _integers(columns[group][field])
+            return lambda columns: integers(columns[group][field])
         if cells.dtype == "float64":
-            return lambda columns: _flat(columns[group][field]).astype(np.float64, copy=False)
-        return lambda columns: _flat(columns[group][field])
+            return lambda columns: flat(columns[group][field]).astype(np.float64, copy=False)
+        return lambda columns: flat(columns[group][field])
 
     def operate(self, step: Operate) -> OfColumns:
         operator, operands = step.operator, step.operands
@@ -118,7 +120,7 @@ class _Compiler:
         if operator == "between":
             value, low, high = operands
             above, below = self.comparison(">=", value, low), self.comparison("<=", value, high)
-            return lambda columns: _both(above(columns), below(columns))
+            return lambda columns: both(above(columns), below(columns))
         if operator in _ARITHMETIC:
             return self.arithmetic(operator, *operands)
         if operator == "not":
@@ -126,7 +128,7 @@ class _Compiler:
             return lambda columns: np.logical_not(inner(columns))
         if operator == "unary -":
             inner = self.single(operands[0], "int64", "float64")
-            return lambda columns: _negative(inner(columns))
+            return lambda columns: negative(inner(columns))
         if operator == "[]":
             return self.index(*operands)
         raise _NoForm
@@ -143,13 +145,33 @@ class _Compiler:
 
         def of_columns(columns: Columns) -> Any:
             first, second = left(columns), right(columns)
-            if mixed and not (_comparable(first) and _comparable(second)):
+            if mixed and not (comparable(first) and comparable(second)):
                 raise ByRow
             return compare(first, second)
 
         return of_columns
 
+    def tensors(self, operator: str, one: Step, other: Step) -> OfColumns:
+        """Between tensors of one shape, or a tensor and a constant number."""
+        left, right = self.cells(one), self.cells(other)
+        plain = left.shape == right.shape and left.dtype == right.dtype and left.tensor and right.tensor
+        number = any(type(step) is Constant and type(step.value) in (int, float) for step in (one, other))
+        if not (plain or number) or operator == "^" or None in (left.dtype, right.dtype):
+            raise _NoForm
+        first, second = self.compiled(one), self.compiled(other)
+        operation: Any = {"%": np.remainder, "/": np.true_divide}.get(operator, _ARITHMETIC[operator])
+
+        def of_columns(columns: Columns) -> Any:
+            try:
+                return operation(first(columns), second(columns))
+            except (ValueError, OverflowError):
+                raise ByRow from None
+
+        return of_columns
+
     def arithmetic(self, operator: str, one: Step, other: Step) -> OfColumns:
+        if self.cells(one).tensor or self.cells(other).tensor:
+            return self.tensors(operator, one, other)
         left, right = self.single(one, "int64", "float64"), self.single(other, "int64", "float64")
         whole = self.cells(one).dtype == self.cells(other).dtype == "int64"
         operation: Any = _ARITHMETIC[operator]
@@ -159,7 +181,7 @@ class _Compiler:
             if not isinstance(first, np.ndarray) and not isinstance(second, np.ndarray):
                 raise ByRow
             bound = FACTOR_MAX if operator == "*" and whole else EXACT_MAX
-            if not (_comparable(first, bound) and _comparable(second, bound)):
+            if not (comparable(first, bound) and comparable(second, bound)):
                 raise ByRow
             if operator in "/%" and np.any(np.equal(second, 0)):
                 raise ByRow
@@ -183,7 +205,7 @@ class _Compiler:
             if not isinstance(found, np.ndarray) or found.ndim < 2 or not 1 <= at <= found.shape[1]:
                 raise ByRow
             part = found[:, at - 1]
-            return part if rest else _widened(part)
+            return part if rest else widened(part)
 
         return of_columns
 
@@ -201,12 +223,12 @@ class _Compiler:
         accepted = (str,) if kind == "str" else (int, float)
         if len(members) > MEMBERS_MAX or not all(type(member) in accepted for member in members):
             raise _NoForm
-        if not all(_within(member, EXACT_MAX) for member in members):
+        if not all(within(member, EXACT_MAX) for member in members):
             raise _NoForm
 
         def of_columns(columns: Columns) -> Any:
             found = value(columns)
-            if not _comparable(found):
+            if not comparable(found):
                 raise ByRow
             result = np.zeros(np.shape(found), np.bool_)
             for member in members:
@@ -226,7 +248,7 @@ class _Compiler:
         def of_columns(columns: Columns) -> Any:
             values = [(condition(columns), value(columns)) for condition, value in branches]
             found = otherwise(columns)
-            if not all(_comparable(value) for value in (found, *(value for _, value in values))):
+            if not all(comparable(value) for value in (found, *(value for _, value in values))):
                 raise ByRow
             for condition, value in reversed(values):
                 found = np.where(condition, value, found)
@@ -238,7 +260,7 @@ class _Compiler:
         cells = self.cells(step.value)
         if step.wanted.name == "Real" and cells.dtype in ("int64", "float64"):
             inner = self.single(step.value, "int64", "float64")
-            return lambda columns: _real(inner(columns))
+            return lambda columns: real(inner(columns))
         raise _NoForm
 
     def vector(self, step: MakeVector) -> OfColumns:
@@ -249,7 +271,7 @@ class _Compiler:
 
         def of_columns(columns: Columns) -> Any:
             parts = [item(columns) for item in items]
-            if not all(_comparable(part) for part in parts):
+            if not all(comparable(part) for part in parts):
                 raise ByRow
             try:
                 return np.stack(np.broadcast_arrays(*parts), axis=1).astype(kind, copy=False)
@@ -259,11 +281,11 @@ class _Compiler:
         return of_columns
 
     def invoke(self, step: Invoke) -> OfColumns:
-        form = _FUNCTIONS.get(step.overloads[0].name)
+        form = FUNCTIONS.get(step.overloads[0].name)
         if form is None or len(step.arguments) != 1:
             raise _NoForm
         argument = step.arguments[0]
-        if step.overloads[0].name in _REDUCING:
+        if step.overloads[0].name in REDUCING:
             cells = self.cells(argument)
             if not cells.tensor or not cells.shape or kind_of(cells.dtype) not in ("int64", "float64"):
                 raise _NoForm
@@ -271,47 +293,6 @@ class _Compiler:
         else:
             inner = self.single(argument, "int64", "float64")
         return lambda columns: form(inner(columns))
-
-
-def _flat(column: Array) -> Array:
-    return column if column.ndim == 1 else column.reshape(len(column))
-
-
-def _integers(column: Array) -> Array:
-    flat = _flat(column)
-    if flat.dtype == np.uint64 and flat.size and flat.max() > np.iinfo(np.int64).max:
-        raise ByRow
-    return flat.astype(np.int64, copy=False)
-
-
-def _widened(part: Array) -> Array:
-    """Elements of a tensor as the language's numbers."""
-    if part.dtype.kind == "f":
-        return part.astype(np.float64, copy=False)
-    return _integers(part) if part.dtype.kind in "iu" else part
-
-
-def _comparable(value: Any, bound: int = EXACT_MAX) -> bool:
-    """Whether numpy's mixing of integers and reals loses nothing."""
-    if isinstance(value, np.ndarray):
-        return value.dtype.kind not in "iu" or _within(value, bound)
-    return _within(value, bound)
-
-
-def _both(one: Any, other: Any) -> Any:
-    return np.logical_and(one, other)
-
-
-def _negative(value: Any) -> Any:
-    if not _comparable(value):
-        raise ByRow
-    return np.negative(value) if isinstance(value, np.ndarray) else -value
-
-
-def _real(value: Any) -> Any:
-    if not _comparable(value):
-        raise ByRow
-    return value.astype(np.float64, copy=False) if isinstance(value, np.ndarray) else float(value)
 
 
 _ARITHMETIC: Final = {
@@ -332,62 +313,6 @@ _COMPARISONS: Final = {
 }
 
 
-def _finite(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """For arguments of which each has a finite result: what has none is an error of its row."""
-
-    def of_column(value: Any) -> Any:
-        if not isinstance(value, np.ndarray) or not _comparable(value) or not np.isfinite(value).all():
-            raise ByRow
-        found = function(value)
-        if not np.isfinite(found).all():
-            raise ByRow
-        return found
-
-    return of_column
-
-
-def _whole(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def of_column(value: Any) -> Any:
-        found = function(value)
-        if not np.isfinite(found).all() or np.abs(found).max(initial=0) > EXACT_MAX:
-            raise ByRow
-        return found.astype(np.int64)
-
-    return _finite(of_column)
-
-
-def _reducing(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Over all elements of each row's tensor."""
-
-    def of_column(value: Any) -> Any:
-        if not isinstance(value, np.ndarray) or value.ndim < 2 or value.size == 0:
-            raise ByRow
-        if value.dtype.kind == "f" and np.isnan(value).any():
-            raise ByRow
-        return _widened(function(value.reshape(len(value), -1)))
-
-    return of_column
-
-
-_REDUCING: Final = frozenset({"argmax", "argmin", "tensor_max", "max", "min"})
-_FUNCTIONS: Final[dict[str, Callable[[Any], Any]]] = {
-    "abs": _finite(np.abs),
-    "sqrt": _finite(np.sqrt),
-    "exp": _finite(np.exp),
-    "ln": _finite(np.log),
-    "log10": _finite(np.log10),
-    "sin": _finite(np.sin),
-    "cos": _finite(np.cos),
-    "tan": _finite(np.tan),
-    "floor": _whole(np.floor),
-    "ceil": _whole(np.ceil),
-    "round": _whole(np.round),
-    "argmax": _reducing(lambda value: value.argmax(axis=1) + 1),
-    "argmin": _reducing(lambda value: value.argmin(axis=1) + 1),
-    "tensor_max": _reducing(lambda value: value.max(axis=1)),
-    "max": _reducing(lambda value: value.max(axis=1)),
-    "min": _reducing(lambda value: value.min(axis=1)),
-}
 _FORMS: Final[dict[type, Any]] = {
     Constant: _Compiler.constant,
     Local: _Compiler.local,

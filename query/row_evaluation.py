@@ -1,7 +1,7 @@
 """Expressions over records, evaluated: row by row, which says what they mean, or all rows at once.
 
-Owns the compilation of a planned expression into plain functions of a row, the reading of columns into values and the
-packing of values into columns. Loads numpy; imported when the first expression is evaluated.
+Owns the compilation of a planned expression into plain functions of a row, the reading of columns into
+values. Loads numpy; imported when the first expression is evaluated.
 
 Rules: an operator does what :mod:`query.operators` does; whatever has no function of its own here (selects, calls) is
 run by :mod:`query.evaluation` itself, step by step on the spot, as nothing pure waits. Work for one row is bounded by
@@ -19,9 +19,10 @@ from query.calling import called
 from query.conversion import converted
 from query.errors import InternalProblem, Problem, WrongArguments
 from query.evaluation import Evaluation
+from query.expressions import WHOLE
 from query.operators import OPERATIONS, same, truth
 from query.plan import Choose, Constant, Convert, Invoke, Local, Logic, MakeVector, Member, Operate, Step
-from query.row_columns import Array, ByRow, column_function
+from query.row_columns import column_function
 from query.row_expressions import (
     ASKED,
     ROW_LIMITS,
@@ -32,9 +33,11 @@ from query.row_expressions import (
     plan_of,
     pure_catalogue,
 )
-from query.row_types import Cells, kind_of
+from query.row_numbers import Array, ByRow
+from query.row_packing import in_row, packed
+from query.row_types import Cells
 from query.session import Session
-from query.values import described
+from query.values import matches, normal
 
 FEW_ROWS: Final = 6
 ROWS_BETWEEN_CHECKS: Final = 256
@@ -59,7 +62,7 @@ def evaluated(expression: RowExpression, columns: Columns, count: int, *, check:
         try:
             found.append(of_row(row))
         except Problem as problem:
-            raise _in_row(problem, at) from None
+            raise in_row(problem, at) from None
     return packed(found, expression.cells)
 
 
@@ -82,14 +85,9 @@ def decided(
                 raise WrongArguments("the condition is null: a value in it is missing")
             flags[at] = found
         except Problem as problem:
-            failures = failures or RowFailures(row=at, problem=_in_row(problem, at))
+            failures = failures or RowFailures(row=at, problem=in_row(problem, at))
             failures.count += 1
     return flags, failures
-
-
-def _in_row(problem: Problem, at: int) -> Problem:
-    problem.message = f"row {at + 1}: {problem.message}"
-    return problem
 
 
 def _at_once(expression: RowExpression, columns: Columns, count: int) -> Array | None:
@@ -116,6 +114,11 @@ def _rows(expression: RowExpression, columns: Columns, count: int) -> Any:
     """For each row the values of all slots."""
     slots: list[Any] = [None] * expression.slots
     used = [(slot, _values(reading, expression, slot, columns)) for slot, reading in expression.readings.items()]
+    if count == 1:
+        for slot, values in used:
+            slots[slot] = values[0]
+        yield slots
+        return
     for at in range(count):
         for slot, values in used:
             slots[slot] = values[at]
@@ -244,6 +247,20 @@ def _invoke(expression: RowExpression, step: Invoke) -> OfRow:
     arguments = [_compiled(expression, argument) for argument in step.arguments]
     overloads = step.overloads
     evaluation = _evaluation(expression)
+    declared = overloads[0]
+    kinds = [parameter.type for parameter in declared.parameters[: len(arguments)]]
+    implementation = declared.implementation
+    if len(overloads) == 1 and implementation is not None and all(kind.name not in WHOLE for kind in kinds):
+
+        def quickly(row: Sequence[Any]) -> Any:
+            """What ``called`` comes to when no argument is null or of another type."""
+            values = [argument(row) for argument in arguments]
+            for value, kind in zip(values, kinds, strict=True):
+                if value is None or not matches(value, kind):
+                    return on_the_spot(called(evaluation, overloads, values))
+            return normal(implementation(ASKED, *values))
+
+        return quickly
 
     def of_row(row: Sequence[Any]) -> Any:
         return on_the_spot(called(evaluation, overloads, [argument(row) for argument in arguments]))
@@ -295,97 +312,3 @@ def on_the_spot(running: Coroutine[Any, Any, Any]) -> Any:
         return done.value
     finally:
         running.close()
-
-
-# --- packing --------------------------------------------------------------------------------------------------------
-
-_EXPECTED: Final = {"bool": "true or false", "int64": "an integer", "float64": "a number", "str": "a text"}
-_KINDS: Final[dict[str, set[type]]] = {
-    "bool": {bool},
-    "int64": {int},
-    "float64": {int, float},
-    "str": {str},
-    "record": {dict},
-}
-
-
-def packed(values: list[Any], cells: Cells) -> Array:
-    """Values of rows as one column. Raises WrongArguments, naming the row whose value does not fit ``cells``."""
-    dtype = cells.dtype or "float64"
-    if cells.shape == () and not cells.tensor:
-        return _packed_singles(values, dtype)
-    arrays = []
-    for at, value in enumerate(values):
-        arrays.append(_row_array(value, dtype, cells, at))
-    shapes = {array.shape for array in arrays}
-    if len(shapes) > 1:
-        at = next(at for at, array in enumerate(arrays) if array.shape != arrays[0].shape)
-        raise WrongArguments(
-            f"row {at + 1}: expected the shape {list(arrays[0].shape)} as in the first row, "
-            f"found {list(arrays[at].shape)}"
-        )
-    return np.stack(arrays)
-
-
-def _packed_singles(values: list[Any], dtype: str) -> Array:
-    accepted = _KINDS.get(dtype) or _KINDS.get(kind_of(dtype) or "", {int, float})
-    if not set(map(type, values)) <= accepted:
-        at = next(at for at, value in enumerate(values) if type(value) not in accepted)
-        expected = _EXPECTED.get(kind_of(dtype) or "", f"a value of {dtype}")
-        hint = "coalesce(value, otherwise) gives another value for null" if values[at] is None else None
-        raise WrongArguments(f"row {at + 1}: expected {expected}, found {described(values[at])}", hint=hint)
-    if dtype in ("str", "record"):
-        column = np.empty(len(values), np.object_)
-        column[:] = values
-        return column
-    try:
-        return np.array(values, np.dtype(dtype))
-    except OverflowError:
-        bounds = np.iinfo(np.int64)
-        for at, value in enumerate(values):
-            if not bounds.min <= value <= bounds.max:
-                raise WrongArguments(f"row {at + 1}: expected a number that fits {dtype}, found a larger one") from None
-        raise
-
-
-def _row_array(value: Any, dtype: str, cells: Cells, at: int) -> Array:
-    if dtype == "str":
-        array = np.empty(_lengths(value, at), np.object_)
-        array[...] = value
-        if any(type(text) is not str for text in array.ravel()):
-            raise WrongArguments(f"row {at + 1}: expected texts, found {described(value)}")
-        return array
-    if isinstance(value, list) and any(isinstance(part, np.ndarray) for part in value):
-        try:
-            value = np.stack([np.asarray(part) for part in value])
-        except ValueError:
-            raise WrongArguments(f"row {at + 1}: expected parts of one shape, found others") from None
-    from query.tensors import as_array
-
-    try:
-        array = as_array(value)
-    except Problem as problem:
-        raise _in_row(problem, at) from None
-    wanted = np.dtype(dtype)
-    fits = array.dtype == wanted or (not cells.tensor and (array.dtype.kind in "iub" or wanted.kind == "f"))
-    if not fits or (wanted.kind == "b") != (array.dtype.kind == "b"):
-        raise WrongArguments(f"row {at + 1}: expected {cells}, found a tensor of {array.dtype}")
-    if cells.shape is not None and not _fits(array.shape, cells.shape):
-        raise WrongArguments(f"row {at + 1}: expected {cells}, found the shape {list(array.shape)}")
-    return array.astype(wanted, copy=False)
-
-
-def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    return len(shape) == len(wanted) and all(size in (-1, found) for found, size in zip(shape, wanted, strict=True))
-
-
-def _lengths(value: Any, at: int) -> tuple[int, ...]:
-    """The shape of nested vectors of texts."""
-    shape: list[int] = []
-    while isinstance(value, list):
-        shape.append(len(value))
-        lengths = {len(part) if isinstance(part, list) else -1 for part in value}
-        if len(lengths) > 1:
-            raise WrongArguments(f"row {at + 1}: expected vectors of one length, found others")
-        value = value[0] if value else None
-    return tuple(shape)

@@ -50,7 +50,7 @@ from query.syntax import (
 from query.types import RECORD
 
 if TYPE_CHECKING:
-    from query.row_columns import Array
+    from query.row_numbers import Array
 
 ROW_STEPS_MAX: Final = 20_000
 ROW_LIMITS: Final = EvaluationLimits(steps=ROW_STEPS_MAX, bag_rows=10_000, steps_between_yields=ROW_STEPS_MAX + 1)
