@@ -69,9 +69,17 @@ class Passage:
         return left_ns / 1e9
 
     def stream_at(self, scope: str) -> StreamCall | None:
-        """The request's stream at a stateful model's place."""
+        """The request's stream at a stateful model's place; ``scope`` is empty for a model without state."""
         stream = self.stream
-        return None if stream is None else StreamCall(key=stream.key, start=stream.start, end=stream.end, scope=scope)
+        if stream is None or not scope:
+            return None
+        return StreamCall(key=stream.key, start=stream.start, end=stream.end, scope=scope)
+
+    def advanced(self, going: StreamCall | None) -> None:
+        """What is said of the stream of one model, said of the request's."""
+        if self.stream is not None and going is not None:
+            self.stream.position = going.position
+            self.stream.restarted = going.restarted or self.stream.restarted
 
 
 class Rows:
@@ -161,8 +169,10 @@ class OnTheSpot:
         self, rows: Rows, columns: dict[str, Array], passage: Passage, *, left_s: float | None, scope: str = ""
     ) -> dict[str, Array]:
         if rows.way == "batch":
-            stream = passage.stream_at(scope) if scope else None
-            return rows.model.run(columns, limit_s=left_s, stream=stream)
+            stream = passage.stream_at(scope)
+            outputs = rows.model.run(columns, limit_s=left_s, stream=stream)
+            passage.advanced(stream)
+            return outputs
         return rows.each(columns, passage.count, _until_ns(left_s, self.limit_s))
 
     async def work(
@@ -200,8 +210,10 @@ class Awaiting:
         self, rows: Rows, columns: dict[str, Array], passage: Passage, *, left_s: float | None, scope: str = ""
     ) -> dict[str, Array]:
         if rows.way == "batch":
-            stream = passage.stream_at(scope) if scope else None
-            return await self.runner.run(rows.model, columns, deadline_s=left_s, stream=stream)
+            stream = passage.stream_at(scope)
+            outputs = await self.runner.run(rows.model, columns, deadline_s=left_s, stream=stream)
+            passage.advanced(stream)
+            return outputs
         deadline_ns = _until_ns(left_s, self.limit_s)
         if rows.model.expected_us(rows.feed(columns, 0)) * passage.count <= self.inline_us:
             return rows.each(columns, passage.count, deadline_ns)

@@ -84,22 +84,21 @@ class StepMaking:
 
     def step(self, number: int, schema: StepSchema) -> TakenStep:
         label = step_label(number, schema)
-        counters = self._counters(label)
         step = schema.step
         if isinstance(step, PqlStep):
             row_us = sum(measured_row_us(expression) for expression in schema.expressions.values())
             self.expression_us += row_us
-            return PqlTaken(label, counters, schema.expressions, row_us=row_us)
+            return PqlTaken(label, self._counters(label), schema.expressions, row_us=row_us)
         members = [self._member(number, at, schema) for at in range(len(schema.models))]
         if isinstance(step, RandomSplit | KeySplit):
             salt = f"{self._definition.name}/{self._splits}"
             self._splits += 1
             self.groups.append([max(members, key=_run_us)])
-            return SplitTaken(label, counters, members, choosing(step, draw=self._draw, salt=salt))
+            return SplitTaken(label, members, choosing(step, draw=self._draw, salt=salt))
         self.groups.append(members)
         if isinstance(step, Shadow):
-            return ShadowTaken(label, counters, members, failed=self._failures.add)
-        return ModelTaken(label, counters, members[0])
+            return ShadowTaken(label, members, failed=self._failures.add)
+        return ModelTaken(label, members[0])
 
     def _member(self, number: int, at: int, schema: StepSchema) -> Member:
         described = schema.models[at]

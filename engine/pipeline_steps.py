@@ -16,6 +16,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
@@ -46,10 +47,9 @@ HASH_BYTES: Final = 8
 
 
 class TakenStep(Protocol):
-    """A step. ``label`` names it to people; ``counters`` count the requests that it took."""
+    """A step. ``label`` names it to people."""
 
     label: str
-    counters: Counters
 
     async def take(self, passage: Passage, running: Running) -> None: ...
 
@@ -83,22 +83,24 @@ class Member:
             columns[spec.name] = column
         if at is not None:
             passage = Passage(len(at), columns, columns, passage.deadline_ns, passage.stream)
-        batch = self.rows.way == "batch"
         if not self.checked:
             self._check(columns)
         left_s = passage.left_s()
         if share != 1.0 and left_s is not None:
             left_s *= share
         outputs = await running.model(self.rows, columns, passage, left_s=left_s, scope=self.scope)
-        if batch:
-            count = passage.count
-            for name, output in outputs.items():
-                if output.shape[:1] != (count,):
-                    raise ModelFailed(
-                        f'{self.model.label}: output "{name}": expected {count} rows as the input has, found '
-                        f"{shown(datatype_of(output), output.shape)}"
-                    )
+        if self.rows.way == "batch":
+            self.check_rows(outputs, passage.count)
         return outputs
+
+    def check_rows(self, outputs: dict[str, Array], count: int) -> None:
+        """Raises ``ModelFailed`` when a model does not give a row for each that it got."""
+        for name, output in outputs.items():
+            if output.ndim == 0 or output.shape[0] != count:
+                raise ModelFailed(
+                    f'{self.model.label}: output "{name}": expected {count} rows as the input has, found '
+                    f"{shown(datatype_of(output), output.shape)}"
+                )
 
     def _check(self, columns: dict[str, Array]) -> None:
         """Columns that another step made, against what the model takes."""
@@ -117,7 +119,7 @@ def taken_on(spec: TensorSpec, column: Array) -> Array:
     if column.dtype != wanted:
         with np.errstate(over="ignore", invalid="ignore"):
             given = column.astype(wanted)
-        wrong = _misfits(column, given)
+        wrong = None if given.dtype.kind == "f" and np.isfinite(given).all() else _misfits(column, given)
         if wrong is not None:
             row = int(wrong[0])
             raise InputProblem(
@@ -144,23 +146,21 @@ def _misfits(column: Array, given: Array) -> Array | None:
 class ModelTaken:
     """One model for all rows."""
 
-    def __init__(self, label: str, counters: Counters, member: Member) -> None:
+    def __init__(self, label: str, member: Member) -> None:
         self.label = label
-        self.counters = counters
-        self._member = member
+        self.member = member
         self._models = (member.answering,)
 
     async def take(self, passage: Passage, running: Running) -> None:
-        passage.fields = await self._member.run(passage, running)
+        passage.fields = await self.member.run(passage, running)
         passage.models, passage.answered = self._models, None
 
 
 class ShadowTaken:
     """The champion's outputs feed on; the challengers' are shown."""
 
-    def __init__(self, label: str, counters: Counters, members: Sequence[Member], *, failed: Failed) -> None:
+    def __init__(self, label: str, members: Sequence[Member], *, failed: Failed) -> None:
         self.label = label
-        self.counters = counters
         self._champion, *self._challengers = members
         self._failed = failed
 
@@ -185,9 +185,8 @@ class ShadowTaken:
 class SplitTaken:
     """One of several models, for the request or for each row."""
 
-    def __init__(self, label: str, counters: Counters, members: Sequence[Member], choose: Choosing) -> None:
+    def __init__(self, label: str, members: Sequence[Member], choose: Choosing) -> None:
         self.label = label
-        self.counters = counters
         self._members = tuple(members)
         self._choose = choose
         self._models = tuple(member.answering for member in members)
@@ -287,25 +286,28 @@ class PqlTaken:
         self, label: str, counters: Counters, expressions: Mapping[str, RowExpression], *, row_us: float
     ) -> None:
         self.label = label
-        self.counters = counters
+        self._counters = counters
         self._expressions = dict(expressions)
         self._row_us = row_us
 
     async def take(self, passage: Passage, running: Running) -> None:
         passage.fields = await running.work(
-            lambda check: self._made(passage, check), passage, row_us=self._row_us, counters=self.counters
+            lambda check: self._made(passage, check), passage, row_us=self._row_us, counters=self._counters
         )
 
     def _made(self, passage: Passage, check: Callable[[], None]) -> dict[str, Array]:
         groups = {"in": passage.fields}
         made: dict[str, Array] = {}
+        started_ns = monotonic_ns()
         for name, expression in self._expressions.items():
             try:
                 made[name] = expression.column(groups, passage.count, check=check)
             except Problem as problem:
                 problem.message = f'{self.label}, field "{name}": {problem.message}'
                 problem.span = None
+                self._counters.failed(monotonic_ns() - started_ns)
                 raise
+        self._counters.ran(passage.count, started_ns, monotonic_ns())
         return made
 
 

@@ -8,7 +8,7 @@ what was left out; one over a challenger that was left out itself is so for all 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from time import perf_counter
+from time import monotonic_ns, perf_counter
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -50,6 +50,7 @@ class Validations:
 
     def _flags(self, passage: Passage, groups: Mapping[str, Columns], check: Callable[[], None]) -> dict[str, Array]:
         found: dict[str, Array] = {}
+        started_ns = monotonic_ns()
         for name, condition in self._conditions:
             missing = {reading.group for reading in condition.readings.values()} - groups.keys()
             if missing:
@@ -60,6 +61,7 @@ class Validations:
             found[name], failures = condition.flags(groups, passage.count, check=check)
             if failures is not None and failures.problem is not None:
                 self._leave_out(passage, name, failures.problem, failures.count)
+        self._counters.ran(passage.count, started_ns, monotonic_ns())
         return found
 
     def _leave_out(self, passage: Passage, name: str, problem: Problem, rows: int) -> None:

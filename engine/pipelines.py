@@ -17,7 +17,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from time import monotonic_ns, perf_counter_ns
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -28,7 +28,7 @@ from engine.inferences import Inference
 from engine.passages import Awaiting, OnTheSpot, Passage, Running, at_once
 from engine.pipeline_making import Failures, StepMaking, inline_rows
 from engine.pipeline_rows import columns_of_rows
-from engine.pipeline_steps import DrawOne, TakenStep, fields_of_record
+from engine.pipeline_steps import DrawOne, Member, ModelTaken, TakenStep, fields_of_record
 from engine.pipeline_validations import Validations
 from engine.signature import Array, Signature
 from federation.documents import ReleaseRecord
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from engine.statistics import Counters
     from engine.streams import StreamCall
 
+NONE: Final[Mapping[str, Any]] = {}
 NOTHING: Final = Contents(None, (), (), (), {})
 
 
@@ -51,6 +52,7 @@ NOTHING: Final = Contents(None, (), (), (), {})
 class LoadedPipeline:
     """``members``: its models by the digest of their record. ``failures``: what was left out of its answers.
 
+    ``only``: the model that is the whole of it, where one is. ``stateful``: whether a model of it goes along streams.
     ``inline_rows``: up to so many rows a request is expected to be quick enough for the event loop.
     """
 
@@ -68,6 +70,8 @@ class LoadedPipeline:
     schema: PipelineSchema
     members: Mapping[Digest, LoadedModel]
     steps: tuple[TakenStep, ...]
+    only: Member | None
+    stateful: bool
     validations: Validations | None
     failures: Failures
     inline_rows: int
@@ -108,8 +112,11 @@ class LoadedPipeline:
         ``OverTime`` after ``deadline_s``.
         """
         feed = self.signature.checked(columns)
-        running: Running = self.on_the_spot if self.runs_inline(feed) else self.awaiting
-        return await self._inferred(feed, running, parsed_ns=parsed_ns, deadline_s=deadline_s, stream=stream)
+        if not self.runs_inline(feed):
+            return await self._inferred(feed, self.awaiting, parsed_ns=parsed_ns, deadline_s=deadline_s, stream=stream)
+        if self.only is not None and stream is None:
+            return self._straight(feed, self.only, parsed_ns=parsed_ns, deadline_s=deadline_s)
+        return await self._inferred(feed, self.on_the_spot, parsed_ns=parsed_ns, deadline_s=deadline_s, stream=stream)
 
     def call(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Arrays by input name in, arrays by output name out, on this thread. Raises as :meth:`infer`."""
@@ -117,6 +124,8 @@ class LoadedPipeline:
 
     def run(self, feed: dict[str, Array]) -> dict[str, Array]:
         """:meth:`call` for a feed that the signature has checked."""
+        if self.only is not None:
+            return dict(self._straight(feed, self.only).outputs)
         return dict(at_once(self._inferred(feed, self.on_the_spot)).outputs)
 
     async def answer(
@@ -156,21 +165,18 @@ class LoadedPipeline:
     ) -> Inference:
         started_ns = monotonic_ns()
         deadline_ns = None if deadline_s is None else started_ns + int(deadline_s * 1e9)
+        if stream is not None and not self.stateful:
+            raise InputProblem(f"{self.label} carries nothing from call to call: it takes no stream")
         passage = Passage(self._count(feed), feed, feed, deadline_ns, stream)
         elapsed = passage.elapsed_ns
         elapsed.append(parsed_ns)
-        count = passage.count
         try:
+            before_ns = started_ns
             for step in self.steps:
-                before_ns = perf_counter_ns()
-                try:
-                    await step.take(passage, running)
-                except BaseException:
-                    step.counters.failed(perf_counter_ns() - before_ns)
-                    raise
-                after_ns = perf_counter_ns()
+                await step.take(passage, running)
+                after_ns = monotonic_ns()
                 elapsed.append(after_ns - before_ns)
-                step.counters.ran(count, before_ns, after_ns)
+                before_ns = after_ns
             anomalies: Mapping[str, Array] = {}
             outputs = fields_of_record(passage)
             if self.validations is not None:
@@ -183,7 +189,7 @@ class LoadedPipeline:
             self.record.version,
             self.partition,
             self.now_ms(),
-            count,
+            passage.count,
             feed,
             outputs,
             passage.challengers,
@@ -193,7 +199,39 @@ class LoadedPipeline:
             tuple(elapsed),
             tuple(passage.dropped),
         )
-        self.counters.ran(count, started_ns, monotonic_ns())
+        self.counters.ran(passage.count, started_ns, monotonic_ns())
+        if self.recorder is not None:
+            self.recorder(inference, self.definition.deployment.log)
+        return inference
+
+    def _straight(
+        self, feed: dict[str, Array], only: Member, *, parsed_ns: int = 0, deadline_s: float | None = None
+    ) -> Inference:
+        """The same, where one model is all there is, without anything between it and the request."""
+        started_ns = monotonic_ns()
+        count = self._count(feed)
+        try:
+            outputs = only.model.run(feed, limit_s=deadline_s)
+            only.check_rows(outputs, count)
+        except BaseException:
+            self.counters.failed(monotonic_ns() - started_ns)
+            raise
+        ended_ns = monotonic_ns()
+        inference = Inference(
+            self.record.name,
+            self.record.version,
+            self.partition,
+            self.now_ms(),
+            count,
+            feed,
+            outputs,
+            NONE,
+            NONE,
+            (only.answering,),
+            None,
+            (parsed_ns, ended_ns - started_ns),
+        )
+        self.counters.ran(count, started_ns, ended_ns)
         if self.recorder is not None:
             self.recorder(inference, self.definition.deployment.log)
         return inference
@@ -263,6 +301,8 @@ def build(
         schema=schema,
         members=dict(members),
         steps=steps,
+        stateful=any(model.record.states for model in members.values()),
+        only=_only(steps) if validations is None else None,
         validations=validations,
         failures=failures,
         inline_rows=inline_rows(making.groups, expression_us, inline_us),
@@ -273,6 +313,14 @@ def build(
         recorder=record,
         now_ms=now_ms,
     )
+
+
+def _only(steps: Sequence[TakenStep]) -> Member | None:
+    """The model of a pipeline that is one step, which takes all rows at once and carries nothing on."""
+    if len(steps) == 1 and isinstance(steps[0], ModelTaken):
+        member = steps[0].member
+        return member if member.rows.way == "batch" and not member.scope else None
+    return None
 
 
 def _read(release: VerifiedRelease, members: Mapping[Digest, LoadedModel]) -> tuple[PipelineDefinition, PipelineSchema]:

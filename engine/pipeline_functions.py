@@ -1,0 +1,54 @@
+"""The function of the language that runs a pipeline in this peer's memory.
+
+Making, versions and deployment are declared where peers meet (peers/pipeline_functions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from engine.engine import Engine
+from engine.errors import InputProblem, ModelNotLoaded
+from query.declarations import Call, Example, function
+from query.errors import LimitExceeded
+
+ROWS_MAX: Final = 65_536
+
+
+class PipelineInference:
+    """``pipeline:infer``."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @function(
+        "pipeline:infer(String name, Object rows, String stream?) -> Bag of Record",
+        example=Example('pipeline:infer("my-pipeline", [{"celsius": 36.6}, {"celsius": 40}])'),
+    )
+    async def infer(self, call: Call, name: str, rows: Any, stream: str | None = None) -> Iterable[dict[str, Any]]:
+        """Runs a loaded pipeline on a record, or on each of a vector of records, and gives a record for each.
+
+        Its fields are `time` in milliseconds, `in`, `out`, `out_<challenger>` for each challenger of a shadow,
+        `anomaly` with the `count` of validations that are true and each of them by name, and `metadata`: `last_model`,
+        `pipeline_version`, `elapsed` in nanoseconds for reading and for each step, `dropped` with what was left out
+        because it failed, and `partition`, the peer.
+
+        With a stateful model in it, a pipeline goes on where the last call on the same `stream` ended.
+        """
+        from engine.pipelines import LoadedPipeline  # no sooner: it brings numpy
+        from engine.streams import StreamCall
+
+        pipeline = await self._engine.wanted(name)
+        if not isinstance(pipeline, LoadedPipeline):
+            raise ModelNotLoaded(
+                f"{pipeline.label} is a model, expected a pipeline", hint=f'models:infer("{pipeline.name}", …)'
+            )
+        listed = [rows] if isinstance(rows, Mapping) else rows
+        if not isinstance(listed, list):
+            raise InputProblem("expected a record or a vector of records")
+        if len(listed) > ROWS_MAX:
+            raise LimitExceeded(f"expected at most {ROWS_MAX} rows, found {len(listed)}")
+        columns = pipeline.columns_of(listed)
+        going = None if stream is None else StreamCall(key=stream)
+        return (await pipeline.infer(columns, stream=going)).rows()
