@@ -4,9 +4,9 @@ Owns the limits on length, nesting, elements and statements, which are checked h
 What a token looks like is said in ``grammar.lark`` alone: the one regular expression is made from its terminals.
 
 Rules beyond the terminals: a word that is a keyword is one, in any case, but ``in`` where a value begins is a name;
-a ``:`` after a string directly inside ``{…}`` separates a pair (``{"k":v}``); ``//name: value`` on a line of its own between two statements is a directive of the next
-one, whatever other comments or blank lines stand between; a block comment between a function's parameters and its
-``as`` is the function's documentation.
+a ``:`` after a string directly inside ``{…}`` separates a pair (``{"k":v}``); ``//name: value`` on a line of its own
+between two statements is a directive of the next one, whatever other comments or blank lines stand between; a block
+comment between a function's parameters and its ``as`` is the function's documentation.
 """
 
 from __future__ import annotations
