@@ -130,6 +130,11 @@ class Agent:
         return self._rhythm.contact
 
     @property
+    def answers_again(self) -> asyncio.Event:
+        """Set when a poll is answered after one that was not; whoever waits for that clears it."""
+        return self._rhythm.answers_again
+
+    @property
     def clock_skew(self) -> str | None:
         """How this device's clock differs from federation time, in words; None while it agrees."""
         return skew_of(self._clock.offset_s())
@@ -138,6 +143,14 @@ class Agent:
     def desired(self) -> DesiredState | None:
         """The last desired state that was accepted."""
         return self._state.desired
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What the desired state names and memory has in no version, as `name@version`."""
+        if self.desired is None:
+            return ()
+        loaded = {entry.name for entry in self._state.actual.loaded.values()}
+        return tuple(f"{model.name}@{model.version}" for model in self.desired.models if model.name not in loaded)
 
     def actual_state(self) -> ActualState:
         """What this edge would report now; ``reported`` is 0."""

@@ -25,7 +25,6 @@ from federation.certificate_reading import check_issued
 from federation.layout import ImageLayout
 from federation.names import shown
 from peers.agent import Agent, Identity
-from peers.application_listener import ApplicationListener
 from peers.backoff import Backoff
 from peers.carried import CarriedStatements
 from peers.catalogues import PeerCatalogue
@@ -57,11 +56,13 @@ from peers.local_parts import (
     local_functions,
     opened_client,
     opened_engine,
+    program_version,
     statements_of,
 )
 from peers.memory import AgentMemory
 from peers.own_mode import OwnMode, cannot_renew
 from peers.running import RunningQueries
+from peers.serving_parts import ServingParts
 from peers.settings import EdgeSettings
 from peers.uplink_client import UplinkClient
 from query.declarations import Caller, Progress, Role
@@ -153,7 +154,9 @@ async def _edge(
             parts.agent.note("autonomous")
         parts.agent.note("started")
         stack.callback(parts.agent.note, "stopped")
-        near = await stack.enter_async_context(application_face(parts.application(), home, settings))
+        serving = parts.serving()
+        stack.callback(serving.close)
+        near = await stack.enter_async_context(application_face(serving.listener, home, settings))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         background = [
             tasks.create_task(parts.agent.run()),
@@ -322,12 +325,16 @@ class _Parts:
             now=self._client.federation_time(),
         )
 
-    def application(self) -> ApplicationListener:
+    def serving(self) -> ServingParts:
         membership = self._membership
-        return ApplicationListener(
+        return ServingParts(
+            self._engine,
+            layout=self._layout,
             statements=self._statements,
             caller=Caller(membership.name, Role.ADMIN, membership.uuid),
+            version=program_version(),
             health=lambda: _health(membership, self.agent),
+            unready=lambda: _unready(self.agent),
         )
 
     def uplink(self) -> UplinkClient:
@@ -346,7 +353,15 @@ class _Parts:
                 backoff.succeeded()
             return backoff.failed()
 
-        return UplinkClient(self._client, carried, on_nudge=self.agent.nudge, pause=pause)
+        sooner = self.agent.answers_again
+        return UplinkClient(self._client, carried, on_nudge=self.agent.nudge, pause=pause, sooner=sooner)
+
+
+def _unready(agent: Agent) -> str | None:
+    """What keeps an edge from being ready: what it should run is not in its memory."""
+    if not agent.ready.is_set():
+        return "what was loaded before is being loaded again"
+    return f"{', '.join(agent.missing)} should be loaded and is not" if agent.missing else None
 
 
 def _health(membership: Membership, agent: Agent) -> dict[str, Any]:

@@ -82,7 +82,10 @@ class Contact:
 
 
 class Rhythm:
-    """Polls until cancelled. ``changed`` is called after every answered poll."""
+    """Polls until cancelled. ``changed`` is called after every answered poll.
+
+    ``answers_again`` is set when a poll is answered after one that was not; whoever waits for that clears it.
+    """
 
     def __init__(
         self,
@@ -112,6 +115,7 @@ class Rhythm:
         self._askers: list[asyncio.Future[None]] = []
         self._skew: str | None = None
         self.contact = Contact("never", clock.now())
+        self.answers_again = asyncio.Event()
 
     def nudge(self) -> None:
         """Poll as soon as the pace allows."""
@@ -256,5 +260,6 @@ class Rhythm:
             return
         if record is None:
             log.info("nameserver_answers")
+            self.answers_again.set()
         else:
             log.warning("poll_failed", extra={"contact": reached, "code": record.code, "reason": record.message})

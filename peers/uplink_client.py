@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -49,12 +50,18 @@ class UplinkClient:
         *,
         on_nudge: Callable[[], None],
         pause: Callable[[int], float],
+        sooner: asyncio.Event,
     ) -> None:
-        """``pause(attempt)`` gives the seconds to wait before the next attempt, jittered."""
+        """``pause(attempt)`` gives the seconds to wait before the next attempt, jittered.
+
+        ``sooner`` ends a pause: it is set when the nameserver has answered something else. Polls are jittered
+        themselves, so that uplinks which follow them come back no more at once than they.
+        """
         self._client = client
         self._executor = executor
         self._on_nudge = on_nudge
         self._pause = pause
+        self._sooner = sooner
         self._connected = asyncio.Event()
 
     @property
@@ -65,6 +72,7 @@ class UplinkClient:
         """Connect, serve, connect again, until cancelled."""
         attempt = 0
         while True:
+            self._sooner.clear()
             try:
                 async with self._client.uplink() as socket:
                     attempt = 0
@@ -76,9 +84,13 @@ class UplinkClient:
             except Problem as problem:
                 log.info("uplink_failed", extra={"code": problem.code, "reason": problem.message})
             finally:
-                self._connected.clear()
+                if self._connected.is_set():
+                    self._connected.clear()
+                    self._sooner.clear()  # what was answered while the uplink was open says nothing
             attempt += 1
-            await asyncio.sleep(self._pause(attempt))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pause(attempt)):
+                    await self._sooner.wait()
 
     async def _serve(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         running: dict[int, tuple[asyncio.Task[None], asyncio.Semaphore]] = {}

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -20,7 +21,8 @@ from query.errors import Problem
 LOOPBACK = "127.0.0.1"
 DEATH_S_MAX = 20.0
 CONVERGE_POLLS_MAX = 100
-LISTENING_ASKS_MAX = 2000
+LISTENING_S_MAX = 60.0  # more than an uplink's longest pause
+LOOK_S = 0.05  # between looks at a real process that needs the processor itself
 COMMAND = (sys.executable, "-m", "peers.cli")
 
 
@@ -163,9 +165,10 @@ class Federation:
 
     def listens(self) -> None:
         """Wait until the edge holds its uplink again, which after a killed nameserver it does with back-off."""
-        for _ in range(LISTENING_ASKS_MAX):
+        for _ in range(int(LISTENING_S_MAX / LOOK_S)):
             if self.ask("ns", 'edge:listening("E1")') == [True]:
                 return
+            time.sleep(LOOK_S)
         raise AssertionError(f"the edge holds no uplink:\n{self.log('E1')}")
 
     def reported(self) -> Any:

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from federation.names import PeerId
-from peers.federation_client import FederationClient
+from peers.federation_client import FederationClient, Unreachable
 from peers.uplink_client import UplinkClient
 from peers.uplink_messages import CREDIT_FRAMES, StatementMessage
 from peers.uplinks import UplinkLost, Uplinks
@@ -76,7 +76,7 @@ async def linked(executor: Counting) -> AsyncIterator[tuple[Uplinks, asyncio.Eve
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    client = UplinkClient(PlainClient(port), executor, on_nudge=nudged.set, pause=lambda _: 0.0)
+    client = UplinkClient(PlainClient(port), executor, on_nudge=nudged.set, pause=lambda _: 0.0, sooner=asyncio.Event())
     holding = asyncio.create_task(client.hold())
     await up.wait()
     await nudged.wait()
@@ -137,3 +137,38 @@ async def test_a_nudge_arrives() -> None:
         await nudged.wait()
         pacing.cancel()
         await asyncio.gather(pacing, return_exceptions=True)
+
+
+class Late(FederationClient):
+    """A client whose nameserver is not there at first."""
+
+    def __init__(self) -> None:
+        self.tries = 0
+        self.back = asyncio.Event()
+
+    @asynccontextmanager
+    async def uplink(self) -> AsyncIterator[Any]:
+        self.tries += 1
+        if self.tries == 1:
+            raise Unreachable("nobody is there")
+        self.back.set()
+        await asyncio.Event().wait()
+        yield
+
+
+async def test_a_long_pause_ends_when_the_nameserver_answers_a_poll() -> None:
+    late, paused, sooner = Late(), asyncio.Event(), asyncio.Event()
+
+    def pause(_: int) -> float:
+        paused.set()
+        return 3600.0
+
+    holding = asyncio.create_task(
+        UplinkClient(late, Counting(0), on_nudge=paused.set, pause=pause, sooner=sooner).hold()
+    )
+    await paused.wait()
+    assert late.tries == 1
+    sooner.set()
+    await late.back.wait()
+    holding.cancel()
+    await asyncio.gather(holding, return_exceptions=True)
