@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -30,6 +30,7 @@ from query.frames import Frame, encode_frame
 
 BODY_DEADLINE_S: Final = 15.0
 RETRY_AFTER_S: Final = 5
+PATH_SHOWN: Final = 200
 HEAD_AFTER_S: Final = 0.25  # that an answer's first frame may hold back its head
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -43,11 +44,31 @@ class TooBusy(WorldProblem):
     code = "too_busy"
 
 
+class Unauthorized(Forbidden):
+    """No token, or not the one of this peer, where everything needs it."""
+
+    code = "unauthorized"
+
+
+class WrongMethod(UserProblem):
+    """A path that is known, with another method; ``allowed`` are those that it has."""
+
+    code = "wrong_method"
+
+    def __init__(self, message: str, *, allowed: Iterable[str] = (), **more: Any) -> None:
+        super().__init__(message, **more)
+        self.allowed = tuple(sorted(allowed))
+
+
 def status_of(problem: Problem) -> int:
     """The HTTP status that agrees with a problem's class."""
     match problem:
         case TooBusy():
             return 429
+        case Unauthorized():
+            return 401
+        case WrongMethod():
+            return 405
         case UnknownName():
             return 404
         case LimitExceeded():
@@ -66,9 +87,22 @@ def status_of(problem: Problem) -> int:
 
 def error_answer(problem: Problem, *, status: int | None = None) -> web.Response:
     status = status or status_of(problem)
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else None
+    headers = headers_of(problem)
+    if status in (429, 503):
+        headers["Retry-After"] = str(RETRY_AFTER_S)
     body = msgspec.json.encode({"error": problem.record()})
     return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+
+
+def headers_of(problem: Problem) -> dict[str, str]:
+    """What HTTP asks for beside the status of some problems."""
+    match problem:
+        case Unauthorized():
+            return {"WWW-Authenticate": 'Bearer realm="peerage"'}
+        case WrongMethod(allowed=allowed):
+            return {"Allow": ", ".join(allowed)}
+        case _:
+            return {}
 
 
 def told(handler: Answer) -> Answer:
@@ -90,7 +124,11 @@ def told(handler: Answer) -> Answer:
 
 
 def not_found(request: web.Request) -> web.Response:
-    return error_answer(UnknownName(f"no {request.method} {request.path} on this face"), status=404)
+    return error_answer(unknown_path(request), status=404)
+
+
+def unknown_path(request: web.Request) -> UnknownName:
+    return UnknownName(f"no {request.method} {request.path[:PATH_SHOWN]} on this face")
 
 
 async def body_of(request: web.Request, *, bytes_max: int, deadline_s: float = BODY_DEADLINE_S) -> bytes:

@@ -1,34 +1,50 @@
-"""A peer's application face: programs and people on this device, over a Unix socket and loopback.
+"""A peer's application face: programs and people on this device, over a Unix socket and loopback; or, bound wider, over
+TLS with the token for everything.
 
-    GET  /v1/health   liveness and readiness               no token needed
-    POST /v1/query    a statement, frames as JSON lines    Unix socket, or the token file's content as Bearer token
+    GET  /v1/health   liveness and readiness
+    POST /v1/query    a statement, frames as JSON lines    as a change: Unix socket, or the token
+    …                 the routes of other parts: inference, pipelines, metrics, and what changes the repository
 
-Rules: a caller on the Unix socket (0600) or with the token is ``admin`` on this peer. On the port, ``Host`` must name
-this device and ``Origin`` must be absent or name it too, so that a web page cannot reach through a browser.
+Rules: every request passes the gate of the way that it came (:mod:`peers.gates`); whoever is let through to statements
+and changes is ``admin`` on this peer. An error below ``/v1`` has the form of :mod:`peers.answers`, every other one that
+of :mod:`peers.face_errors`. Inferences are many and short, so they go past the router.
 """
 
 from __future__ import annotations
 
-import hmac
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Any, Protocol, cast
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
-from peers.answers import body_of, not_found, told
+from peers.answers import WrongMethod, body_of, not_found, told, unknown_path
 from peers.answers import stream_frames as stream
+from peers.face_errors import told_on_face
+from peers.gates import Gate
 from peers.requests import QUERY_BYTES_MAX, Origin, StatementRunner
 from query.declarations import Caller
-from query.errors import Forbidden
 
-LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Dispatch = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class Quick(Protocol):
+    """A kind of request that is answered without the router."""
+
+    def takes(self, path: str) -> bool:
+        """Whether a POST of this path, as it stands in the request's first line, is of the kind."""
+        ...
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse: ...
 
 
 class ApplicationListener:
-    """The routes; one application for the socket (``token=None``) and one for the port."""
+    """The routes; one application for each way in. ``changing`` need what statements need.
+
+    ``refused`` is told the code of every error that is answered outside ``/v1``.
+    """
 
     def __init__(
         self,
@@ -37,38 +53,57 @@ class ApplicationListener:
         caller: Caller,
         health: Callable[[], dict[str, Any]],
         routes: Iterable[web.RouteDef] = (),
+        changing: Iterable[web.RouteDef] = (),
+        quick: Quick | None = None,
+        refused: Callable[[str], None] | None = None,
     ) -> None:
         self._statements = statements
         self._caller = caller
         self._health = health
         self._routes = tuple(routes)
+        self._changing = tuple(changing)
+        self._quick = quick
+        self._refused = refused
         self._started = time.monotonic()
 
-    def application(self, *, token: str | None) -> web.Application:
-        """``token`` is what callers must show; None on the Unix socket, whose permissions are the proof."""
+    def application(self, gate: Gate) -> web.Application:
+        """What is served behind a gate."""
         application = web.Application(client_max_size=QUERY_BYTES_MAX)
-
-        def guarded(handler: Callable[[web.Request], Any], *, needs_token: bool) -> Any:
-            @told
-            async def checked(request: web.Request) -> web.StreamResponse:
-                if token is not None:
-                    check_local(request)
-                    if needs_token:
-                        check_token(request, token)
-                answer: web.StreamResponse = await handler(request)
-                return answer
-
-            return checked
-
         application.add_routes(
             [
-                web.get("/v1/health", guarded(self._tell_health, needs_token=False)),
-                web.post("/v1/query", guarded(self._query, needs_token=True)),
-                *self._routes,
+                web.get("/v1/health", told(_guarded(self._tell_health, gate))),
+                web.post("/v1/query", told(_guarded(self._query, gate, changes=True))),
+                *(self._on_face(route, gate) for route in self._routes),
+                *(self._on_face(route, gate, changes=True) for route in self._changing),
             ]
         )
-        application.router.add_route("*", "/{rest:.*}", guarded(_unknown, needs_token=False))
+        application.router.add_route("*", "/v1/{rest:.*}", told(_guarded(_unknown_of_v1, gate)))
+        application.router.add_route("*", "/{rest:.*}", told_on_face(_guarded(_unknown, gate), refused=self._refused))
         return application
+
+    def dispatching(self, gate: Gate, ordinary: Dispatch) -> Dispatch:
+        """``ordinary``, the application's own, with what is quick taken out before it."""
+        quick = self._quick
+        if quick is None:
+            return ordinary
+        takes, answer, check = quick.takes, quick.answer, gate.check
+
+        async def guarded(request: web.BaseRequest) -> web.StreamResponse:
+            check(request)
+            return await answer(request)
+
+        quickly = cast(Dispatch, told_on_face(cast(Answer, guarded), refused=self._refused))
+
+        async def dispatch(request: web.BaseRequest) -> web.StreamResponse:
+            if request.method == hdrs.METH_POST and takes(request.raw_path) and hdrs.EXPECT not in request.headers:
+                return await quickly(request)
+            return await ordinary(request)
+
+        return dispatch
+
+    def _on_face(self, route: web.RouteDef, gate: Gate, *, changes: bool = False) -> web.RouteDef:
+        handler = told_on_face(_guarded(route.handler, gate, changes=changes), refused=self._refused)
+        return web.RouteDef(route.method, route.path, handler, dict(route.kwargs))
 
     async def _tell_health(self, request: web.Request) -> web.StreamResponse:
         health = {"live": True, "uptime_s": round(time.monotonic() - self._started, 3), **self._health()}
@@ -82,25 +117,28 @@ class ApplicationListener:
             return await stream(request, frames, query=query)
 
 
-async def _unknown(request: web.Request) -> web.StreamResponse:
+def _guarded(handler: Answer, gate: Gate, *, changes: bool = False) -> Answer:
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        gate.check(request)
+        if changes:
+            gate.check_change(request)
+        return await handler(request)
+
+    return guarded
+
+
+async def _unknown_of_v1(request: web.Request) -> web.StreamResponse:
     return not_found(request)
 
 
-def check_local(request: web.Request) -> None:
-    """Raises :class:`Forbidden` unless ``Host`` and ``Origin`` name this device."""
-    host = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
-    if host not in LOCAL_HOSTS:
-        raise Forbidden(f'the Host header names "{host[:80]}", expected this device')
-    origin = request.headers.get("Origin")
-    if origin is not None and (urlsplit(origin).hostname or "") not in LOCAL_HOSTS:
-        raise Forbidden(f'the Origin header names "{origin[:80]}", expected this device')
-
-
-def check_token(request: web.Request, token: str) -> None:
-    """Raises :class:`Forbidden` without the token of this peer's token file."""
-    scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(shown.strip().encode(), token.encode()):
-        raise Forbidden(
-            "statements on this port need the token of this peer",
-            hint='send "Authorization: Bearer …" with the content of the file "token" in the peer\'s home',
+async def _unknown(request: web.Request) -> web.StreamResponse:
+    """What no route takes: a path that nobody knows, or a known one with another method."""
+    allowed: set[str] = set()
+    for resource in request.app.router.resources():
+        if not resource.canonical.endswith("{rest}"):
+            allowed |= (await resource.resolve(request))[1]
+    if allowed:
+        raise WrongMethod(
+            f"expected {' or '.join(sorted(allowed))} on {request.path[:200]}, found {request.method}", allowed=allowed
         )
+    raise unknown_path(request)

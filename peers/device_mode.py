@@ -79,14 +79,18 @@ def leave(home: Home) -> None:
     sync_folder(home.path)
 
 
-def check_local(application_host: str) -> None:
-    """Raises ``BadSetting`` unless the application face stays on this device."""
+def is_local(application_host: str) -> bool:
+    """Whether an application face that is bound there stays on this device."""
     host = application_host.strip("[]")
     try:
-        local = ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        local = host.casefold() == "localhost"
-    if not local:
+        return host.casefold() == "localhost"
+
+
+def check_local(application_host: str) -> None:
+    """Raises ``BadSetting`` unless the application face stays on this device."""
+    if not is_local(application_host):
         raise BadSetting(
             f'application_host is "{application_host}": an AUTONOMOUS edge listens on this device alone',
             hint="take application_host out of peerage.toml, PEERAGE_APPLICATION_HOST and the command line, or set it "

@@ -141,7 +141,11 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "store_in_use",
         "bad_store",
     ),
-    "peers.answers": ("too_busy",),
+    "peers.answers": (
+        "too_busy",
+        "unauthorized",
+        "wrong_method",
+    ),
     "peers.backup_folders": ("backup_in_use",),
     "peers.backups": ("home_changing",),
     "peers.archives": (
@@ -151,6 +155,10 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "peers.cli.console": ("usage",),
     "peers.client": ("partial_answer",),
+    "peers.content_coding": (
+        "unknown_coding",
+        "bad_coding",
+    ),
     "peers.demo.performance": ("demo_not_converged",),
     "peers.demo.stage": (
         "demo_not_started",

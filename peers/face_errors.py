@@ -3,7 +3,8 @@
 Owns the table of statuses for both protocols of the application face, the Open Inference Protocol and the pipeline
 server's; errors below ``/v1`` keep their own form (:mod:`peers.answers`).
 
-    400  the request itself                  403  refused to this caller          404  unknown, or not loaded here
+    400  the request itself                  401  no token where all needs it     403  refused to this caller
+    404  unknown, or not loaded here         405  a path with another method
     408  the body did not end in time        409  a release that does not load    413  over a limit
     415  a form that is not read here        429  too many requests at once       503  may pass: busy, loading, memory
     504  the time limit                      500  ours: the log has the cause, the body its incident id
@@ -22,7 +23,8 @@ import msgspec
 from aiohttp import web
 
 from engine.errors import ContentProblem, EngineBusy, ModelNotLoaded, OverTime
-from peers.answers import Answer, TooBusy
+from peers.answers import Answer, TooBusy, Unauthorized, WrongMethod, headers_of
+from peers.content_coding import UnknownCoding
 from query.errors import (
     DeadlinePassed,
     ErrorRecord,
@@ -50,6 +52,18 @@ def status_on_face(problem: Problem) -> int:
     match problem:
         case TooBusy():
             return 429
+        case Unauthorized():
+            return 401
+        case WrongMethod():
+            return 405
+        case UnknownCoding():
+            return 415
+        case Unauthorized():
+            return 401
+        case WrongMethod():
+            return 405
+        case UnknownCoding():
+            return 415
         case UnknownName() | ModelNotLoaded():
             return 404
         case LimitExceeded():
@@ -80,7 +94,7 @@ def face_error(
     body: dict[str, Any] = {"error": problem.message, "code": problem.code}
     if problem.hint:
         body["hint"] = problem.hint
-    more = dict(headers or {})
+    more = headers_of(problem) | dict(headers or {})
     if status in (429, 503):
         more.setdefault("Retry-After", str(BUSY_S if isinstance(problem, EngineBusy | TooBusy) else LOADING_S))
     return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json", headers=more)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -12,24 +13,41 @@ from typing import Final
 
 from aiohttp import web
 
-from federation.tls import server_context
+from federation.tls import reason_of, server_context
 from peers.application_listener import ApplicationListener
+from peers.application_server import (
+    KEEPALIVE_S,
+    SOCKET_CONNECTIONS_MAX,
+    WIDE_KEEPALIVE_S,
+    Connections,
+    PlainSite,
+    SocketSite,
+    connections_within_reach,
+)
+from peers.application_tls import WideTls
+from peers.device_mode import is_local
+from peers.gates import Gate, LoopbackGate, SocketGate, WideGate
 from peers.homes import Home
 from peers.settings import ListenerSettings, NameserverSettings, port_taken
+from peers.throttle import Throttle
 from peers.tls_site import TlsSite
 
 SHUTDOWN_S: Final = 1.0  # for the answers under way on one listener when the peer stops
-KEEPALIVE_S: Final = 330.0  # longer than a client keeps an idle connection, so that the client closes first
+REFUSALS_PER_S: Final = 1.0  # handshakes that ended which the log tells of
+REFUSALS_BURST: Final = 10
 
 log = logging.getLogger("peerage.http")
 
 
 @dataclass(frozen=True, slots=True)
 class ApplicationFace:
-    """The Unix socket's path, and ``host:port`` as bound; ``stop_accepting`` closes both to new connections, once."""
+    """The Unix socket's path, and ``host:port`` as bound with its ``connections``; ``stop_accepting`` closes both to
+    new connections, once.
+    """
 
     socket: str
     near: str
+    connections: Connections
     stop_accepting: Callable[[], Awaitable[None]]
 
 
@@ -37,26 +55,67 @@ class ApplicationFace:
 async def application_face(
     listener: ApplicationListener, home: Home, settings: ListenerSettings
 ) -> AsyncIterator[ApplicationFace]:
-    """Serve the Unix socket and the port while the block runs."""
-    async with AsyncExitStack() as stack:
+    """Serve the Unix socket and the port while the block runs: beyond this device over TLS."""
+    wide = None if is_local(settings.application_host) else WideTls(home, settings)
+    async with AsyncExitStack() as ended, AsyncExitStack() as stack:
         path = str(home.prepare_socket())
-        local = await _runner(stack, listener.application(token=None))
-        unix = web.UnixSite(local, path)
+        local, entering = await _gated(
+            stack, listener, SocketGate(), connections_max=SOCKET_CONNECTIONS_MAX, kept_s=KEEPALIVE_S
+        )
+        unix = SocketSite(local, entering, path=path)
         await unix.start()
         home.socket.chmod(0o600)
-        near = await _runner(stack, listener.application(token=home.token()))
-        site = web.TCPSite(near, settings.application_host, settings.application_port)
+        near, arriving = await _gated(
+            stack,
+            listener,
+            LoopbackGate(home.token()) if wide is None else WideGate(home.token()),
+            connections_max=connections_within_reach(settings.connections_max),
+            kept_s=KEEPALIVE_S if wide is None else WIDE_KEEPALIVE_S,
+        )
+        site: PlainSite | TlsSite
+        if wide is None:
+            site = PlainSite(near, arriving, host=settings.application_host, port=settings.application_port)
+        else:
+            site = TlsSite(
+                near,
+                wide.context,
+                host=settings.application_host,
+                port=settings.application_port,
+                on_refused=_refused_handshake(Throttle(REFUSALS_PER_S, REFUSALS_BURST)),
+                strangers_max=None,
+                protocol=arriving,
+                renew=wide.renew,
+            )
+            ended.push_async_callback(site.hang_up)
         try:
             await site.start()
         except OSError as error:
             raise _taken(error, "application_port", settings.application_host, settings.application_port) from error
-        host, port = near.addresses[0][:2]
 
         async def stop_accepting() -> None:
             await unix.stop()
             await site.stop()
 
-        yield ApplicationFace(path, _joined(host, port), stop_accepting)
+        yield ApplicationFace(path, _joined(settings.application_host, site.port), arriving, stop_accepting)
+
+
+async def _gated(
+    stack: AsyncExitStack, listener: ApplicationListener, gate: Gate, *, connections_max: int, kept_s: float
+) -> tuple[web.AppRunner, Connections]:
+    """A runner of the listener's application behind a gate, and what makes its connections."""
+    runner = await _runner(stack, listener.application(gate))
+    server = runner.server
+    assert server is not None
+    server.request_handler = listener.dispatching(gate, server.request_handler)
+    return runner, Connections(server, connections_max=connections_max, kept_s=kept_s)
+
+
+def _refused_handshake(throttle: Throttle) -> Callable[[Exception, str], None]:
+    def tell(error: Exception, address: str) -> None:
+        if throttle.take(time.monotonic()):
+            log.warning("tls_refused", extra={"address": address, "reason": reason_of(error), "face": "application"})
+
+    return tell
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from peers.needed_releases import NeededReleases
 from peers.release_folders import ReleaseFolders
 from peers.release_ports import Memory, ReleaseSite, Trials, identified
 from query.declarations import Call, Effect, Example, Role, function
-from query.errors import WrongArguments
+from query.errors import WrongArguments, unknown
 
 
 class ReleaseFunctions:
@@ -122,19 +122,28 @@ class ReleaseFunctions:
     # --- memory -------------------------------------------------------------------------------------------------
 
     @function(
-        "models:load(String name, String version) -> String",
+        "models:load(String name, String version?) -> String",
         role=Role.OPERATOR,
         effect=Effect.CHANGES,
-        example=Example('models:load("my-model", "1.0")'),
+        example=(Example('models:load("my-model", "1.0")'), Example('models:load("my-model")')),
     )
-    async def load(self, call: Call, name: str, version: str) -> str:
-        """Load a release that is installed on this peer, and first what it needs; `name@version`."""
-        installed = self._layout.installed(checked_model(name), version)
-        signed = await asyncio.to_thread(self._layout.signed, installed)
-        release = await self.verified(signed)
+    async def load(self, call: Call, name: str, version: str | None = None) -> str:
+        """Load a release that is installed on this peer, and first what it needs; `name@version`. Without a version it
+        is the release that was made last.
+        """
+        release = await self._installed(checked_model(name), version)
         await self.needed.load(release.record)
         await self._memory.load_release(release, origin="manual")
         return release.label
+
+    async def _installed(self, name: str, version: str | None) -> VerifiedRelease:
+        if version is not None:
+            signed = await asyncio.to_thread(self._layout.signed, self._layout.installed(name, version))
+            return await self.verified(signed)
+        release = await self.find_release(name, None)
+        if release is None:
+            raise unknown("installed release", name, {entry.name for entry in self._layout.releases()})
+        return release
 
     @function(
         "models:unload(String name) -> Boolean",

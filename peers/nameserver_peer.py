@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 from federation import bundles, commands
 from federation.documents import Bundle, SignedDocument
@@ -28,7 +28,6 @@ from federation.polling import Director
 from federation.roots import pin_of
 from federation.tls import reason_of
 from peers import founding
-from peers.application_listener import ApplicationListener
 from peers.catalogues import PeerCatalogue
 from peers.director_keys import DirectorKeys
 from peers.discovery import announced
@@ -39,7 +38,14 @@ from peers.federation_listener import FederationListener
 from peers.federation_releases import FederationReleases
 from peers.homes import Home, Membership, RunRecord
 from peers.key_functions import KeyFunctions
-from peers.local_parts import OwnStatements, PeerSelf, local_functions, opened_engine, remotes_of
+from peers.local_parts import (
+    OwnStatements,
+    PeerSelf,
+    local_functions,
+    opened_engine,
+    program_version,
+    remotes_of,
+)
 from peers.memory import PlainMemory
 from peers.nameserver_parts import (
     Authority,
@@ -59,6 +65,7 @@ from peers.release_lifecycle import ReleaseDeprecation, ReleaseLifecycle
 from peers.repository_tidying import tidy_repository
 from peers.repository_turns import RepositoryTurns
 from peers.running import RunningQueries
+from peers.serving_parts import ServingParts
 from peers.settings import NameserverSettings, dial_addresses, dial_names
 from peers.statements import Statements
 from peers.uplinks import Uplinks
@@ -106,7 +113,9 @@ async def _nameserver(
         parts.addresses = dial_addresses(settings, port=face.port, host_name=socket.gethostname())
         for told in (home, foundation.admin_home):
             founding.put_addresses(told, membership.federation, parts.addresses)
-        near = await stack.enter_async_context(application_face(parts.application(), home, settings))
+        serving = parts.serving()
+        stack.callback(serving.close)
+        near = await stack.enter_async_context(application_face(serving.listener, home, settings))
         if settings.zeroconf:
             await stack.enter_async_context(_announced(membership, settings, parts.addresses, face.port))
         follower = ChangeFollower(parts.store, parts.uplinks, parts.contacts)
@@ -248,22 +257,31 @@ class _Parts:
         )
         return listener
 
-    def application(self) -> ApplicationListener:
+    def serving(self) -> ServingParts:
+        """The application face; a nameserver runs what people load on it, and groups speak of edges alone."""
         membership = self._membership
-        return ApplicationListener(
+        return ServingParts(
+            self._engine,
+            layout=self._layout,
             statements=self._statements,
             caller=Caller(membership.name, Role.ADMIN, membership.uuid),
-            health=lambda: {
-                "ready": True,
-                "peer": membership.name,
-                "kind": membership.kind,
-                "federation": membership.federation,
-                "edges": self.store.state.edge_count,
-                "uplinks": len(self.uplinks.all_connected()),
-                "tls_refused": self._tls_refused,
-                "refused": self._refusals.count,
-            },
+            version=program_version(),
+            health=self._health,
+            unready=lambda: None,
         )
+
+    def _health(self) -> dict[str, Any]:
+        membership = self._membership
+        return {
+            "ready": True,
+            "peer": membership.name,
+            "kind": membership.kind,
+            "federation": membership.federation,
+            "edges": self.store.state.edge_count,
+            "uplinks": len(self.uplinks.all_connected()),
+            "tls_refused": self._tls_refused,
+            "refused": self._refusals.count,
+        }
 
     def refused(self, error: Exception, address: str) -> None:
         """Count and log a handshake that ended."""

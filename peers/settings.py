@@ -93,6 +93,16 @@ class ListenerSettings(CommonSettings, frozen=True, kw_only=True):
     application_port: Annotated[Port, Meta(description="port of the application face; 0: any free one")] = (
         APPLICATION_PORT
     )
+    application_certificate: Annotated[
+        str | None,
+        Meta(
+            description="PEM file with the certificate of the application face beyond this device; default: this peer's"
+        ),
+    ] = None
+    application_key: Annotated[str | None, Meta(description="PEM file with the key of application_certificate")] = None
+    connections_max: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="connections to the application port at once; more are answered 503")
+    ] = 4096
 
 
 class NameserverSettings(ListenerSettings, frozen=True, kw_only=True):
@@ -296,6 +306,10 @@ def _words(kind: inspect.Type) -> str:
 
 def _check(settings: Settings) -> None:
     """What types cannot say."""
+    if isinstance(settings, ListenerSettings):
+        files = settings.application_certificate, settings.application_key
+        if any(files) and not all(files):
+            raise BadSetting("expected application_certificate and application_key together, found one of them")
     try:
         if isinstance(settings, NameserverSettings):
             parse_interval(settings.poll_interval)

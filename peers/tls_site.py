@@ -49,6 +49,8 @@ class TlsSite(web.BaseSite):
         "_listening",
         "_on_refused",
         "_port",
+        "_protocol",
+        "_renew",
         "_strangers",
         "_strangers_max",
     )
@@ -62,9 +64,16 @@ class TlsSite(web.BaseSite):
         port: int,
         on_refused: OnRefused,
         handshakes_max: int = HANDSHAKES_MAX,
-        strangers_max: int = STRANGERS_MAX,
+        strangers_max: int | None = STRANGERS_MAX,
+        protocol: Callable[[], asyncio.Protocol] | None = None,
+        renew: Callable[[], None] | None = None,
     ) -> None:
+        """``strangers_max`` None: nobody is asked for a certificate. ``protocol`` in place of the runner's server.
+        ``renew`` is called before each handshake.
+        """
         super().__init__(runner, ssl_context=context, backlog=BACKLOG)
+        self._protocol = protocol
+        self._renew = renew
         self._host = host
         self._port = port
         self._on_refused = on_refused
@@ -136,8 +145,10 @@ class TlsSite(web.BaseSite):
             task.add_done_callback(self._handshakes.discard)
 
     async def _handshake(self, accepted: socket.socket, address: str) -> None:
-        server = self._runner.server
+        server = self._protocol or self._runner.server
         assert server is not None
+        if self._renew is not None:
+            self._renew()
         loop = asyncio.get_running_loop()
         try:
             transport, _ = await loop.connect_accepted_socket(
@@ -148,14 +159,14 @@ class TlsSite(web.BaseSite):
             return
         with contextlib.suppress(TypeError):  # of uvloop, which lets nobody remember a connection weakly
             self._connected.add(transport)
-        if not transport.get_extra_info("peercert"):
-            self._bound_stranger(transport, address)
+        if self._strangers_max is not None and not transport.get_extra_info("peercert"):
+            self._bound_stranger(transport, address, self._strangers_max)
 
-    def _bound_stranger(self, transport: asyncio.Transport, address: str) -> None:
+    def _bound_stranger(self, transport: asyncio.Transport, address: str, strangers_max: int) -> None:
         """Who shows no certificate can join or be told that it is refused: for that it has a while, and few at once."""
         for known in [known for known in self._strangers if known.is_closing()]:
             self._strangers.pop(known).cancel()
-        if len(self._strangers) >= self._strangers_max:
+        if len(self._strangers) >= strangers_max:
             transport.abort()
             self._on_refused(ConnectionRefusedError("TOO_MANY_STRANGERS"), address)
             return

@@ -1,0 +1,58 @@
+"""What a peer's application face is made of: inference, pipelines, metrics and statements behind one listener.
+
+Composes; decides nothing. Both kinds of peer that stay are given the same face.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from engine.engine import Engine
+from federation.layout import ImageLayout
+from peers.application_listener import ApplicationListener
+from peers.inference_bodies import Bodies
+from peers.inference_routes import InferenceRoutes, QuickInference
+from peers.metrics_routes import Metrics, metrics_routes
+from peers.model_repository import OwnRepository
+from peers.pipeline_routes import PipelineFace
+from peers.requests import StatementRunner
+from query.declarations import Caller
+
+
+class ServingParts:
+    """``unready`` says what keeps the peer from being ready, or None. :attr:`listener` is to be served."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        layout: ImageLayout,
+        statements: StatementRunner,
+        caller: Caller,
+        version: str,
+        health: Callable[[], dict[str, Any]],
+        unready: Callable[[], str | None],
+    ) -> None:
+        self.bodies = Bodies()
+        self.metrics = Metrics(engine, version=version)
+        self.inference = InferenceRoutes(
+            engine,
+            repository=OwnRepository(engine, layout, statements, caller),
+            unready=unready,
+            version=version,
+            bodies=self.bodies,
+        )
+        pipelines = PipelineFace(engine, bodies=self.bodies, ready=lambda: unready() is None)
+        self.listener = ApplicationListener(
+            statements=statements,
+            caller=caller,
+            health=health,
+            routes=(*self.inference.routes(), *pipelines.routes(), *metrics_routes(self.metrics)),
+            changing=self.inference.changing_routes(),
+            quick=QuickInference(self.inference),
+            refused=self.metrics.refused,
+        )
+
+    def close(self) -> None:
+        self.inference.close()
