@@ -16,29 +16,9 @@ from federation.names import Digest
 
 if TYPE_CHECKING:
     from engine.servables import Servable
-    from engine.trials import Verdict
-    from federation.verification import VerifiedRelease
 
 Graphs = Mapping[Digest, int]
 """Digest of a graph → bytes that it takes."""
-
-
-def graph_of(record: ReleaseRecord) -> Digest | None:
-    """The digest of a release's ONNX file."""
-    return next((entry.digest for entry in record.files if entry.kind == "weight"), None)
-
-
-def graphs_of(release: VerifiedRelease, verdict: Verdict) -> Graphs:
-    """What a release would hold, as its trial measured it."""
-    parts = [(release, verdict)]
-    if release.record.kind == "pipeline":
-        parts = list(zip(release.members, verdict.members, strict=True))
-    found: dict[Digest, int] = {}
-    for part, of_part in parts:
-        graph = graph_of(part.record)
-        if graph is not None:
-            found[graph] = of_part.peak_bytes
-    return found
 
 
 def making_room(record: ReleaseRecord, graphs: Graphs, present: Iterable[Servable], budget: int) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.providers import CPU, Provider
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
@@ -15,6 +17,7 @@ class EngineSettings:
     ``inline_us``: calls expected to be faster run on the event loop, where they hold up everything else as long;
     slower ones pay about 100 µs for the way through the pool.
     ``queue_max``: calls waiting for the pool; more are refused at once.
+    ``providers``: what runs the operators, the first preferred; what is absent is left out (:mod:`engine.providers`).
     """
 
     memory_budget_bytes: int = 2 * 1024**3
@@ -24,4 +27,5 @@ class EngineSettings:
     inline_us: float = 150.0
     threads: int = 0  # 0: one per core
     queue_max: int = 64
+    providers: tuple[Provider, ...] = CPU
     elements_max: int = 16 * 1024 * 1024

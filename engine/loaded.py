@@ -13,15 +13,15 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic_ns
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from engine.batching import GAIN_MIN, gain_of
 from engine.contents import Contents
 from engine.deadlines import RunDeadlines, Started
-from engine.errors import InputProblem
+from engine.deployments import graph_of
+from engine.errors import InputProblem, OverMemory, OverTime
 from engine.scheduling import Lane
 from engine.servables import Origin
-from engine.session_sharing import Sessions
 from engine.sessions import GraphSession, require_signature
 from engine.signature import VARIABLE, Array, Signature
 from engine.stateful import StatefulSession
@@ -37,10 +37,14 @@ UNMEASURED: Final = Pace(0.0, 1)
 BATCH_MEASURED_S_MAX: Final = 2.0  # of a few runs apart; a model that takes longer is not batched
 CONVERTED_INLINE_MAX: Final = 4096  # elements of a nested value that are read into an array on the event loop
 
+OpenSession: TypeAlias = Callable[[Digest, bytes], GraphSession]
+"""Gives the session of a graph by its digest and content. Raises what building one raises."""
+
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class LoadedModel:
-    """``memory_bytes``: what the trial measured at its highest, and ``memory`` the same by the digest of the graph.
+    """``memory_bytes``: what the trial measured at its highest, and ``memory`` the same by what holds it (see
+    :mod:`engine.deployments`).
     ``contents`` no longer holds the graph's bytes.
 
     ``rows_input``: an input whose first dimension counts rows, as all inputs' and outputs' do; None when they do not.
@@ -110,8 +114,10 @@ class LoadedModel:
             begun(self.deadlines.begun(options))
         try:
             outputs = session.run(feed, options) if stream is None else self._advanced(feed, options, stream)
-        except BaseException:
+        except BaseException as error:
             self.counters.failed(monotonic_ns() - started_ns)
+            if isinstance(error, OverMemory | OverTime):
+                self.counters.exceed("memory" if isinstance(error, OverMemory) else "time", error.message)
             raise
         finally:
             self.deadlines.end(options)
@@ -178,11 +184,11 @@ def build(
     signer: str,
     origin: Origin,
     since: int,
-    memory_bytes: int,
+    memory: Mapping[Digest, int],
     deadlines: RunDeadlines,
     counters: Counters,
     streams: Streams,
-    sessions: Sessions,
+    open_session: OpenSession,
     inline_us: float,
     elements_max: int,
     batch: BatchSettings,
@@ -192,9 +198,9 @@ def build(
     ``PassingProblem``. Takes as long as the model does, so it is called in a thread.
     """
     session: GraphSession | None = None
-    graph = next((entry.digest for entry in record.files if entry.kind == "weight"), None)
+    graph = graph_of(record)
     if contents.graph is not None and graph is not None:
-        session = sessions.session(graph, contents.graph)
+        session = open_session(graph, contents.graph)
         if record.states:
             session = StatefulSession(session, record.states)
         require_signature(record, session)
@@ -204,8 +210,8 @@ def build(
         signer=signer,
         origin=origin,
         since=since,
-        memory_bytes=memory_bytes,
-        memory={} if graph is None else {graph: memory_bytes},
+        memory_bytes=sum(memory.values()),
+        memory=memory,
         contents=dataclasses.replace(contents, graph=None),
         signature=Signature(record.inputs, elements_max=elements_max),
         session=session,

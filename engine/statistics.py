@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from time import monotonic_ns, time_ns
 from typing import Final
 
+from engine.exceeded import Exceeded, ExceededLimits, Resource
+
 BOUNDS_NS: Final = tuple(
     round(number * unit) for unit in (1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9) for number in (10, 25, 50)
 )
@@ -68,6 +70,7 @@ class ModelStatistics:
     latency: tuple[int, ...]
     waits: tuple[int, ...]
     refused: int
+    exceeded: tuple[Exceeded, ...] = ()
 
 
 class Counters:
@@ -75,6 +78,7 @@ class Counters:
 
     __slots__ = (
         "_by_rows",
+        "_exceeded",
         "_fail",
         "_input",
         "_last_ns",
@@ -103,6 +107,7 @@ class Counters:
         self._output = [0, 0]
         self._shared = [0, 0]
         self._refused = 0
+        self._exceeded = ExceededLimits(f"{key.name}@{key.version}" + (f" in {key.step}" if key.step else ""))
         self._rows = 0
         self._last_ns = 0
 
@@ -136,6 +141,11 @@ class Counters:
         """A request was refused as too many waited."""
         with self._lock:
             self._refused += 1
+        self._exceeded.note("cpus", "a request was refused, as too many waited for the threads that may run it")
+
+    def exceed(self, resource: Resource, message: str) -> None:
+        """A request failed as it needed more than it may have."""
+        self._exceeded.note(resource, message)
 
     def batched(self, requests: int, taken_ns: int) -> None:
         """A run that :meth:`ran` was told of answered so many requests, more than one."""
@@ -183,6 +193,7 @@ class Counters:
             latency=latency,
             waits=waits,
             refused=refused,
+            exceeded=self._exceeded.read(),
         )
 
     def _entry(self, rows: int) -> list[int]:
