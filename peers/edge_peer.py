@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from federation.certificate_reading import check_issued
 from federation.layout import ImageLayout
 from federation.names import shown
+from peers import tracing
 from peers.agent import Agent, Identity
 from peers.backoff import Backoff
 from peers.carried import CarriedStatements
@@ -155,7 +156,7 @@ async def _edge(
         parts.agent.note("started")
         stack.callback(parts.agent.note, "stopped")
         serving = parts.serving()
-        stack.callback(serving.close)
+        stack.push_async_callback(serving.close)
         near = await stack.enter_async_context(application_face(serving.listener, home, settings))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         background = [
@@ -335,6 +336,12 @@ class _Parts:
             version=program_version(),
             health=lambda: _health(membership, self.agent),
             unready=lambda: _unready(self.agent),
+            tracing=tracing.opened(
+                os.environ,
+                version=program_version(),
+                instance=membership.uuid or membership.name,
+                may_dial=lambda: read_mode(self._home) is None,
+            ),
         )
 
     def uplink(self) -> UplinkClient:

@@ -58,12 +58,6 @@ def status_on_face(problem: Problem) -> int:
             return 405
         case UnknownCoding():
             return 415
-        case Unauthorized():
-            return 401
-        case WrongMethod():
-            return 405
-        case UnknownCoding():
-            return 415
         case UnknownName() | ModelNotLoaded():
             return 404
         case LimitExceeded():

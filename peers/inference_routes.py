@@ -17,7 +17,7 @@ with the request is refused. Load and unload are statements of whoever has the t
 from __future__ import annotations
 
 from collections.abc import Collection
-from time import monotonic_ns
+from time import monotonic_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import unquote
 
@@ -41,6 +41,7 @@ from peers.inference_descriptions import (
     server_metadata,
     statistics_entry,
 )
+from peers.tracing import is_traced, note
 from peers.whole_answers import BINARY, JSON, WholeAnswer, json_answer
 
 if TYPE_CHECKING:
@@ -172,7 +173,11 @@ class InferenceRoutes:
             answer, told = await self._bodies.aside(lambda: protocol.write(asked, outputs))
         else:
             answer, told = protocol.write(asked, outputs)
-        servable.counters.translated(read_ns - begun_ns, monotonic_ns() - ran_ns)
+        written_ns = monotonic_ns()
+        servable.counters.translated(read_ns - begun_ns, written_ns - ran_ns)
+        if is_traced(request):
+            parts = ("read", read_ns - begun_ns), (servable.label, ran_ns - read_ns), ("write", written_ns - ran_ns)
+            note(request, time_ns() - (written_ns - begun_ns), parts, {"peerage.release": servable.label})
         kind, more = (JSON, b"") if told is None else (BINARY, b"Inference-Header-Content-Length: %d\r\n" % told)
         accepted = headers.get(hdrs.ACCEPT_ENCODING)
         if accepted is not None:

@@ -27,7 +27,7 @@ from federation.members import Member
 from federation.polling import Director
 from federation.roots import pin_of
 from federation.tls import reason_of
-from peers import founding
+from peers import founding, tracing
 from peers.catalogues import PeerCatalogue
 from peers.director_keys import DirectorKeys
 from peers.discovery import announced
@@ -114,7 +114,7 @@ async def _nameserver(
         for told in (home, foundation.admin_home):
             founding.put_addresses(told, membership.federation, parts.addresses)
         serving = parts.serving()
-        stack.callback(serving.close)
+        stack.push_async_callback(serving.close)
         near = await stack.enter_async_context(application_face(serving.listener, home, settings))
         if settings.zeroconf:
             await stack.enter_async_context(_announced(membership, settings, parts.addresses, face.port))
@@ -268,6 +268,9 @@ class _Parts:
             version=program_version(),
             health=self._health,
             unready=lambda: None,
+            tracing=tracing.opened(
+                os.environ, version=program_version(), instance=membership.uuid, may_dial=lambda: True
+            ),
         )
 
     def _health(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from peers.answers import TooBusy
 from peers.content_coding import compressed, wanted_coding
 from peers.face_bodies import ModelEntry, ModelList, PipelineEntry, PipelineList
 from peers.inference_bodies import LONG_BYTES, Bodies
-from peers.tracing import note
+from peers.tracing import is_traced, note
 from peers.whole_answers import WholeAnswer, json_answer
 from query.errors import UnknownName, UserProblem
 
@@ -177,9 +177,12 @@ class PipelineFace:
         answer = await self._written(inference, selection, form)
         written_ns = time.perf_counter_ns() - inferred_ns
         pipeline.counters.translated(parsed_ns, written_ns)
-        labels = ("read", *(step.label for step in pipeline.steps))
-        about: dict[str, str | int] = {"peerage.release": pipeline.label, "peerage.rows": inference.count}
-        note(request, started_ns, list(zip(labels, inference.elapsed_ns, strict=False)), about)
+        if is_traced(request):
+            labels = ("read", *(step.label for step in pipeline.steps), "write")
+            parts = zip(labels, (*inference.elapsed_ns, written_ns), strict=True)
+            note(
+                request, started_ns, tuple(parts), {"peerage.release": pipeline.label, "peerage.rows": inference.count}
+            )
         coding = wanted_coding(headers.get(hdrs.ACCEPT_ENCODING), len(answer))
         if coding is None:
             return WholeAnswer(answer, kind=_KINDS[form])

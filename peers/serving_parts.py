@@ -15,13 +15,18 @@ from peers.inference_bodies import Bodies
 from peers.inference_routes import InferenceRoutes, QuickInference
 from peers.metrics_routes import Metrics, metrics_routes
 from peers.model_repository import OwnRepository
+from peers.openapi_operations import openapi_routes
 from peers.pipeline_routes import PipelineFace
 from peers.requests import StatementRunner
+from peers.tracing import Tracing
 from query.declarations import Caller
 
 
 class ServingParts:
-    """``unready`` says what keeps the peer from being ready, or None. :attr:`listener` is to be served."""
+    """``unready`` says what keeps the peer from being ready, or None. :attr:`listener` is to be served.
+
+    ``tracing`` is None where no traces are configured; every request then goes the short way.
+    """
 
     def __init__(
         self,
@@ -33,7 +38,9 @@ class ServingParts:
         version: str,
         health: Callable[[], dict[str, Any]],
         unready: Callable[[], str | None],
+        tracing: Tracing | None = None,
     ) -> None:
+        self._tracing = tracing
         self.bodies = Bodies()
         self.metrics = Metrics(engine, version=version)
         self.inference = InferenceRoutes(
@@ -44,15 +51,23 @@ class ServingParts:
             bodies=self.bodies,
         )
         pipelines = PipelineFace(engine, bodies=self.bodies, ready=lambda: unready() is None)
+        inference = (*self.inference.routes(), *pipelines.routes())
+        changing = self.inference.changing_routes()
         self.listener = ApplicationListener(
             statements=statements,
             caller=caller,
             health=health,
-            routes=(*self.inference.routes(), *pipelines.routes(), *metrics_routes(self.metrics)),
-            changing=self.inference.changing_routes(),
-            quick=QuickInference(self.inference),
+            routes=(
+                *(inference if tracing is None else tracing.routes(inference)),
+                *metrics_routes(self.metrics),
+                *openapi_routes(),
+            ),
+            changing=changing if tracing is None else tracing.routes(changing),
+            quick=QuickInference(self.inference) if tracing is None else None,  # a trace begins at a route
             refused=self.metrics.refused,
         )
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self.inference.close()
+        if self._tracing is not None:
+            await self._tracing.close()

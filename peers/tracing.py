@@ -28,6 +28,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
+from peers.face_errors import status_on_face
+from query.errors import Problem
+
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExportResult
@@ -54,12 +57,18 @@ class Noted:
 
 
 NOTED: Final = web.RequestKey("noted", Noted)
+_NOTHING: Final = Noted(0, (), {})
+
+
+def is_traced(request: web.BaseRequest) -> bool:
+    """Whether a trace is made of a request, so that what is noted of it will be read."""
+    return NOTED in request
 
 
 def note(
-    request: web.Request, started_ns: int, parts: Sequence[tuple[str, int]], about: Mapping[str, str | int]
+    request: web.BaseRequest, started_ns: int, parts: Sequence[tuple[str, int]], about: Mapping[str, str | int]
 ) -> None:
-    """Keep what was done for a request, for its trace."""
+    """Keep what was done for a traced request."""
     request[NOTED] = Noted(started_ns, parts, about)
 
 
@@ -141,11 +150,15 @@ class Tracing:
                 kind=SpanKind.SERVER,
                 attributes={"http.request.method": request.method, "http.route": route, "url.path": request.path},
             )
+            request[NOTED] = _NOTHING
             status = 500
             try:
                 answer = await handler(request)
                 status = answer.status
                 return answer
+            except Problem as problem:
+                status = status_on_face(problem)
+                raise
             except web.HTTPException as answer:
                 status = answer.status
                 raise
@@ -177,15 +190,14 @@ class Tracing:
         if status >= 500:
             span.set_attribute("error.type", str(status))
             span.set_status(Status(StatusCode.ERROR))
-        noted = request.get(NOTED)
-        if noted is not None:
-            span.set_attributes(dict(noted.about))
-            context = set_span_in_context(span)
-            began_ns = noted.started_ns
-            for name, taken_ns in noted.parts[:PARTS_MAX]:
-                part = self._tracer.start_span(name, context=context, kind=SpanKind.INTERNAL, start_time=began_ns)
-                began_ns += taken_ns
-                part.end(end_time=began_ns)
+        noted = request.get(NOTED, _NOTHING)
+        span.set_attributes(dict(noted.about))
+        context = set_span_in_context(span)
+        began_ns = noted.started_ns
+        for name, taken_ns in noted.parts[:PARTS_MAX]:
+            part = self._tracer.start_span(name, context=context, kind=SpanKind.INTERNAL, start_time=began_ns)
+            began_ns += taken_ns
+            part.end(end_time=began_ns)
         span.end(end_time=time.time_ns())
 
 
