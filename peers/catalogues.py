@@ -37,6 +37,7 @@ DECLARING: Final = (
     ("peers.pipeline_functions", "PipelineFunctions"),
     ("peers.pipeline_deployment", "PipelineDeployment"),
     ("engine.functions", "ModelFunctions"),
+    ("engine.pipeline_functions", "PipelineInference"),
     ("query.functions", "FUNCTIONS"),
 )
 """Where the program's functions are declared: a class, or a tuple of classes or instances, in a module."""

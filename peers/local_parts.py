@@ -207,6 +207,7 @@ def local_functions(
     ``standings`` is the nameserver's.
     """
     from engine.functions import ModelFunctions
+    from engine.pipeline_functions import PipelineInference
     from engine.template_folder import folders as model_folders
 
     home = me.home
@@ -269,6 +270,7 @@ def local_functions(
             standings=standings,
         ),
         ModelFunctions(engine, models_path=me.models, open_folder=folders.opened, find_release=releases.find_release),
+        PipelineInference(engine),
     )
 
 
