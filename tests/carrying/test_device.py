@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ from typing import Any
 import psutil
 import pytest
 
+from peers.client import connect
 from peers.failpoints import POINTS, VARIABLE
 from tests.shell.running import ANY, PEERAGE, Federation, environment, federation
+from tests.turn.processes import LOOK_S
 
 pytestmark = pytest.mark.timeout(240)
 
+LOADED_S_MAX = 30.0
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 KILLS = (*(label for label in POINTS if label.startswith("import.")), "poll.verified", "poll.committed")
 
@@ -104,11 +108,14 @@ def started(site: Federation, name: str, *arguments: str, watch: Path | None = N
 
 
 def loaded(site: Federation, home: str, *labels: str) -> None:
-    """Asked until they are in memory; each question takes a process, so that a few are enough."""
-    for _ in range(30):
-        seen = site.peerage("query", "--home", home, "models:loaded()").out.strip()
-        if seen == str(list(labels)).replace('"', "'"):
+    """Asked until they are in memory."""
+    seen: Any = None
+    for _ in range(int(LOADED_S_MAX / LOOK_S)):
+        with connect(site.folder / home) as device:
+            seen = device.value("models:loaded()")
+        if seen == list(labels):
             return
+        time.sleep(LOOK_S)
     raise AssertionError(f"{home} has {seen}, expected {labels}:\n{site.log(home)}")
 
 
