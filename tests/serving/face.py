@@ -125,7 +125,7 @@ async def serving(
             unready=lambda: None,
             **changes,
         )
-        stack.callback(parts.close)
+        stack.push_async_callback(parts.close)
         bound = await stack.enter_async_context(
             application_face(parts.listener, home, settings or EdgeSettings(application_port=0))
         )
