@@ -113,6 +113,12 @@ class ImageLayout(ManifestStore):
         raw = self.blobs.read(release.attachment, bytes_max=MANIFEST_BYTES_MAX)
         return self.attached_record(read_manifest(raw))[0]
 
+    def newest(self, name: str, version: str | None = None) -> SignedDocument | None:
+        """The signed record, unverified, of the release of that name, or of several that says it was made last."""
+        found = (release for release in self.releases() if release.name == name and version in (None, release.version))
+        signed = map(self.signed, found)
+        return max(signed, key=lambda document: decode(document.payload, ReleaseRecord).created, default=None)
+
     def packed(self, release: InstalledRelease) -> PackedRelease:
         """A release as it was packed, for sending it on; its blobs are hashed again."""
         signed, record = self.attached_record(

@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from federation.documents import ReleaseRecord, RootRecord, SignedDocument, decode
+from federation.documents import RootRecord, SignedDocument
 from federation.errors import UnknownKey
 from federation.keys import PrivateKey
 from federation.layout import ImageLayout
@@ -26,7 +26,7 @@ from peers.needed_releases import NeededReleases
 from peers.release_folders import ReleaseFolders
 from peers.release_ports import Memory, ReleaseSite, Trials, identified
 from query.declarations import Call, Effect, Example, Role, function
-from query.errors import WrongArguments, unknown
+from query.errors import WrongArguments
 
 
 class ReleaseFunctions:
@@ -93,16 +93,8 @@ class ReleaseFunctions:
 
     async def find_release(self, name: str, version: str | None) -> VerifiedRelease | None:
         """An installed release, or of several versions the one made last; None when there is none."""
-        found = [
-            release
-            for release in self._layout.releases()
-            if release.name == name and version in (None, release.version)
-        ]
-        signed = [await asyncio.to_thread(self._layout.signed, release) for release in found]
-        if not signed:
-            return None
-        newest = max(signed, key=lambda document: decode(document.payload, ReleaseRecord).created)
-        return await self.verified(newest)
+        newest = await asyncio.to_thread(self._layout.newest, name, version)
+        return None if newest is None else await self.verified(newest)
 
     async def verified(self, signed: SignedDocument) -> VerifiedRelease:
         """A release from its bytes here. A publisher that was endorsed after this home last looked is no stranger."""
@@ -122,28 +114,19 @@ class ReleaseFunctions:
     # --- memory -------------------------------------------------------------------------------------------------
 
     @function(
-        "models:load(String name, String version?) -> String",
+        "models:load(String name, String version) -> String",
         role=Role.OPERATOR,
         effect=Effect.CHANGES,
-        example=(Example('models:load("my-model", "1.0")'), Example('models:load("my-model")')),
+        example=Example('models:load("my-model", "1.0")'),
     )
-    async def load(self, call: Call, name: str, version: str | None = None) -> str:
-        """Load a release that is installed on this peer, and first what it needs; `name@version`. Without a version it
-        is the release that was made last.
-        """
-        release = await self._installed(checked_model(name), version)
+    async def load(self, call: Call, name: str, version: str) -> str:
+        """Load a release that is installed on this peer, and first what it needs; `name@version`."""
+        installed = self._layout.installed(checked_model(name), version)
+        signed = await asyncio.to_thread(self._layout.signed, installed)
+        release = await self.verified(signed)
         await self.needed.load(release.record)
         await self._memory.load_release(release, origin="manual")
         return release.label
-
-    async def _installed(self, name: str, version: str | None) -> VerifiedRelease:
-        if version is not None:
-            signed = await asyncio.to_thread(self._layout.signed, self._layout.installed(name, version))
-            return await self.verified(signed)
-        release = await self.find_release(name, None)
-        if release is None:
-            raise unknown("installed release", name, {entry.name for entry in self._layout.releases()})
-        return release
 
     @function(
         "models:unload(String name) -> Boolean",

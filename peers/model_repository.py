@@ -13,6 +13,7 @@ from typing import Any
 
 from engine.engine import Engine
 from engine.errors import ModelNotLoaded
+from federation.documents import ReleaseRecord, decode
 from federation.layout import ImageLayout
 from peers.client import Answer
 from peers.requests import Origin, StatementRequest, StatementRunner, encode_request
@@ -39,7 +40,10 @@ class OwnRepository:
         if any(servable.name == name for servable in self._engine.loaded()):
             return
         await self._require_installed(name)
-        await self._run("models:load(:name)", name=name)
+        newest = await asyncio.to_thread(self._layout.newest, name)
+        if newest is not None:
+            version = decode(newest.payload, ReleaseRecord).version
+            await self._run("models:load(:name, :version)", name=name, version=version)
 
     async def unload(self, name: str) -> None:
         """Raises :class:`~engine.errors.ModelNotLoaded` for a name that nothing here has."""
