@@ -54,8 +54,14 @@ class Waiting:
 
     def leave(self) -> None:
         """Nobody waits for the answer any more."""
-        if not self.future.cancel() and self.batch is not None:
-            self.batch.leave()
+        batch = self.batch
+        if not self.future.cancel() and batch is not None:
+            batch.leave()
+
+    def leave_if_cancelled(self, turn: Future[None]) -> None:
+        """The turn that this request brought along will not come: the threads have ended."""
+        if turn.cancelled():
+            self.leave()
 
 
 class _Batch:
@@ -107,6 +113,15 @@ class BatchQueue:
         batch = _Batch(model, taken)
         for one in taken:
             one.batch = batch
+        try:
+            self._run(batch)
+        finally:
+            for one in taken:
+                one.batch = None  # else they hold each other, and the model
+
+    def _run(self, batch: _Batch) -> None:
+        model, taken = batch.model, batch.waiting
+        started_ns = monotonic_ns()
         if len(taken) == 1:
             _answer(taken[0], lambda: model.run(taken[0].feed, begun=batch.begun, limit_s=taken[0].limit_s))
             return
@@ -114,16 +129,16 @@ class BatchQueue:
             outputs = model.run(merged([one.feed for one in taken]), begun=batch.begun)
         except OverTime as problem:
             for one in taken:
-                one.future.set_exception(problem)
+                one.future.set_exception(_bare(problem))
         except Problem:
             for one in taken:
                 _answer(one, lambda feed=one.feed: model.run(feed))  # type: ignore[misc]
         except BaseException as error:
             for one in taken:
-                one.future.set_exception(error)
+                one.future.set_exception(_bare(error))
             raise
         else:
-            model.counters.batched(len(taken), monotonic_ns() - now_ns)
+            model.counters.batched(len(taken), monotonic_ns() - started_ns)
             for one, answers in zip(taken, parted(outputs, [one.rows for one in taken]), strict=True):
                 one.future.set_result(answers)
 
@@ -148,10 +163,19 @@ def _answer(one: Waiting, run: Callable[[], Outputs]) -> None:
     try:
         one.future.set_result(run())
     except Problem as problem:
-        one.future.set_exception(problem)
+        one.future.set_exception(_bare(problem))
     except BaseException as error:
-        one.future.set_exception(error)
+        one.future.set_exception(_bare(error))
         raise
+
+
+def _bare(error: BaseException) -> BaseException:
+    """Without tracebacks, the frames of which hold who gets the error: they would hold each other."""
+    found: BaseException | None = error
+    while found is not None:
+        found.__traceback__ = None
+        found = found.__cause__ or found.__context__
+    return error
 
 
 def fit(feed: Mapping[str, Array], other: Mapping[str, Array]) -> bool:

@@ -23,15 +23,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from engine.budget import graph_of, graphs_of, making_room
+from engine.budget import making_room
 from engine.building import Builder
 from engine.contents import Contents, contents_of
+from engine.deployments import graph_of, graphs_of
 from engine.engine_settings import EngineSettings
 from engine.errors import ModelNotLoaded, NotAModel
+from engine.exceeded import Exceeded, together
 from engine.index import Index
 from engine.neighbours import CheckFunctions, any_functions, check_beside, needed_models
 from engine.returning import FreedMemory
-from engine.scheduling import Scheduler
+from engine.scheduling import Lane, Scheduler
 from engine.servables import IndexEntry, Origin, Recorder, Servable
 from engine.statistics import ModelStatistics
 from engine.trials import Description, Trials, Verdict, require_verified
@@ -80,6 +82,7 @@ class Engine:
         self._builder = Builder(
             self.settings, clock=clock, scheduler=self._scheduler, record=record, partition=partition
         )
+        self._building = Lane(1, name="building")  # one thread, as libc keeps some memory for each that asked for it
         self._index = Index()
         self._freed = FreedMemory()
         self._demand: Demand | None = None
@@ -127,6 +130,7 @@ class Engine:
                 servable = await self._loaded(release, origin=origin, verdict=verdict)
                 replaced = self._servables.get(servable.name)
                 self._servables = {**self._servables, servable.name: servable}
+        self._freed.loaded()
         if replaced is not None:
             self._leave(replaced)
         self._tell(servable.name, servable)
@@ -209,6 +213,16 @@ class Engine:
         """Everything that is counted: what is loaded, what was, and the steps of pipelines."""
         return tuple(counters.read() for counters in self._builder.statistics.all())
 
+    def exceeded(self, name: str) -> tuple[Exceeded, ...]:
+        """The limits that a loaded model, or a pipeline and its models, ran into since this process knows the version."""
+        servable = self.find(name)
+        return together(
+            counters.read().exceeded
+            for counters in self._builder.statistics.all()
+            if counters.key.step == servable.label
+            or (counters.key.name, counters.key.version) == (servable.name, servable.version)
+        )
+
     def call(self, name: str, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Runs a model on ready arrays, on this thread. Raises ``ModelNotLoaded`` and what a call raises."""
         servable = self._servables.get(name)
@@ -271,6 +285,7 @@ class Engine:
         """Ends threads; runs in flight end at their deadline, for which ``wait`` waits."""
         if self._demand is not None:
             self._demand.close()
+        self._building.close(wait=wait)
         self._scheduler.close(wait=wait)
         self._builder.close()
 
@@ -285,7 +300,9 @@ class Engine:
         for name in making_room(release.record, graphs, self._servables.values(), self.settings.memory_budget_bytes):
             log.info("made_room", extra={"model": self.unload(name).label, "for": release.label})
         made: list[Servable] = []  # as a thread's result it would be held a while longer, by the thread and by the loop
-        await asyncio.to_thread(lambda: made.append(self._builder.built(release, contents, accepted, origin=origin)))
+        await asyncio.wrap_future(  # named, it and its error would hold each other, and with them what is loaded
+            self._building.submit(lambda: made.append(self._builder.built(release, contents, accepted, origin=origin)))
+        )
         return made.pop()
 
     def _require_budget(self, record: ReleaseRecord, needed: int) -> None:

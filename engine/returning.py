@@ -1,7 +1,8 @@
-"""Giving memory back to the system: what a dropped model freed, libc would keep most of.
+"""Giving memory back to the system: of what a dropped model freed, or the loading of one, libc would keep most.
 
-Owns when that happens: once the last call that held the model has gone, however many go at a time, on a thread, so that
-the event loop does not wait for it. Does nothing where libc cannot.
+Owns when that happens: after a load, and once the last call that held a dropped model has gone; however many go at a
+time, on a thread, so that the event loop does not wait for it. Does nothing where libc cannot. What libc gives back is
+whole pages: a few MiB more or less may stay, and are used again.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ class FreedMemory:
     def watch(self, dropped: object) -> None:
         """Memory is given back when nobody holds ``dropped`` any more."""
         weakref.finalize(dropped, self._gone, asyncio.get_running_loop()).atexit = False
+
+    def loaded(self) -> None:
+        """Memory is given back that a load needed and freed."""
+        self._gone(asyncio.get_running_loop())
 
     def _gone(self, loop: asyncio.AbstractEventLoop) -> None:
         # Called while the object is taken apart: its memory is free only later.

@@ -37,8 +37,9 @@ P = ParamSpec("P")
 class Lane:
     """So many threads, started with the first run that needs one, and ended when nobody holds the lane any more."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, *, name: str = "inference") -> None:
         self.threads = threads
+        self._name = name
         self._pool: ThreadPoolExecutor | None = None
 
     @property
@@ -47,7 +48,7 @@ class Lane:
 
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="inference")
+            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix=self._name)
         return self._pool.submit(work, *args, **kwargs)
 
     def close(self, *, wait: bool) -> None:
@@ -135,9 +136,12 @@ class Scheduler:
         Raises ``EngineBusy`` at once when every place is taken, and ``OverTime`` after ``deadline_s``.
         """
         self._take_place(counters)
+        return await _within(self._submitted(work, lane), deadline_s)
+
+    def _submitted(self, work: Callable[[], T], lane: Lane | None) -> Future[T]:
         future = (lane or self._shared).submit(work)
         future.add_done_callback(self._give_back)
-        return await _within(future, deadline_s)
+        return future
 
     async def _run_batched(
         self, model: LoadedModel, feed: dict[str, Array], deadline_s: float | None
@@ -155,12 +159,14 @@ class Scheduler:
         waiting.future.add_done_callback(self._give_back)
         queue.add(waiting)
         turn = (model.lane or self._shared).submit(queue.run_next, model)
-        turn.add_done_callback(lambda turn: waiting.leave() if turn.cancelled() else None)
+        turn.add_done_callback(waiting.leave_if_cancelled)
         try:
             return await _within(waiting.future, deadline_s)
         except (asyncio.CancelledError, OverTime):
             waiting.leave()
             raise
+        finally:
+            del waiting, turn
 
     def close(self, *, wait: bool = False) -> None:
         """Ends the threads; runs in flight end at their deadline, for which ``wait`` waits."""
@@ -188,10 +194,13 @@ async def _within(future: Future[T], deadline_s: float | None) -> T:
     when nobody waits any more.
     """
     waiting = asyncio.wrap_future(future)
-    if deadline_s is None:
-        return await waiting
     try:
-        async with asyncio.timeout(deadline_s):
+        if deadline_s is None:
             return await waiting
-    except TimeoutError:
-        raise OverTime(f"expected an answer within {deadline_s:g} s, found none") from None
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await waiting
+        except TimeoutError:
+            raise OverTime(f"expected an answer within {deadline_s:g} s, found none") from None
+    finally:
+        del future, waiting  # else an error and this frame hold each other, and what was asked with them

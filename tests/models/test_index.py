@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -13,10 +15,11 @@ from engine import errors
 from engine.engine import Engine, EngineSettings
 from engine.index import FAILURES_KEPT_MAX, Index
 from engine.servables import IndexEntry
-from tests.models.making import SCALING_VECTORS, endless_when_positive, release, scaling
+from tests.models.making import SCALING_VECTORS, endless_when_positive, release, scaling, vectors_of
 from tests.models.putting import accepted, put
 
 NOTHING = "create function f(Real x) -> Real as x;"
+TWO_ROWS = vectors_of(({"x": [[1, 2, 3, 4], [5, 6, 7, 8]]}, {"y": [[2, 4, 6, 8], [10, 12, 14, 16]]}))
 ROW = np.array([[1, 2, 3, 4]], np.float32)
 
 
@@ -75,6 +78,31 @@ async def test_what_still_answers_a_call_is_unloading(engine: Engine) -> None:
     del call
     await asyncio.sleep(0)
     assert engine.index() == ()
+
+
+@pytest.mark.parametrize("vectors", [None, TWO_ROWS], ids=["alone", "batched"])
+async def test_a_call_that_failed_holds_nothing(vectors: bytes | None) -> None:
+    """No cycle of an error and the frames that it went through, which would keep model and input until a collection."""
+    engine = Engine(EngineSettings(threads=1, inline_us=0.0, run_s=20.0))
+    graph = scaling() if vectors else endless_when_positive()
+    await put(engine, graph, vectors=vectors)
+    feed = {"x": ROW.copy()}
+    model = engine.find_model("scaling")
+    assert bool(model.batch_rows_max) == bool(vectors)
+    held, sent = weakref.ref(model), weakref.ref(feed["x"])
+    gc.disable()
+    try:
+        for deadline_s in (0.0, 0.01):
+            with pytest.raises(errors.OverTime):
+                await engine.run(engine.find("scaling"), feed, deadline_s=deadline_s if not vectors else 0.0)
+        engine.unload("scaling")
+        del model, feed
+        engine.close(wait=True)
+        await asyncio.sleep(0)
+        assert held() is None
+        assert sent() is None
+    finally:
+        gc.enable()
 
 
 def test_only_the_latest_failures_are_kept() -> None:
