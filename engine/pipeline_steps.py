@@ -225,7 +225,7 @@ Choosing = Callable[[Passage], "int | Array"]
 def choosing(step: RandomSplit | KeySplit, *, draw: DrawOne, salt: str) -> Choosing:
     """How a split decides. ``salt`` keeps the splits of one pipeline independent of each other."""
     if isinstance(step, KeySplit):
-        positions = {value: at for at, value in enumerate(step.choices, 1)}
+        positions = {value: at for at, value in enumerate(sorted(step.choices), 1)}
         return lambda passage: _by_value(passage.fields[step.key], lambda value: positions.get(value, 0))
     sums = list(accumulate(choice.weight for choice in step.choices))
     last = max(at for at, choice in enumerate(step.choices) if choice.weight > 0)

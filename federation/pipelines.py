@@ -107,7 +107,8 @@ class KeySplit(Struct, frozen=True, forbid_unknown_fields=True, tag="key_split",
 
     @property
     def models(self) -> tuple[ModelRef, ...]:
-        return (self.default, *self.choices.values())
+        """The default, and the choices in the order of their values, which no reading or writing changes."""
+        return (self.default, *(self.choices[value] for value in sorted(self.choices)))
 
 
 class Shadow(Struct, frozen=True, forbid_unknown_fields=True, tag="shadow", tag_field="step"):
