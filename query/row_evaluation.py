@@ -40,7 +40,7 @@ from query.session import Session
 from query.values import matches, normal
 
 FEW_ROWS: Final = 6
-ROWS_BETWEEN_CHECKS: Final = 256
+ROWS_BETWEEN_CHECKS: Final = 4
 
 Columns = Mapping[str, Mapping[str, Array]]
 OfRow = Callable[[Sequence[Any]], Any]
