@@ -15,6 +15,7 @@ import numpy as np
 
 from query.plan import Choose, Constant, Convert, Invoke, Local, Logic, MakeVector, Member, Operate, Step
 from query.row_expressions import RowExpression
+from query.row_inference import inferred
 from query.row_numbers import (
     EXACT_MAX,
     FUNCTIONS,
@@ -30,7 +31,7 @@ from query.row_numbers import (
     widened,
     within,
 )
-from query.row_types import Cells, inferred, kind_of
+from query.row_types import Cells, kind_of
 
 Columns = Mapping[str, Mapping[str, Array]]
 OfColumns = Callable[[Columns], Any]  # an array with a row for each record, or a constant

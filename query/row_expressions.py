@@ -33,7 +33,8 @@ from query.expressions import Misplaced, Resolver, Scope, wrong
 from query.limits import EvaluationLimits, over
 from query.parsing import parse_statement
 from query.plan import Local, Plan, Step, Yield
-from query.row_types import UNKNOWN, Cells, as_value, inferred, type_of_cells
+from query.row_inference import inferred
+from query.row_types import UNKNOWN, Cells, as_value, type_of_cells
 from query.syntax import (
     Evaluate,
     Expression,

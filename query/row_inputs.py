@@ -15,7 +15,8 @@ from query.errors import Problem
 from query.expressions import Misplaced, Resolver, Scope
 from query.plan import Choose, Constant, Convert, Invoke, Local, Logic, MakeVector, Member, Operate, Step
 from query.row_expressions import Fields, pure_catalogue, read_record
-from query.row_types import NUMBER, TEXT, TRUTH, VARIES, WHOLE, Cells, inferred
+from query.row_inference import inferred
+from query.row_types import NUMBER, TEXT, TRUTH, VARIES, WHOLE, Cells
 from query.syntax import Field, From, Index, Literal, Name, Node, walk
 from query.types import OBJECT, Type
 
