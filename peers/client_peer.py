@@ -96,7 +96,7 @@ async def open_client(home: Home, settings: ClientSettings, *, clock: Callable[[
     stack.push_async_callback(client.close)
     client.first = _renewal(home, client, key=key.public)
     trust = HomeTrust(home, trusted_root(home))
-    engine = opened_engine(settings)
+    engine = opened_engine(settings, partition=membership.name)
     stack.callback(engine.close)
     memory = PlainMemory(engine)
 

@@ -217,7 +217,7 @@ class _Parts:
         if known_offset_s is not None:
             client.clock_offset_s = known_offset_s
         self._trust = HomeTrust(home, trusted_root(home) if home.joined else no_root())
-        self._engine = opened_engine(settings)
+        self._engine = opened_engine(settings, partition=membership.name)
         self._draw = random.Random().random  # noqa: S311 — jitter, not a secret
         self.links = EdgeLinks()
         layout = ImageLayout(home.releases)

@@ -152,7 +152,8 @@ class StatementsElsewhere:
         return found
 
 
-def opened_engine(settings: CommonSettings) -> Engine:
+def opened_engine(settings: CommonSettings, *, partition: str = "") -> Engine:
+    """``partition``: the peer's name, which every inference of a pipeline tells."""
     from engine.engine import Engine, EngineSettings
 
     defaults = EngineSettings()
@@ -165,6 +166,7 @@ def opened_engine(settings: CommonSettings) -> Engine:
             queue_max=settings.run_queue_max,
         ),
         check_functions=check_functions,
+        partition=partition,
     )
 
 

@@ -166,7 +166,7 @@ class _Parts:
         self._turns = RepositoryTurns()
         remotes = remotes_of(home, self._layout, root=lambda: self.store.state.root)
         imports = FederationImports(self.store, self._layout, remotes=remotes, turns=self._turns, clock=clock)
-        self._engine = opened_engine(settings)
+        self._engine = opened_engine(settings, partition=membership.name)
         self._memory = PlainMemory(self._engine)
         self._releases = FederationReleases(
             self.store, self._layout, turns=self._turns, clock=clock, described=self._memory.described
