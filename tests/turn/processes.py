@@ -82,6 +82,9 @@ class Federation:
         """The running process of a home."""
         return self._running[name]
 
+    def runs(self, name: str) -> bool:
+        return name in self._running and self._running[name].poll() is None
+
     def killed(self, name: str) -> None:
         """Wait until a peer has died at its fail point."""
         process = self._running.pop(name)

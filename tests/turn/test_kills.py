@@ -135,43 +135,36 @@ def on_disk(home: Path) -> set[str]:
 @pytest.mark.parametrize("label", ON_THE_NAMESERVER)
 def test_a_nameserver_killed_anywhere_loses_nothing_acknowledged(federation: Federation, label: str) -> None:
     group = label.replace(".", "-")
-    federation.stop("ns")
-    federation.start("ns", fail_at=None)
+    name = group.replace("-", "")
+    if not federation.runs("ns"):
+        federation.start("ns")
     federation.ask("ns", f'edge:add_group("E1", "{group}-acknowledged")')
+    match label.partition(".")[0]:
+        case "join":
+            federation.command("register", group, "--home", "ns-admin", "--out", f"{group}.bundle")
+        case "report" | "desired":
+            federation.ask("ns", 'edge:set_property("E1", "reason", :reason)', reason=label)
+        case "delete":
+            federation.write_model(name)
+            federation.publish(name, "1.0")
+        case "publish":
+            federation.write_model(name)
     federation.stop("ns")
     log = length_of_log(federation)
+    federation.start("ns", fail_at=label)
     match label.partition(".")[0]:
         case "change":
-            federation.start("ns", fail_at=label)
             assert federation.attempt("ns", f'edge:add_group("E1", "{group}")') is not None
         case "join":
-            federation.start("ns")
-            federation.command("register", group, "--home", "ns-admin", "--out", f"{group}.bundle")
-            federation.stop("ns")
-            log = length_of_log(federation)
-            federation.start("ns", fail_at=label)
             with pytest.raises(AssertionError):
                 federation.command("join", "--home", group, f"{group}.bundle")
         case "report" | "desired":
-            federation.start("ns")
-            federation.ask("ns", 'edge:set_property("E1", "reason", :reason)', reason=label)
-            federation.stop("ns")
-            log = length_of_log(federation)
-            federation.start("ns", fail_at=label)
             federation.start("E1")
         case "delete":
-            federation.start("ns")
-            federation.write_model(group.replace("-", ""))
-            federation.publish(group.replace("-", ""), "1.0")
-            federation.stop("ns")
-            log = length_of_log(federation)
-            federation.start("ns", fail_at=label)
-            assert federation.attempt("ns", f'models:delete("{group.replace("-", "")}", "1.0")') is not None
+            assert federation.attempt("ns", f'models:delete("{name}", "1.0")') is not None
         case _:
-            federation.write_model(group.replace("-", ""))
-            federation.start("ns", fail_at=label)
             with pytest.raises(Exception, match=r".+"):
-                federation.publish(group.replace("-", ""), "1.0")
+                federation.publish(name, "1.0")
     federation.killed("ns")
     assert length_of_log(federation) >= log
     federation.start("ns")
@@ -189,16 +182,16 @@ def test_a_nameserver_killed_anywhere_loses_nothing_acknowledged(federation: Fed
             federation.stop("E1")
         case "delete":
             (installed,) = federation.ask("ns", "models:installed()")  # what the log deleted left at the start
-            assert f"{group.replace('-', '')}@1.0" not in installed
-            federation.ask("ada", f'models:publish("{group.replace("-", "")}", "1.0")')
+            assert f"{name}@1.0" not in installed
+            federation.ask("ada", f'models:publish("{name}", "1.0")')
             (installed,) = federation.ask("ns", "models:installed()")
-            assert f"{group.replace('-', '')}@1.0" in installed
+            assert f"{name}@1.0" in installed
         case _:
             (installed,) = federation.ask("ns", "models:installed()")  # what is in the log was listed at the start
-            assert (f"{group.replace('-', '')}@1.0" in installed) == (label == "publish.durable")
-            federation.ask("ada", f'models:publish("{group.replace("-", "")}", "1.0")')
+            assert (f"{name}@1.0" in installed) == (label == "publish.durable")
+            federation.ask("ada", f'models:publish("{name}", "1.0")')
             (installed,) = federation.ask("ns", "models:installed()")
-            assert f"{group.replace('-', '')}@1.0" in installed
+            assert f"{name}@1.0" in installed
 
 
 def length_of_log(federation: Federation) -> int:
