@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import uuid
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -85,43 +86,66 @@ class Passage:
 class Rows:
     """How a model's columns become runs of it. Light; one for each model of a step."""
 
-    __slots__ = ("model", "way")
+    __slots__ = ("entire", "model", "scope", "way")
 
-    def __init__(self, model: LoadedModel, way: Way) -> None:
+    def __init__(self, model: LoadedModel, way: Way, *, entire: frozenset[str] = frozenset(), scope: str = "") -> None:
+        """``entire``: inputs and outputs without a dimension for rows. ``scope``: the place of a stateful model's
+        streams, empty for one that carries nothing.
+        """
         self.model = model
         self.way = way
+        self.entire = entire
+        self.scope = scope
 
     def feed(self, columns: Columns, at: int) -> dict[str, Array]:
         """What the model gets for one row."""
-        if self.way == "single":
-            return {name: column[at : at + 1] for name, column in columns.items()}
-        return {name: column[at, ...] for name, column in columns.items()}
+        entire = self.entire
+        return {name: column[at, ...] if name in entire else column[at : at + 1] for name, column in columns.items()}
 
     def joined(self, answers: list[dict[str, Array]]) -> dict[str, Array]:
         """The columns of the answers to all rows. Raises ``ModelFailed`` when they have no common shape."""
-        join = np.concatenate if self.way == "single" else np.stack
         found: dict[str, Array] = {}
         for name in answers[0]:
             parts = [answer[name] for answer in answers]
-            try:
-                found[name] = join(parts)
-            except ValueError:
-                shapes = sorted({str(list(part.shape)) for part in parts})
+            shapes = sorted({str(list(part.shape)) for part in parts})
+            if len(shapes) > 1 or (name not in self.entire and parts[0].shape[:1] != (1,)):
                 raise ModelFailed(
-                    f'{self.model.label}: output "{name}": expected one shape for all rows, found {", ".join(shapes)}'
-                ) from None
+                    f'{self.model.label}: output "{name}": expected one shape and one row for each row, '
+                    f"found {', '.join(shapes)}"
+                )
+            found[name] = np.stack(parts) if name in self.entire else np.concatenate(parts)
         return found
 
     def each(
-        self, columns: Columns, count: int, deadline_ns: int, begun: Callable[[Started], None] | None = None
+        self,
+        columns: Columns,
+        count: int,
+        deadline_ns: int,
+        *,
+        stream: StreamCall | None = None,
+        begun: Callable[[Started], None] | None = None,
     ) -> dict[str, Array]:
-        """Row by row on this thread. Raises ``OverTime`` when the deadline passes between two rows."""
+        """Row by row on this thread. Raises ``OverTime`` when the deadline passes between two rows.
+
+        The rows of a stateful model are moments of one stream, which ends with the last where nobody named one.
+        """
         answers = []
+        alone = stream is None
+        if self.scope and stream is None:
+            stream = StreamCall(key=uuid.uuid4().hex, start=True, end=True, scope=self.scope)
+        going: StreamCall | None = None
         for at in range(count):
             left_s = (deadline_ns - monotonic_ns()) / 1e9
             if left_s <= 0:
                 raise OverTime(f"{self.model.label}: the time was over after {at} of {count} rows")
-            answers.append(self.model.run(self.feed(columns, at), begun=begun, limit_s=left_s))
+            if stream is not None:
+                going = replace(
+                    stream, start=stream.start if at == 0 else None, end=stream.end and at == count - 1, restarted=""
+                )
+            answers.append(self.model.run(self.feed(columns, at), begun=begun, limit_s=left_s, stream=going))
+            if stream is not None and going is not None and not alone:
+                stream.position = going.position
+                stream.restarted = going.restarted or stream.restarted
         return self.joined(answers)
 
 
@@ -129,9 +153,9 @@ class Running(Protocol):
     """A way of running."""
 
     async def model(
-        self, rows: Rows, columns: dict[str, Array], passage: Passage, *, left_s: float | None, scope: str = ""
+        self, rows: Rows, columns: dict[str, Array], passage: Passage, *, left_s: float | None
     ) -> dict[str, Array]:
-        """Columns by output of checked columns by input. ``scope``: the place of a stateful model."""
+        """Columns by output of checked columns by input."""
         ...
 
     async def work(
@@ -166,14 +190,15 @@ class OnTheSpot:
     limit_s: float
 
     async def model(
-        self, rows: Rows, columns: dict[str, Array], passage: Passage, *, left_s: float | None, scope: str = ""
+        self, rows: Rows, columns: dict[str, Array], passage: Passage, *, left_s: float | None
     ) -> dict[str, Array]:
+        stream = passage.stream_at(rows.scope)
         if rows.way == "batch":
-            stream = passage.stream_at(scope)
             outputs = rows.model.run(columns, limit_s=left_s, stream=stream)
-            passage.advanced(stream)
-            return outputs
-        return rows.each(columns, passage.count, _until_ns(left_s, self.limit_s))
+        else:
+            outputs = rows.each(columns, passage.count, _until_ns(left_s, self.limit_s), stream=stream)
+        passage.advanced(stream)
+        return outputs
 
     async def work(
         self, work: Callable[[Callable[[], None]], T], passage: Passage, *, row_us: float, counters: Counters
@@ -207,19 +232,22 @@ class Awaiting:
     inline_us: float
 
     async def model(
-        self, rows: Rows, columns: dict[str, Array], passage: Passage, *, left_s: float | None, scope: str = ""
+        self, rows: Rows, columns: dict[str, Array], passage: Passage, *, left_s: float | None
     ) -> dict[str, Array]:
-        if rows.way == "batch":
-            stream = passage.stream_at(scope)
-            outputs = await self.runner.run(rows.model, columns, deadline_s=left_s, stream=stream)
-            passage.advanced(stream)
-            return outputs
+        stream = passage.stream_at(rows.scope)
         deadline_ns = _until_ns(left_s, self.limit_s)
-        if rows.model.expected_us(rows.feed(columns, 0)) * passage.count <= self.inline_us:
-            return rows.each(columns, passage.count, deadline_ns)
-        return await self._each(rows, columns, passage.count, deadline_ns)
+        if rows.way == "batch":
+            outputs = await self.runner.run(rows.model, columns, deadline_s=left_s, stream=stream)
+        elif rows.model.expected_us(rows.feed(columns, 0)) * passage.count <= self.inline_us:
+            outputs = rows.each(columns, passage.count, deadline_ns, stream=stream)
+        else:
+            outputs = await self._each(rows, columns, passage.count, deadline_ns, stream)
+        passage.advanced(stream)
+        return outputs
 
-    async def _each(self, rows: Rows, columns: dict[str, Array], count: int, deadline_ns: int) -> dict[str, Array]:
+    async def _each(
+        self, rows: Rows, columns: dict[str, Array], count: int, deadline_ns: int, stream: StreamCall | None
+    ) -> dict[str, Array]:
         latest: list[Started] = []
         left = threading.Event()
 
@@ -230,7 +258,7 @@ class Awaiting:
 
         try:
             return await self.runner.offload(
-                lambda: rows.each(columns, count, deadline_ns, begun),
+                lambda: rows.each(columns, count, deadline_ns, stream=stream, begun=begun),
                 counters=rows.model.counters,
                 lane=rows.model.lane,
                 deadline_s=(deadline_ns - monotonic_ns()) / 1e9,

@@ -108,11 +108,10 @@ class StepMaking:
         return Member(
             model=model,
             schema=described,
-            rows=Rows(model, described.way),
+            rows=Rows(model, described.way, entire=described.entire, scope=scope),
             answering=AnsweringModel(model.name, model.version, graph.removeprefix("sha256:")),
             loose=schema.loose & {spec.name for spec in described.inputs},
             checked=number == 0,
-            scope=scope,
         )
 
 

@@ -57,7 +57,7 @@ class TakenStep(Protocol):
 @dataclass(frozen=True, slots=True)
 class Member:
     """A model at its place in a pipeline. ``loose``: inputs whose numbers take on its datatype; ``checked``: the
-    pipeline's own check has seen its inputs already; ``scope``: the place of its streams, empty for one without state.
+    pipeline's own check has seen its inputs already.
     """
 
     model: LoadedModel
@@ -66,7 +66,6 @@ class Member:
     answering: AnsweringModel
     loose: frozenset[str]
     checked: bool
-    scope: str
 
     async def run(
         self, passage: Passage, running: Running, *, at: Array | None = None, share: float = 1.0
@@ -88,7 +87,7 @@ class Member:
         left_s = passage.left_s()
         if share != 1.0 and left_s is not None:
             left_s *= share
-        outputs = await running.model(self.rows, columns, passage, left_s=left_s, scope=self.scope)
+        outputs = await running.model(self.rows, columns, passage, left_s=left_s)
         if self.rows.way == "batch":
             self.check_rows(outputs, passage.count)
         return outputs

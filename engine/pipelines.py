@@ -319,7 +319,7 @@ def _only(steps: Sequence[TakenStep]) -> Member | None:
     """The model of a pipeline that is one step, which takes all rows at once and carries nothing on."""
     if len(steps) == 1 and isinstance(steps[0], ModelTaken):
         member = steps[0].member
-        return member if member.rows.way == "batch" and not member.scope else None
+        return member if member.rows.way == "batch" and not member.rows.scope else None
     return None
 
 

@@ -10,8 +10,9 @@ A record is columns: for each field an array whose first dimension counts rows. 
   outputs are the next record. A field has the input's datatype and fits its shape. The first step says what clients
   send: the inputs of its models, and the field by which a split decides, a text if nothing else says what it is.
 - How rows become runs follows from a model's shapes: ``batch``, all rows at once, when the first dimension of every
-  input and output varies; ``single``, row by row, when it is 1 everywhere; else ``whole``, row by row, each row a whole
-  input, so that a column has a dimension more.
+  input and output varies; ``single``, row by row, when it is 1 everywhere, or where an input without dimensions or, of
+  a stateful model, without rows stands beside: each row has one of its own. Else ``whole``, row by row, each row all of
+  an input, so that a column has a dimension more.
 - The models of a split take what any of them takes and give the same outputs. A challenger may give others.
 - A PQL step writes out the record that it makes. A field that it only hands on stays as it is; tensors keep their
   datatype; numbers that it makes take on that of the input for which they are, reals never that of integers. Of a
@@ -89,12 +90,16 @@ class RecordField:
 
 @dataclass(frozen=True, slots=True)
 class ModelSchema:
-    """A model as a step uses it: ``inputs`` and ``outputs`` as columns of the record."""
+    """A model as a step uses it: ``inputs`` and ``outputs`` as columns of the record.
+
+    ``entire``: those of them that have no dimension for rows in the model.
+    """
 
     ref: ModelRef
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     way: Way
+    entire: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,21 +153,24 @@ def shown(spec: TensorSpec) -> str:
 
 
 def model_schema(ref: ModelRef, signed: ReleaseRecord) -> ModelSchema:
-    """A model's inputs and outputs as columns. What a stateful model carries along is none of them."""
-    fed = {state.input for state in signed.states if state.output is not None}
-    given = {state.output for state in signed.states}
-    inputs = [spec for spec in signed.inputs if spec.name not in fed]
-    outputs = [spec for spec in signed.outputs if spec.name not in given]
-    first = {spec.shape[0] if spec.shape else None for spec in (*inputs, *outputs)}
-    if first in ({VARIABLE}, {1}):
-        way: Way = "batch" if first == {VARIABLE} and not signed.states else "single"
-        columns = [[TensorSpec(spec.name, spec.datatype, (VARIABLE, *spec.shape[1:])) for spec in specs]
-                   for specs in (inputs, outputs)]  # fmt: skip
-        return ModelSchema(ref, tuple(columns[0]), tuple(columns[1]), way)
+    """A model's inputs and outputs as columns."""
+    inputs, outputs = signed.inputs, signed.outputs
+    if signed.states:
+        entire = {spec.name for spec in (*inputs, *outputs) if spec.shape[:1] != (VARIABLE,)}
+    else:
+        entire = {spec.name for spec in inputs if not spec.shape}
+    first = {spec.shape[0] if spec.shape else None for spec in (*inputs, *outputs) if spec.name not in entire}
+    way: Way = "batch" if not entire and first == {VARIABLE} else "single"
+    if first not in ({VARIABLE}, {1}) or all(spec.name in entire for spec in inputs):
+        way, entire = "whole", {spec.name for spec in (*inputs, *outputs)}
     columns = [
-        [TensorSpec(spec.name, spec.datatype, (VARIABLE, *spec.shape)) for spec in specs] for specs in (inputs, outputs)
+        tuple(
+            TensorSpec(spec.name, spec.datatype, (VARIABLE, *spec.shape[0 if spec.name in entire else 1 :]))
+            for spec in specs
+        )
+        for specs in (inputs, outputs)
     ]
-    return ModelSchema(ref, tuple(columns[0]), tuple(columns[1]), "whole")
+    return ModelSchema(ref, columns[0], columns[1], way, frozenset(entire))
 
 
 class _Making:
