@@ -21,12 +21,11 @@ import json
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -122,8 +121,7 @@ async def _measurements(rounds: int) -> AsyncIterator[Measurement]:
                         case = f"{small.title}, JSON, {_connections(connections)}"
                         yield await _compared(case, sides, connections, rounds, goal=GOALS[other.name])
                 finally:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
+                    _end(process)
         finally:
             os.sched_setaffinity(0, set(cores))
             stage.stop()
@@ -167,6 +165,15 @@ def _bare(subject: Subject, cores: Sequence[int]) -> Iterator[int]:
     finally:
         process.terminate()
         process.wait()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """A server with all its workers, some of which lead a process group of their own."""
+    family = psutil.Process(process.pid)
+    for one in (*family.children(recursive=True), family):
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait()
 
 
 def _question(subject: Subject, port: int, *, binary: bool) -> Question:
