@@ -57,7 +57,7 @@ def listed(record: ReleaseRecord, digest: Digest, signer: Signer) -> dict[str, A
 
 
 def told(record: ReleaseRecord, digest: Digest, signer: Signer) -> dict[str, Any]:
-    """Everything that a signed record says of a release, with who signed it."""
+    """Everything that a signed record says of a release, with who signed it; ``models`` are those of a pipeline."""
     return {
         **listed(record, digest, signer),
         "key": {"id": signer.key, "standing": signer.standing, "since": moment(signer.since)},
@@ -69,6 +69,7 @@ def told(record: ReleaseRecord, digest: Digest, signer: Signer) -> dict[str, Any
         "outputs": _tensors(record.outputs),
         "opset": dict(record.opset),
         "licenses": list(record.licenses),
+        "models": [{"model": member.label, "digest": member.record} for member in record.members],
         "needs_memory_bytes": record.needs.memory_bytes,
         "development": record.development,
         "repository": release_repository(record),

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,6 +110,15 @@ async def test_a_pipeline_is_made_deployed_swapped_taken_back_and_undeployed(fed
     }
     assert (await on_edge(federation, f'models:infer("way", {ROWS})'))["y"].tolist() == [[2, 4, 6, 8]]
     assert (await on_edge(federation, 'pipeline:status("way")'))["status"] == "Running"
+    (row,) = await federation.value(f'//peer: e1\n[pipeline:infer("way", {ROWS.replace("[[", "[").replace("]]", "]")})]')
+    assert (row["out"], row["anomaly"], row["metadata"]["partition"], row["metadata"]["pipeline_version"]) == (
+        {"y": [2, 4, 6, 8]},
+        {"count": 0, "high": False},
+        "e1",
+        first,
+    )
+    told = await federation.value(f'//peer: nameserver\nmodels:info("way", "{first}")')
+    assert [model["model"] for model in told["models"]] == ["double@1.0"]
 
     await ada(federation, 'pipeline:replace_model_step("way", 1, "triple", "1.0")')
     second = (await ada(federation, 'pipeline:deploy("way", {"group": "lab"})'))["version"]
