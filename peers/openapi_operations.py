@@ -25,6 +25,7 @@ ARROW_STREAM: Final = "application/vnd.apache.arrow.stream"
 BINARY: Final = "application/octet-stream"
 BYTES: Final = {"type": "string", "contentMediaType": BINARY}
 TEXT: Final = {"type": "string"}
+NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 
 SAYS: Final = """\
 What programs and people on a device ask of its peer. On loopback, inference, health and metrics need no token; \
@@ -43,10 +44,9 @@ REPOSITORY: Final = "Model repository"
 PIPELINES: Final = "Pipelines"
 PEER: Final = "This peer"
 
-Name = Annotated[str, Meta(description="of a model or pipeline")]
-Release = Annotated[str, Meta(description="the version that is loaded; another one is unknown")]
-NAME: Final = Parameter("name", "path", "name of a model or pipeline", Name)
-RELEASE: Final = Parameter("version", "path", "version that is loaded", Release)
+Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
+NAME: Final = Parameter("name", "path", "name of a model or pipeline; `stats` is none", Name)
+RELEASE: Final = Parameter("version", "path", "the version that is loaded; another one is unknown", Name)
 HEADER_LENGTH: Final = Parameter(
     "Inference-Header-Content-Length",
     "header",

@@ -12,11 +12,12 @@ from aiohttp import ClientSession, web
 from engine.engine import Engine
 from engine.pipelines import LoadedPipeline
 from federation.pipelines import ModelStep, Shadow, Step, Validation
+from federation.verification import VerifiedRelease
 from peers.face_errors import told_on_face
 from peers.inference_bodies import Bodies
 from peers.pipeline_routes import PipelineFace
 from tests.pipelines.defining import ref_of
-from tests.pipelines.running import affine, put_pipeline
+from tests.pipelines.running import affine, pipeline_release, put, put_pipeline
 
 SUM = affine(1.0, name="sum")
 TWICE = affine(2.0, name="twice")
@@ -43,10 +44,14 @@ class Facing:
             return await answer.json() if answer.content_type == "application/json" else await answer.read()
 
 
-async def loaded(engine: Engine, name: str = "pipe", **about: Any) -> LoadedPipeline:
+def shadowed(name: str = "pipe") -> VerifiedRelease:
     """x[-1,4] → y[-1] = sum(x), with one challenger and one validation."""
     steps: list[Step] = [Shadow(ref_of(SUM), (ref_of(TWICE),))]
-    return await put_pipeline(engine, (SUM, TWICE), steps, name=name, **{"validations": (HIGH,), **about})
+    return pipeline_release((SUM, TWICE), steps, name=name, validations=(HIGH,))
+
+
+async def loaded(engine: Engine, name: str = "pipe") -> LoadedPipeline:
+    return await put(engine, shadowed(name))
 
 
 async def loaded_plain(engine: Engine, name: str) -> LoadedPipeline:

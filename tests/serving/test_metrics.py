@@ -31,13 +31,22 @@ def counted(name: str = "price", *, version: str = "1.0", step: str = "") -> Cou
     counters.waited(2_000_000)
     counters.failed(5_000)
     counters.refuse()
+    counters.exceed("memory", "too much")
+    counters.exceed("memory", "too much")
     return counters
 
 
 def snapshot(**changed: Any) -> Snapshot:
     about: dict[str, Any] = {
         "version": "0.1.0",
-        "runs": (counted().read(), counted("house", version="v", step="step 1 (price@1.0)").read(), counted(step="house@v").read()),
+        "runs": tuple(
+            counters.read()
+            for counters in (
+                counted(),
+                counted("house", version="v", step="step 1 (price@1.0)"),
+                counted(step="house@v"),
+            )
+        ),
         "loaded": (LoadedFacts("price", "1.0", "onnx", "group", 1000),),
         "index": (IndexEntry("price", "1.0", "READY"), IndexEntry(ODD, "2.0", "UNAVAILABLE", "over_memory: …")),
         "loads": {"loaded": 2, "swapped": 1, "failed": 3},
@@ -48,7 +57,7 @@ def snapshot(**changed: Any) -> Snapshot:
         "refused": {"bad_input": 4, "limit": 1},
         "extras": (
             Extra("peerage_log_rows_dropped_total", "rows of the log that made room", {(): 7.0}),
-            Extra("peerage_limits_exceeded_total", "by limit", {("price", "memory"): 1.0}, labels=("name", "limit")),
+            Extra("peerage_things_of_others_total", "by limit", {("price", "memory"): 1.0}, labels=("name", "limit")),
         ),
     }
     return Snapshot(**{**about, **changed})
@@ -81,6 +90,8 @@ def test_runs_are_histograms_by_name_version_pipeline_and_step(openmetrics: bool
     assert told["peerage_inference_rows_total", at(**PLACE)] == 11
     assert told["peerage_inference_failures_total", at(**PLACE)] == 1
     assert told["peerage_inference_refusals_total", at(**PLACE)] == 1
+    assert told["peerage_limits_exceeded_total", at(**PLACE, resource="memory")] == 2
+    assert told["peerage_limits_exceeded_total", at(**PLACE, resource="cpus")] == 1
     assert told[f"{duration}_count", at(name="house", version="v", pipeline="", step="step 1 (price@1.0)")] == 5
     assert told[f"{duration}_count", at(name="price", version="1.0", pipeline="house@v", step="")] == 5
 
@@ -98,7 +109,7 @@ def test_memory_queue_errors_and_other_parts(openmetrics: bool) -> None:
     assert (told["peerage_queue_requests", ()], told["peerage_queue_requests_max", ()]) == (2, 64)
     assert told["peerage_requests_refused_total", at(code="bad_input")] == 4
     assert told["peerage_log_rows_dropped_total", ()] == 7
-    assert told["peerage_limits_exceeded_total", at(name="price", limit="memory")] == 1
+    assert told["peerage_things_of_others_total", at(name="price", limit="memory")] == 1
     assert told["peerage_build_info", at(version="0.1.0")] == 1
     assert told["process_resident_memory_bytes", ()] > 1e6
 
