@@ -51,8 +51,20 @@ _CLASSES: Final[dict[str, frozenset[type]]] = {
     "BYTES": frozenset({str}),
 }
 _INTEGERS: Final = frozenset({int})
+_CODES: Final = {
+    "BOOL": "?",
+    "UINT8": "B",
+    "UINT16": "H",
+    "UINT32": "I",
+    "UINT64": "Q",
+    "INT8": "b",
+    "INT16": "h",
+    "INT32": "i",
+    "INT64": "q",
+    "FP32": "f",
+    "FP64": "d",
+}
 _LENGTH: Final = struct.Struct("<I")
-_REAL_MAX: Final = sys.float_info.max
 
 
 class InputTensor:
@@ -64,6 +76,7 @@ class InputTensor:
 
     __slots__ = (
         "_classes",
+        "_code",
         "_decode",
         "_dtype",
         "_elements_max",
@@ -88,6 +101,7 @@ class InputTensor:
         self._dtype = NUMPY[spec.datatype]
         self._item = 0 if spec.datatype == "BYTES" else self._dtype.itemsize
         self._little = self._dtype if LITTLE or not self._item else self._dtype.newbyteorder("<")
+        self._code = _CODES.get(spec.datatype)
         self._classes = _CLASSES.get(spec.datatype, _INTEGERS)
         element = _JSON_TYPES.get(spec.datatype, int)
         self._decode: Callable[[Any], list[Any]] = msgspec.json.Decoder(list[element]).decode  # type: ignore[valid-type]
@@ -254,36 +268,24 @@ class InputTensor:
 
     def _packed(self, values: list[Any], first: int) -> Array:
         """Checked elements as a vector. ``first`` is the position of the first of them, for errors."""
-        dtype = self._dtype
-        if dtype.kind == "f":
-            return self._reals(values, first)
-        if dtype.kind == "O":
-            texts = np.empty(len(values), dtype)
+        if self._code is None:
+            texts = np.empty(len(values), self._dtype)
             texts[:] = values
             return texts
         try:
-            return np.array(values, dtype)
-        except OverflowError:
-            bounds = np.iinfo(dtype)
-            at = next(at for at, value in enumerate(values) if not bounds.min <= value <= bounds.max)
-        return self._out_of_range(first + at, values[at])
+            # Twice as fast as numpy on a list, and it tells of a number that does not fit.
+            return np.frombuffer(struct.pack(f"={len(values)}{self._code}", *values), self._dtype)
+        except (struct.error, OverflowError):
+            return self._refuse_range(values, first)
 
-    def _reals(self, values: list[Any], first: int) -> Array:
-        try:
-            exact = np.array(values, np.float64)
-        except OverflowError:
-            at = next(at for at, value in enumerate(values) if value.__class__ is int and abs(value) > _REAL_MAX)
-            return self._out_of_range(first + at, values[at])
-        if self._dtype is exact.dtype:
-            return exact
-        with np.errstate(over="ignore"):
-            array = exact.astype(self._dtype)
-        if not np.isfinite(array).all():
-            lost = np.isinf(array) & np.isfinite(exact)
-            if lost.any():
-                at = int(np.argmax(lost))
-                self._out_of_range(first + at, values[at])
-        return array
+    def _refuse_range(self, values: list[Any], first: int) -> NoReturn:
+        one = struct.Struct(f"={self._code}")
+        for at, value in enumerate(values):
+            try:
+                one.pack(value)
+            except (struct.error, OverflowError):
+                self._out_of_range(first + at, value)
+        raise AssertionError("each element fits, and all of them do not")
 
     def _texts(self, data: bytes, shape: tuple[int, ...], count: int) -> Array:
         if len(data) < count * _LENGTH.size:

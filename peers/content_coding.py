@@ -4,12 +4,13 @@ Owns which codings are known, and how much may come out of a compressed body. Pu
 
 Rules: ``deflate`` is zlib's format (RFC 9110, 8.4.1.2); a gzip body may have several members; the bound counts what
 comes out, and is noticed before more than a piece beyond it was made; a body that ends early, goes on behind its end or
-is damaged is refused. An answer is compressed when a coding is asked for alone, as a client does that wants it; or when
-it is among others, as libraries ask by habit, and the answer is long.
+is damaged is refused. An answer is compressed when a coding is asked for alone, as a client does that wants it; where
+it is one of several, as libraries ask by habit, it costs more than it saves next to the model.
 """
 
 from __future__ import annotations
 
+import re
 import zlib
 from typing import Final, Literal
 
@@ -21,7 +22,6 @@ WINDOW_BITS: Final[dict[Coding, int]] = {"gzip": 16 + zlib.MAX_WBITS, "deflate":
 PIECE_BYTES: Final = 256 * 1024
 MEMBERS_MAX: Final = 1000  # of one gzip body
 LEVEL: Final = 1
-HABIT_BYTES_MIN: Final = 64 * 1024  # of an answer that is compressed for a client that takes other codings too
 
 
 class UnknownCoding(UserProblem):
@@ -49,17 +49,20 @@ def coding_of(header: str | None) -> Coding | None:
             raise UnknownCoding(f'expected Content-Encoding gzip or deflate, found "{other[:80]}"')
 
 
-def wanted_coding(header: str | None, size: int) -> Coding | None:
-    """The coding for an answer of ``size`` bytes to whoever sent this ``Accept-Encoding``."""
-    if header is None:
-        return None
-    named = [part.partition(";") for part in header.lower().split(",")]
-    taken = {name.strip() for name, _, weight in named if weight.replace(" ", "") not in ("q=0", "q=0.0")}
-    if len(taken) > 1 and size < HABIT_BYTES_MIN:
-        return None
-    if "gzip" in taken:
-        return "gzip"
-    return "deflate" if "deflate" in taken else None
+def wanted_coding(header: str | None) -> Coding | None:
+    """The coding for an answer to whoever sent this ``Accept-Encoding``."""
+    match (header or "").partition(";")[0].strip().lower():
+        case "gzip":
+            return "gzip" if _is_wanted(header) else None
+        case "deflate":
+            return "deflate" if _is_wanted(header) else None
+        case _:
+            return None
+
+
+def _is_wanted(header: str | None) -> bool:
+    """Whether one coding's weight is more than nothing."""
+    return not re.search(r";\s*q\s*=\s*0(\.0*)?\s*$", header or "")
 
 
 def decompressed(body: bytes, coding: Coding, *, bytes_max: int) -> bytes:

@@ -47,7 +47,7 @@ class Bodies:
         self._held_bytes_max = held_bytes_max
         self._base_s = base_s
         self._bytes_per_s = bytes_per_s
-        self._held_bytes = 0
+        self.held_bytes = 0  # by bodies on their way
         self._waiting = 0
         self._threads: ThreadPoolExecutor | None = None
 
@@ -97,10 +97,10 @@ class Bodies:
                 while piece := await request.content.readany():
                     pieces.append(piece)
                     size += len(piece)
-                    self._held_bytes += len(piece)
+                    self.held_bytes += len(piece)
                     if size > self.bytes_max:
                         self._too_long(size)
-                    if self._held_bytes > self._held_bytes_max:
+                    if self.held_bytes > self._held_bytes_max:
                         raise TooBusy(
                             f"expected all bodies on their way to hold at most {self._held_bytes_max} bytes, found more"
                         )
@@ -110,7 +110,7 @@ class Bodies:
                 f"the body did not end within {loop.time() - begun:.1f} s; {size} bytes came"
             ) from error
         finally:
-            self._held_bytes -= size
+            self.held_bytes -= size
         return b"".join(pieces)
 
     def _too_long(self, found: int) -> None:

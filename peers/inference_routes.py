@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 REQUESTS_MAX: Final = 1024  # inferences under way at once, from the first byte of the body to the last of the answer
 LONG_ELEMENTS: Final = 16 * 1024  # of an answer's tensors, from which on their JSON is written beside the loop
+NOT_READY: Final = "not_ready"
 HEADER_LENGTH: Final = istr("Inference-Header-Content-Length")
 
 
@@ -181,7 +182,7 @@ class InferenceRoutes:
         kind, more = (JSON, b"") if told is None else (BINARY, b"Inference-Header-Content-Length: %d\r\n" % told)
         accepted = headers.get(hdrs.ACCEPT_ENCODING)
         if accepted is not None:
-            coding = wanted_coding(accepted, len(answer))
+            coding = wanted_coding(accepted)
             if coding is not None:
                 answer = await self._packed(answer, coding)
                 more += b"Content-Encoding: %b\r\n" % coding.encode()
@@ -270,6 +271,8 @@ class InferenceRoutes:
         try:
             await self._named(request)
         except (ModelNotLoaded, ModelLoading) as problem:
+            if any(servable.name == model for servable in self._engine.loaded()):
+                raise  # another version of it is ready
             known = {entry.name for entry in self._engine.index()}
             if model not in known and model not in await self._repository.installed():
                 raise
@@ -388,7 +391,13 @@ def _parameters(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _not_ready(name: str, reason: str) -> web.StreamResponse:
-    told = {"name": name, "ready": False, "reason": reason, "error": f"{name} is not ready: {reason}"}
+    told = {
+        "name": name,
+        "ready": False,
+        "reason": reason,
+        "error": f"{name} is not ready: {reason}",
+        "code": NOT_READY,
+    }
     return json_answer(told, status=503, more=b"Retry-After: 5\r\n")
 
 

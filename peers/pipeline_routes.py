@@ -183,7 +183,7 @@ class PipelineFace:
             note(
                 request, started_ns, tuple(parts), {"peerage.release": pipeline.label, "peerage.rows": inference.count}
             )
-        coding = wanted_coding(headers.get(hdrs.ACCEPT_ENCODING), len(answer))
+        coding = wanted_coding(headers.get(hdrs.ACCEPT_ENCODING))
         if coding is None:
             return WholeAnswer(answer, kind=_KINDS[form])
         packed = await self._beside(len(answer) >= LONG_BYTES, lambda: compressed(answer, coding))

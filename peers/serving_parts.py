@@ -12,7 +12,7 @@ from engine.engine import Engine
 from federation.layout import ImageLayout
 from peers.application_listener import ApplicationListener
 from peers.inference_bodies import Bodies
-from peers.inference_routes import InferenceRoutes, QuickInference
+from peers.inference_routes import REQUESTS_MAX, InferenceRoutes, QuickInference
 from peers.metrics_routes import Metrics, metrics_routes
 from peers.model_repository import OwnRepository
 from peers.openapi_operations import openapi_routes
@@ -39,9 +39,11 @@ class ServingParts:
         health: Callable[[], dict[str, Any]],
         unready: Callable[[], str | None],
         tracing: Tracing | None = None,
+        bodies: Bodies | None = None,
+        requests_max: int = REQUESTS_MAX,
     ) -> None:
         self._tracing = tracing
-        self.bodies = Bodies()
+        self.bodies = bodies or Bodies()
         self.metrics = Metrics(engine, version=version)
         self.inference = InferenceRoutes(
             engine,
@@ -49,6 +51,7 @@ class ServingParts:
             unready=unready,
             version=version,
             bodies=self.bodies,
+            requests_max=requests_max,
         )
         pipelines = PipelineFace(engine, bodies=self.bodies, ready=lambda: unready() is None)
         inference = (*self.inference.routes(), *pipelines.routes())

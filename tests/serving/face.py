@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,12 @@ class Face:
     async def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
         """One request over the client's connections."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        async with self.http.request(method, f"http://127.0.0.1:{self.port}{path}", data=body, headers=named) as got:
+        async with self.http.request(
+            method,
+            f"http://127.0.0.1:{self.port}{path}",
+            data=None if body is None else io.BytesIO(body),
+            headers=named,
+        ) as got:
             return Reply(got.status, got.headers, await got.read())
 
     async def raw(self, text: bytes) -> bytes:
@@ -100,6 +106,13 @@ class Face:
         """Into memory, with the verdict that a trial of it would have."""
         verdict = Verdict(record=candidate.record_digest, runtime=self.engine.runtime_version, peak_bytes=1)
         await self.engine.load(candidate, origin="manual", verdict=verdict)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Returns when the peer, in this loop, has come so far."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 — what is waited for is a socket's doing
+            await asyncio.sleep(0.005)
 
 
 @asynccontextmanager
@@ -122,8 +135,7 @@ async def serving(
             caller=Caller("here", Role.ADMIN),
             version="1.2.3",
             health=lambda: {"ready": True},
-            unready=lambda: None,
-            **changes,
+            **{"unready": lambda: None, **changes},
         )
         stack.push_async_callback(parts.close)
         bound = await stack.enter_async_context(
