@@ -1,0 +1,85 @@
+"""Stateful models in a pipeline: rows of a request are moments of one stream, and a stream goes on over requests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from engine.engine import Engine, EngineSettings
+from engine.errors import StreamUnknown
+from engine.pipelines import LoadedPipeline
+from engine.streams import StreamCall
+from federation.documents import StateSpec
+from federation.packing import PackedRelease
+from federation.pipelines import ModelStep, PqlStep, Shadow, Validation
+from tests.models.making import graph_of, packed, spec
+from tests.pipelines.defining import ref_of
+from tests.pipelines.running import put_pipeline
+
+
+def counter(*, scaled: bool, name: str = "counter") -> PackedRelease:
+    """x[-1,1], total[1,1] → y[-1,1], the sum so far; with ``scaled``, of x times a plain number."""
+    inputs = [spec("x", "FP32", -1, 1), spec("total", "FP32", 1, 1)]
+    outputs = [spec("y", "FP32", -1, 1), spec("totalN", "FP32", -1, 1)]
+    nodes = [helper.make_node("Add", ["x", "total"], ["y"]), helper.make_node("Identity", ["y"], ["totalN"])]
+    if scaled:
+        inputs.append(spec("scale", "FP32"))
+        nodes[0] = helper.make_node("Add", ["z", "total"], ["y"])
+        nodes.insert(0, helper.make_node("Mul", ["x", "scale"], ["z"]))
+    return packed(
+        graph_of(nodes, inputs, outputs).SerializeToString(),
+        name=name,
+        inputs=inputs,
+        outputs=outputs,
+        states=(StateSpec("total", "totalN"),),
+    )
+
+
+@pytest.fixture(params=["on the spot", "in the pool"])
+async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
+    engine = Engine(EngineSettings(inline_us=1e6 if request.param == "on the spot" else 0.0))
+    yield engine
+    engine.close(wait=True)
+
+
+async def sums(pipeline: LoadedPipeline, *values: float, stream: StreamCall | None = None, **more: Any) -> list[float]:
+    columns = {"x": np.array(values, np.float32).reshape(-1, 1)}
+    if "scale" in more:
+        columns["scale"] = np.array([more["scale"]] * len(values), np.float32)
+    found = (await pipeline.infer(columns, stream=stream)).outputs["y"]
+    return [float(value) for value in found.reshape(-1)]
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+async def test_a_stream_goes_on_over_requests_and_rows(engine: Engine, scaled: bool) -> None:
+    model = counter(scaled=scaled)
+    pipeline = await put_pipeline(engine, [model], [ModelStep(ref_of(model))])
+    more = {"scale": 2.0} if scaled else {}
+    unit = 2 if scaled else 1
+    assert await sums(pipeline, 1, 2, 3, **more) == [unit, 3 * unit, 6 * unit]
+    assert await sums(pipeline, 1, **more) == [unit]  # without a stream nothing is kept
+    going = StreamCall(key="a", start=True)
+    assert await sums(pipeline, 1, 2, stream=going, **more) == [unit, 3 * unit]
+    assert await sums(pipeline, 1, stream=StreamCall(key="a", start=False), **more) == [4 * unit]
+    assert await sums(pipeline, 5, stream=StreamCall(key="b"), **more) == [5 * unit]
+    last = StreamCall(key="a", end=True)
+    assert await sums(pipeline, 1, stream=last, **more) == [5 * unit]
+    assert last.position == (4 if scaled else 3)
+    with pytest.raises(StreamUnknown):
+        await sums(pipeline, 1, stream=StreamCall(key="a", start=False), **more)
+
+
+async def test_each_place_of_a_model_has_a_stream_of_its_own(engine: Engine) -> None:
+    one, other = counter(scaled=False), counter(scaled=False, name="other")
+    steps = [Shadow(ref_of(one), (ref_of(other),)), PqlStep('{"x": y}'), ModelStep(ref_of(one))]
+    conditions = [Validation("apart", "out_other.y != out.y")]
+    pipeline = await put_pipeline(engine, [one, other], steps, validations=conditions)
+    assert await sums(pipeline, 1, 1, stream=StreamCall(key="a")) == [1, 3]
+    inference = await pipeline.infer({"x": np.ones((1, 1), np.float32)}, stream=StreamCall(key="a"))
+    assert inference.outputs["y"].tolist() == [[6]]
+    assert inference.challengers["other"]["y"].tolist() == [[3]]
+    assert inference.anomalies["apart"].tolist() == [True]
