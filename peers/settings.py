@@ -67,7 +67,11 @@ class CommonSettings(Struct, frozen=True, kw_only=True):
         bool, Meta(description="load folders that were never released, signed with this device's own key")
     ] = False
     memory_bytes_max: Annotated[
-        Bytes, Meta(description="memory that all loaded models together, or one in its trial, may take")
+        Bytes,
+        Meta(
+            description="memory that all loaded models together, or one in its trial, may take; the process of an edge "
+            "is held to 1 GiB more than this and what it starts with"
+        ),
     ] = 2 << 30
     load_timeout_s: Annotated[Positive, Meta(description="seconds that the trial of a release may take")] = 60.0
     load_on_demand: Annotated[

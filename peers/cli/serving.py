@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
+from engine.ceiling import hold_process
 from peers.cli.arguments import Commands, add_command, add_home, add_settings, flags_of, home_of
 from peers.cli.console import DONE, FAILED, Console
 from peers.device_mode import read_mode
@@ -114,6 +115,9 @@ def run_edge_command(arguments: argparse.Namespace, console: Console) -> int:
     elif settings.mode != "AUTONOMOUS" and read_mode(home) is None:
         home.membership()  # raises: it must join first
     _start_log(settings, console)
+
+    held_to = hold_process(settings.memory_bytes_max)
+    log.debug("memory_limit", extra={"bytes": held_to})
 
     def ready(record: RunRecord) -> None:
         _tell_ready(record, home, console, as_json=arguments.json)
