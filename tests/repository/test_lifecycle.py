@@ -325,13 +325,13 @@ async def test_a_running_home_is_whole_while_it_works(federation: Living) -> Non
             await federation.value(f'models:publish("m", "{number}.0")', home="ada")
             await assigned(federation, f"{number}.0")
 
-    working = asyncio.create_task(work())
     looks = 0
-    while not working.done() or not looks:
-        found = await asyncio.to_thread(examine, federation.home("ns"))
-        assert found.findings == []
-        looks += 1
-    await working
+    async with asyncio.TaskGroup() as tasks:  # a finding ends the work as well, before its federation goes
+        working = tasks.create_task(work())
+        while not working.done() or not looks:
+            found = await asyncio.to_thread(examine, federation.home("ns"))
+            assert found.findings == []
+            looks += 1
     assert looks > 1
     edge = await asyncio.to_thread(examine, federation.home("e1"))
     assert edge.findings == []

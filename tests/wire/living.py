@@ -114,8 +114,10 @@ async def living(
         federation = Living(folder, dict(clocks))
 
         async def stop_all() -> None:
-            for name in tuple(federation.peers):
-                await federation.stop(name)
+            """The nameserver first; each, also when one before it failed, or its connections would outlive the loop."""
+            async with AsyncExitStack() as each:
+                for name in reversed(federation.peers):
+                    each.push_async_callback(federation.stop, name)
 
         stack.push_async_callback(stop_all)
         await federation.start_nameserver()
