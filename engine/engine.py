@@ -214,10 +214,10 @@ class Engine:
         return tuple(counters.read() for counters in self._builder.statistics.all())
 
     def exceeded(self, name: str) -> tuple[Exceeded, ...]:
-        """The limits that a loaded model, or a pipeline and its models, ran into since this process knows the version."""
+        """The limits that a loaded model, or a pipeline and its models, ran into since the version is known here."""
         servable = self.find(name)
         return together(
-            counters.read().exceeded
+            counters.exceeded()
             for counters in self._builder.statistics.all()
             if counters.key.step == servable.label
             or (counters.key.name, counters.key.version) == (servable.name, servable.version)

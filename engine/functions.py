@@ -8,6 +8,7 @@ and do alone. ``open_folder`` turns a folder into a verified development release
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -125,7 +126,8 @@ class ModelFunctions:
         """What a model is: its signature, digest, signer and size, and, where it is loaded, what it needs."""
         for model in self._engine.loaded():
             if model.name == name:
-                return _described(model) | in_memory(model)
+                exceeded = [dataclasses.asdict(one) for one in self._engine.exceeded(name)]
+                return _described(model) | in_memory(model) | {"exceeded": exceeded}
         release = await self._find_release(name, None)
         if release is None:
             self._engine.find(name)  # names the nearest

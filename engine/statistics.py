@@ -147,6 +147,10 @@ class Counters:
         """A request failed as it needed more than it may have."""
         self._exceeded.note(resource, message)
 
+    def exceeded(self) -> tuple[Exceeded, ...]:
+        """The limits that requests ran into."""
+        return self._exceeded.read()
+
     def batched(self, requests: int, taken_ns: int) -> None:
         """A run that :meth:`ran` was told of answered so many requests, more than one."""
         with self._lock:

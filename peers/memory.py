@@ -60,6 +60,10 @@ class AgentMemory:
         """The models in memory."""
         return self._engine.loaded()
 
+    def exceeded(self, name: str) -> tuple[str, ...]:
+        """The resources that were not enough for what is in memory under that name."""
+        return tuple(limit.resource for limit in self._engine.exceeded(name))
+
     def used(self) -> frozenset[Digest]:
         """The records of the releases that are in memory, on their way there, or should be."""
         return self._agent.used()
@@ -126,6 +130,10 @@ class PlainMemory:
     def present(self) -> Sequence[Servable]:
         """The models in memory."""
         return self._engine.loaded()
+
+    def exceeded(self, name: str) -> tuple[str, ...]:
+        """The resources that were not enough for what is in memory under that name."""
+        return tuple(limit.resource for limit in self._engine.exceeded(name))
 
     def used(self) -> frozenset[Digest]:
         """The records of the releases that are in memory."""

@@ -11,6 +11,7 @@ steps and codes of errors, never what a request says.
     peerage_inference_rows_total          counter     rows that were answered
     peerage_inference_failures_total      counter     requests that fitted and failed
     peerage_inference_refusals_total      counter     requests refused as too many waited
+    peerage_limits_exceeded_total         counter     requests that needed more than they may have; also: resource
                                                       all of these: name, version, pipeline, step
     peerage_requests_refused_total        counter     answers that were errors: code
     peerage_loads_total                   counter     releases brought into memory: result (loaded, swapped, failed)
@@ -138,6 +139,12 @@ def _runs(runs: tuple[ModelStatistics, ...]) -> Iterator[Metric]:
     yield counter("peerage_inference_rows", "rows that were answered", lambda one: one.inference_count)
     yield counter("peerage_inference_failures", "requests that fitted and failed", lambda one: one.fail.count)
     yield counter("peerage_inference_refusals", "requests refused as too many waited", lambda one: one.refused)
+    says = "requests that needed more memory, time or threads than they may have"
+    exceeded = CounterMetricFamily("peerage_limits_exceeded", says, labels=(*_OF_RUNS, "resource"))
+    for one in runs:
+        for limit in one.exceeded:
+            exceeded.add_metric((*_place(one), limit.resource), limit.count)
+    yield exceeded
 
 
 def _place(one: ModelStatistics) -> tuple[str, str, str, str]:

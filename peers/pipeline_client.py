@@ -89,12 +89,15 @@ class EdgeStatus:
 
 @dataclass(frozen=True, slots=True)
 class PipelineStatus:
-    """All edges, and the worst of them. ``here``: the version in the memory of the client that asks."""
+    """All edges, and the worst of them. ``here``: the version in the memory of the client that asks, and which of its
+    resources it exceeded there.
+    """
 
     pipeline: str
     status: Status
     edges: tuple[EdgeStatus, ...]
     here: str | None
+    here_exceeded: tuple[str, ...] = ()
 
 
 class AsyncPipeline:
@@ -213,7 +216,9 @@ class AsyncPipeline:
     async def status(self) -> PipelineStatus:
         told = await self._ask("pipeline:status(:name)")
         edges = tuple(EdgeStatus(**{**edge, "exceeded": tuple(edge["exceeded"])}) for edge in told["edges"])
-        return PipelineStatus(told["pipeline"], told["status"], edges, told.get("here"))
+        return PipelineStatus(
+            told["pipeline"], told["status"], edges, told.get("here"), tuple(told.get("here_exceeded", ()))
+        )
 
     async def wait(self, *, timeout_s: float = 60.0) -> PipelineStatus:
         """Ask until it runs wherever it should. Raises :class:`PipelineNotRunning` at the first edge that could not

@@ -39,6 +39,8 @@ class OwnMemory(Protocol):
 
     def present(self) -> Sequence[Present]: ...
 
+    def exceeded(self, name: str) -> tuple[str, ...]: ...
+
 
 class FederationStandings:
     """The nameserver's: by the assignments and the last reports."""
@@ -141,7 +143,8 @@ class ClientStandings:
         elif isinstance(told, Problem):
             raise told
         status = "Running" if here and told["status"] == "Undeployed" else told["status"]
-        return {**told, "status": status, "here": here[0] if here else None}
+        exceeded = self._memory.exceeded(name) if here else ()
+        return {**told, "status": status, "here": here[0] if here else None, "here_exceeded": list(exceeded)}
 
 
 def _errors(actual: ActualState, name: str) -> list[LoadError]:
