@@ -226,6 +226,31 @@ class InferenceRow(Struct, rename={"inputs": "in"}):
     metadata: Metadata | UnsetType = UNSET
 
 
+class LogsRequest(Struct, frozen=True):
+    """`cursor` of the page before; `pipeline`: of it alone; `start` and `end` in ms since the epoch, `end` excluded."""
+
+    cursor: Annotated[str, Meta(max_length=100)] | None = None
+    limit: Annotated[int, Meta(ge=0, le=10_000)] | None = None
+    pipeline: Annotated[str, Meta(max_length=100)] | None = None
+    start: int | None = None
+    end: int | None = None
+    newest_first: bool = False
+
+
+class RowIdentity(Struct):
+    """A row for ever."""
+
+    edge: str
+    epoch: int
+    sequence: int
+
+
+class LoggedRow(InferenceRow, rename={"inputs": "in"}):
+    """A row of the log; `row` where it was asked for."""
+
+    row: RowIdentity | UnsetType = UNSET
+
+
 # --- this peer -------------------------------------------------------------------------------------------------------
 
 

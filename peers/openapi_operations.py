@@ -195,6 +195,15 @@ def _pipelines() -> tuple[Operation, ...]:
         example=[{"x": [1, 2, 3, 4]}],
     )
     errors = (*ALWAYS, *READS_BODY, *RUNS)
+    rows_of_log = Body(
+        "a page of rows",
+        {JSON_TYPE: tuple[bodies.LoggedRow, ...]},
+        headers={
+            "x-iteration-status": "`All`, `RecordLimited` or `ByteLimited`",
+            "x-iteration-cursor": "where to go on; absent after `All`",
+            "Peerage-Missing-Rows": "rows that lay in between and are no more",
+        },
+    )
     unknown = _json("a list of one text", Annotated[list[str], Meta(min_length=1, max_length=1)])
     return (
         Operation(
@@ -213,6 +222,11 @@ def _pipelines() -> tuple[Operation, ...]:
             "POST", "/pipelines/{name}", "inferOnPipeline", PIPELINES, "Inference on a pipeline",
             {200: answer, 404: unknown}, errors, request=request, required=True,
             parameters=(Parameter("name", "path", "name of a pipeline", Name), *DATASET),
+        ),
+        Operation(
+            "POST", "/logs", "logs", PIPELINES, "Rows of this peer's inference log, the oldest first",
+            {200: rows_of_log}, (*ALWAYS, *READS_BODY, 404),
+            request=_json("absent, empty, or what is wanted", bodies.LogsRequest), parameters=DATASET, token=True,
         ),
         Operation(
             "GET", "/healthz", "healthz", PIPELINES, "Whether this peer is ready",

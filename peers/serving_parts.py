@@ -13,6 +13,7 @@ from federation.layout import ImageLayout
 from peers.application_listener import ApplicationListener
 from peers.inference_bodies import Bodies
 from peers.inference_routes import REQUESTS_MAX, InferenceRoutes, QuickInference
+from peers.log_routes import FindLog, log_routes
 from peers.metrics_routes import Metrics, metrics_routes
 from peers.model_repository import OwnRepository
 from peers.openapi_operations import openapi_routes
@@ -25,7 +26,8 @@ from query.declarations import Caller
 class ServingParts:
     """``unready`` says what keeps the peer from being ready, or None. :attr:`listener` is to be served.
 
-    ``tracing`` is None where no traces are configured; every request then goes the short way.
+    ``find_log`` finds the inference log, None where none is kept. ``tracing`` is None where no traces are configured;
+    every request then goes the short way.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class ServingParts:
         version: str,
         health: Callable[[], dict[str, Any]],
         unready: Callable[[], str | None],
+        find_log: FindLog = lambda: None,
         tracing: Tracing | None = None,
         bodies: Bodies | None = None,
         requests_max: int = REQUESTS_MAX,
@@ -55,7 +58,7 @@ class ServingParts:
         )
         pipelines = PipelineFace(engine, bodies=self.bodies, ready=lambda: unready() is None)
         inference = (*self.inference.routes(), *pipelines.routes())
-        changing = self.inference.changing_routes()
+        changing = (*self.inference.changing_routes(), *log_routes(find_log, bodies=self.bodies))
         self.listener = ApplicationListener(
             statements=statements,
             caller=caller,
