@@ -30,6 +30,7 @@ from federation.names import Digest, digest_of
 from federation.state import FederationState
 from peers.home_checks import HomeFiles, marks
 from peers.homes import BadHome, Home
+from peers.pipeline_checks import check_members, check_pipelines
 from peers.repository_checks import Advice, Inventory, check_repository, listing_of
 from peers.store_checks import StoreChecks, check_edge_store, check_nameserver_store
 from query.declarations import Progress, silent
@@ -83,6 +84,7 @@ def examine(home: Home, *, progress: Progress = silent) -> Examination:
     found.findings += _check_records(home, inventory, signing, advice)
     if found.state is not None and inventory.read:
         found.findings += _compared(home, found.state, inventory)
+    found.findings += check_pipelines(home.pipelines)
     found.counts |= {
         "blobs": len(inventory.whole),
         "bytes": sum(inventory.whole.values()),
@@ -236,7 +238,14 @@ def _check_records(home: Home, inventory: Inventory, keys: dict[KeyId, bytes], a
             continue
         if document is None:
             continue
-        problems = check_record(document, f"{release.label} in the repository", keys=keys, advice=advice.lost)
+        where = f"{release.label} in the repository"
+        problems = check_record(document, where, keys=keys, advice=advice.lost) or check_members(
+            document,
+            where,
+            keys=keys,
+            read=lambda entry: _blob(home, inventory, entry.digest, entry.size),
+            advice=advice.lost,
+        )
         remedy = UnlistManifest(release.repository, release.manifest, advice.lost) if advice.unlists else None
         found += [Finding(one.kind, one.thing, one.expected, one.found, remedy, one.advice) for one in problems]
     return found
