@@ -6,12 +6,12 @@ Standard input is a local stream socket to the peer. First come eight bytes, big
 frame ``abort`` ends the run that is on, as far as the runtime lets it.
 
 The process limits itself before it reads a graph: address space, on top of what it has after importing the runtime; no
-core file, no file written. It ends when the socket does, also in the middle of a run.
+core file, no file written. It ends when the socket does, also in the middle of a run; the kernel's signal at the death
+of a parent would come at the end of the thread that started it.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import queue
 import resource
@@ -28,7 +28,6 @@ from query.errors import ErrorRecord, Problem
 
 IMPORT_BYTES_MAX: Final = 4 * 1024**3  # address space while the runtime is imported, before anything foreign is read
 SLACK_BYTES: Final = 64 * 1024**2  # address space that threads and allocators reserve without using it
-PR_SET_PDEATHSIG: Final = 1
 OUT_OF_MEMORY: Final = 3  # exit status
 
 
@@ -61,7 +60,6 @@ def main() -> None:
 
 
 def _main() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's interrupt is for the peer, which ends this process
     peer = socket.socket(fileno=0)
     with peer.makefile("rb", buffering=0) as incoming:

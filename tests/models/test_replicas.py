@@ -6,6 +6,8 @@ import gc
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -264,3 +266,37 @@ def test_heads_are_bounded_and_an_end_is_told() -> None:
         ours.sendall(b"\x10\0\0\0ab")
         ours.close()
         assert receive(theirs) is None
+
+
+OWNER = """
+import sys, threading
+from pathlib import Path
+import numpy as np
+from engine.replicas import ReplicaSet, ReplicaSettings
+from federation.names import digest_of
+
+graph = Path(sys.argv[1]).read_bytes()
+found = []
+thread = threading.Thread(
+    target=lambda: found.append(ReplicaSet({digest_of(graph): graph}, ReplicaSettings(count=2, memory_bytes=1 << 28)))
+)
+thread.start()
+thread.join()  # processes outlive the thread that started them
+print(*found[0].process_ids, flush=True)
+found[0].session(digest_of(graph)).run({"x": np.ones((1, 4), np.float32)})
+"""
+
+
+def test_processes_do_not_outlive_their_peer(tmp_path: Path) -> None:
+    """However it ends, and in the middle of a run."""
+    (tmp_path / "endless.onnx").write_bytes(GRAPHS["endless"])
+    command = [sys.executable, "-c", OWNER, str(tmp_path / "endless.onnx")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        processes = [psutil.Process(int(one)) for one in owner.stdout.readline().split()]
+        while sum(one.cpu_times().user > 0.2 for one in processes) < 1:
+            threading.Event().wait(0.01)
+        assert all(one.is_running() for one in processes)
+        owner.kill()
+    gone, alive = psutil.wait_procs(processes, timeout=10)
+    assert (len(gone), alive) == (2, [])
