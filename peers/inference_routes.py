@@ -243,7 +243,7 @@ class InferenceRoutes:
         if model in await self._repository.installed():
             raise ModelNotLoaded(
                 f'"{model}" is installed here and not loaded',
-                hint=f'POST /v2/repository/models/{model}/load, or models:load("{model}")',
+                hint=f'POST /v2/repository/models/{model}/load, or models:load("{model}", VERSION)',
             ) from problem
 
     # --- what is told -----------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
 from engine.engine import Engine, EngineSettings, Verdict
@@ -21,14 +20,13 @@ from federation.layout import ImageLayout
 from federation.verification import VerifiedRelease
 from peers.faces import ApplicationFace, application_face
 from peers.homes import Home
-from peers.inference_bodies import Bodies
 from peers.requests import Origin
 from peers.serving_parts import ServingParts
 from peers.settings import EdgeSettings
 from query.declarations import Caller, Role
 from query.frames import Frame
-from tests.models.making import DATATYPES, graph_of, release
-from tests.serving.refused import KINDS, SIGNATURES
+from tests.models.making import DATATYPES, release
+from tests.serving.refused import SIGNATURES
 
 TYPES = DATATYPES | {
     "UINT16": TensorProto.UINT16,
@@ -39,7 +37,6 @@ TYPES = DATATYPES | {
     "INT32": TensorProto.INT32,
     "FP16": TensorProto.FLOAT16,
 }
-NO_VERDICT = Verdict(record="", runtime="")
 
 
 class NoStatements:
@@ -148,13 +145,19 @@ async def serving(
         yield face
 
 
-def identity(name: str) -> VerifiedRelease:
-    """A model with one of the signatures of the table of refusals, which gives back what it gets."""
+def identity_graph(name: str) -> bytes:
+    """A graph with one of the signatures of the table of refusals, which gives back what it gets."""
     inputs, outputs = SIGNATURES[name]
     nodes: list[NodeProto] = [
         helper.make_node("Identity", [one.name], [other.name]) for one, other in zip(inputs, outputs, strict=True)
     ]
-    return release(typed_graph(nodes, inputs, outputs), name=name, inputs=inputs, outputs=outputs)
+    return typed_graph(nodes, inputs, outputs)
+
+
+def identity(name: str) -> VerifiedRelease:
+    """A release of :func:`identity_graph`."""
+    inputs, outputs = SIGNATURES[name]
+    return release(identity_graph(name), name=name, inputs=inputs, outputs=outputs)
 
 
 def typed_graph(nodes: list[NodeProto], inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> bytes:
@@ -168,7 +171,3 @@ def typed_graph(nodes: list[NodeProto], inputs: tuple[TensorSpec, ...], outputs:
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     content: bytes = made.SerializeToString()
     return content
-
-
-assert set(KINDS.values()) <= set(TYPES)
-__all__ = ["Bodies", "Face", "Reply", "graph_of", "identity", "np", "serving"]
