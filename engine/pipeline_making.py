@@ -90,15 +90,17 @@ class StepMaking:
             self.expression_us += row_us
             return PqlTaken(label, self._counters(label), schema.expressions, row_us=row_us)
         members = [self._member(number, at, schema) for at in range(len(schema.models))]
+        inputs = {spec.name: spec for one in schema.models for spec in one.inputs}
+        intake = tuple(inputs[name] for name in sorted(schema.loose))
         if isinstance(step, RandomSplit | KeySplit):
             salt = f"{self._definition.name}/{self._splits}"
             self._splits += 1
             self.groups.append([max(members, key=_run_us)])
-            return SplitTaken(label, members, choosing(step, draw=self._draw, salt=salt))
+            return SplitTaken(label, members, choosing(step, draw=self._draw, salt=salt), intake=intake)
         self.groups.append(members)
         if isinstance(step, Shadow):
-            return ShadowTaken(label, members, failed=self._failures.add)
-        return ModelTaken(label, members[0])
+            return ShadowTaken(label, members, intake=intake, failed=self._failures.add)
+        return ModelTaken(label, members[0], intake=intake)
 
     def _member(self, number: int, at: int, schema: StepSchema) -> Member:
         described = schema.models[at]
@@ -110,7 +112,6 @@ class StepMaking:
             schema=described,
             rows=Rows(model, described.way, entire=described.entire, scope=scope),
             answering=AnsweringModel(model.name, model.version, graph.removeprefix("sha256:")),
-            loose=schema.loose & {spec.name for spec in described.inputs},
             checked=number == 0,
         )
 

@@ -56,15 +56,12 @@ class TakenStep(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A model at its place in a pipeline. ``loose``: inputs whose numbers take on its datatype; ``checked``: the
-    pipeline's own check has seen its inputs already.
-    """
+    """A model at its place in a pipeline. ``checked``: the pipeline's own check has seen its inputs already."""
 
     model: LoadedModel
     schema: ModelSchema
     rows: Rows
     answering: AnsweringModel
-    loose: frozenset[str]
     checked: bool
 
     async def run(
@@ -72,15 +69,9 @@ class Member:
     ) -> dict[str, Array]:
         """Its outputs for the rows ``at``, or for all. Raises what a run raises."""
         fields = passage.fields
-        columns: dict[str, Array] = {}
-        for spec in self.schema.inputs:
-            column = fields[spec.name]
-            if at is not None:
-                column = column[at]
-            if spec.name in self.loose:
-                column = taken_on(spec, column)
-            columns[spec.name] = column
+        columns = {spec.name: fields[spec.name] for spec in self.schema.inputs}
         if at is not None:
+            columns = {name: column[at] for name, column in columns.items()}
             passage = Passage(len(at), columns, columns, passage.deadline_ns, passage.stream)
         if not self.checked:
             self._check(columns)
@@ -110,6 +101,16 @@ class Member:
         for name, column in columns.items():
             if column.dtype != checked[name].dtype:
                 raise InputProblem(f'input "{name}": expected {checked[name].dtype}, found {column.dtype}')
+
+
+Intake = tuple[TensorSpec, ...]
+"""Inputs of a step for which expressions made numbers, which take on the datatype."""
+
+
+def take_in(intake: Intake, passage: Passage) -> None:
+    """Gives the numbers of the record the datatypes that the models of a step take."""
+    if intake:
+        passage.fields = {**passage.fields, **{spec.name: taken_on(spec, passage.fields[spec.name]) for spec in intake}}
 
 
 def taken_on(spec: TensorSpec, column: Array) -> Array:
@@ -145,12 +146,14 @@ def _misfits(column: Array, given: Array) -> Array | None:
 class ModelTaken:
     """One model for all rows."""
 
-    def __init__(self, label: str, member: Member) -> None:
+    def __init__(self, label: str, member: Member, *, intake: Intake) -> None:
         self.label = label
         self.member = member
+        self._intake = intake
         self._models = (member.answering,)
 
     async def take(self, passage: Passage, running: Running) -> None:
+        take_in(self._intake, passage)
         passage.fields = await self.member.run(passage, running)
         passage.models, passage.answered = self._models, None
 
@@ -158,12 +161,14 @@ class ModelTaken:
 class ShadowTaken:
     """The champion's outputs feed on; the challengers' are shown."""
 
-    def __init__(self, label: str, members: Sequence[Member], *, failed: Failed) -> None:
+    def __init__(self, label: str, members: Sequence[Member], *, intake: Intake, failed: Failed) -> None:
         self.label = label
+        self._intake = intake
         self._champion, *self._challengers = members
         self._failed = failed
 
     async def take(self, passage: Passage, running: Running) -> None:
+        take_in(self._intake, passage)
         outputs, others = await running.beside(
             self._champion.run(passage, running),
             [one.run(passage, running, share=CHALLENGERS_SHARE) for one in self._challengers],
@@ -184,8 +189,9 @@ class ShadowTaken:
 class SplitTaken:
     """One of several models, for the request or for each row."""
 
-    def __init__(self, label: str, members: Sequence[Member], choose: Choosing) -> None:
+    def __init__(self, label: str, members: Sequence[Member], choose: Choosing, *, intake: Intake) -> None:
         self.label = label
+        self._intake = intake
         self._members = tuple(members)
         self._choose = choose
         self._models = tuple(member.answering for member in members)
@@ -193,6 +199,7 @@ class SplitTaken:
 
     async def take(self, passage: Passage, running: Running) -> None:
         chosen = self._choose(passage)
+        take_in(self._intake, passage)
         if isinstance(chosen, int):
             await self._one(passage, running, chosen)
             return

@@ -20,23 +20,21 @@ from dataclasses import dataclass
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from engine.contents import Contents
-from engine.errors import BadPipelineRelease, InputProblem
+from engine.errors import InputProblem
 from engine.inferences import Inference
 from engine.passages import Awaiting, OnTheSpot, Passage, Running, at_once
 from engine.pipeline_making import Failures, StepMaking, inline_rows
+from engine.pipeline_reading import read_pipeline
 from engine.pipeline_rows import columns_of_rows
 from engine.pipeline_steps import DrawOne, Member, ModelTaken, TakenStep, fields_of_record
 from engine.pipeline_validations import Validations
 from engine.signature import Array, Signature
 from federation.documents import ReleaseRecord
 from federation.names import Digest
-from federation.pipeline_schemas import PipelineSchema, schema_of
-from federation.pipelines import DEFINITION_FILE, PipelineDefinition
+from federation.pipeline_schemas import PipelineSchema
+from federation.pipelines import PipelineDefinition
 from federation.verification import VerifiedRelease
-from query.errors import Problem
 
 if TYPE_CHECKING:
     from engine.loaded import LoadedModel
@@ -273,7 +271,7 @@ def build(
 
     Raises :class:`~engine.errors.BadPipelineRelease` for one whose steps do not fit, or not what was signed.
     """
-    definition, schema = _read(release, members)
+    definition, schema = read_pipeline(release, {digest: model.record for digest, model in members.items()})
     limit_s = min((model.deadlines.limit_s for model in members.values()), default=60.0)
     failures = Failures()
     making = StepMaking(definition, members, counters, failures, draw or random.SystemRandom().random)
@@ -321,21 +319,3 @@ def _only(steps: Sequence[TakenStep]) -> Member | None:
         member = steps[0].member
         return member if member.rows.way == "batch" and not member.rows.scope else None
     return None
-
-
-def _read(release: VerifiedRelease, members: Mapping[Digest, LoadedModel]) -> tuple[PipelineDefinition, PipelineSchema]:
-    record = release.record
-    try:
-        definition = msgspec.json.decode(release.files[DEFINITION_FILE], type=PipelineDefinition)
-        schema = schema_of(definition, {digest: model.record for digest, model in members.items()})
-    except (msgspec.MsgspecError, KeyError) as error:
-        raise BadPipelineRelease(f"{record.label}: expected a definition in {DEFINITION_FILE}: {error}") from error
-    except Problem as problem:
-        raise BadPipelineRelease(f"{record.label}: {problem.message}", hint=problem.hint) from problem
-    for kind, signed, found in (
-        ("inputs", record.inputs, schema.signature.inputs),
-        ("outputs", record.outputs, schema.signature.outputs),
-    ):
-        if signed != found:
-            raise BadPipelineRelease(f"{record.label}: the signed record says other {kind} than its steps have")
-    return definition, schema

@@ -21,6 +21,7 @@ from engine.contents import Contents, contents_of
 from engine.engine_settings import EngineSettings
 from engine.errors import ContentProblem, OverMemory
 from engine.neighbours import CheckFunctions
+from engine.pipeline_reading import read_pipeline
 from engine.runtime import program_version, runtime_version
 from federation.documents import ReleaseRecord, TensorSpec
 from federation.names import Digest
@@ -140,6 +141,8 @@ class Trials:
 
     def _checked(self, release: VerifiedRelease, beside: Sequence[VerifiedRelease] | None) -> Contents:
         contents = contents_of(release)
+        if release.record.kind == "pipeline":
+            read_pipeline(release, {member.record_digest: member.record for member in release.members})
         if beside is not None or not release.record.needs.releases:
             others = [function for other in beside or () for function in contents_of(other).functions]
             self._check_functions(contents.functions, others)

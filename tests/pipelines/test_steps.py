@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
 from onnx import TensorProto, helper, numpy_helper
 
 from engine import errors
 from engine.engine import Engine, EngineSettings
 from engine.inferences import Inference
+from engine.pipeline_rows import columns_of_rows
 from engine.pipeline_steps import choosing, taken_on
 from engine.pipelines import LoadedPipeline
+from engine.signature import Signature
 from federation.documents import TensorSpec
 from federation.packing import PackedRelease
 from federation.pipelines import (
@@ -31,10 +35,12 @@ from federation.pipelines import (
     Validation,
     Weighted,
 )
+from federation.verification import verify
 from query.errors import Problem
 from tests.models.making import X, Y, endless_when_positive, graph_of, packed, scaling, spec
-from tests.pipelines.defining import ref_of
+from tests.pipelines.defining import definition, packed_pipeline, ref_of, root_of, whole_files
 from tests.pipelines.running import affine, put_pipeline, rows_of
+from tests.pipelines.running import put as load
 
 ONE = affine(1, name="one")
 TWO = affine(2, name="two")
@@ -525,3 +531,57 @@ async def test_a_pipeline_that_carries_nothing_takes_no_stream(engine: Engine) -
     pipeline = await put(engine, [model(ONE)], ONE)
     with pytest.raises(errors.InputProblem, match="carries nothing from call to call"):
         await answer(pipeline, 4, stream=StreamCall(key="a"))
+
+
+# --- releases that are none -----------------------------------------------------------------------------------------
+
+
+async def test_a_release_whose_record_says_other_inputs_than_its_steps_is_refused_before_it_is_tried(
+    engine: Engine,
+) -> None:
+    made = packed_pipeline(definition(ONE), models=[ONE], inputs=(X,), outputs=(Y,))
+    lying = verify(made.signed, root=root_of(), manifest=made.manifest, files=whole_files(made, [ONE]))
+    verdict = await engine.trial(lying)
+    assert isinstance(verdict.problem(), errors.BadPipelineRelease)
+    assert not verdict.passing
+    with pytest.raises(errors.BadPipelineRelease, match="the signed record says other outputs than its steps have"):
+        await load(engine, lying)
+    assert engine.loaded() == ()
+
+
+async def test_steps_that_do_not_fit_are_refused_with_the_release(engine: Engine) -> None:
+    made = packed_pipeline(definition(ONE, TWO), models=[ONE, TWO], inputs=(X,), outputs=(Y,))
+    broken = verify(made.signed, root=root_of(), manifest=made.manifest, files=whole_files(made, [ONE, TWO]))
+    with pytest.raises(errors.BadPipelineRelease, match=r'step 2: input "x" of two@1\.0: expected'):
+        await load(engine, broken)
+
+
+# --- anything that JSON can be --------------------------------------------------------------------------------------
+
+JSON = some.recursive(
+    some.none() | some.booleans() | some.integers() | some.floats() | some.text(max_size=3),
+    lambda inner: some.lists(inner, max_size=5) | some.dictionaries(some.sampled_from("xtnz"), inner, max_size=4),
+    max_leaves=12,
+)
+ROWS = some.lists(
+    JSON
+    | some.fixed_dictionaries(
+        {"x": JSON | some.lists(some.floats(width=32), min_size=4, max_size=4), "t": JSON | some.text(), "n": JSON}
+    ),
+    max_size=4,
+)
+
+
+@given(rows=ROWS)
+@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_rows_of_any_json_are_columns_or_a_problem(rows: Any) -> None:
+    signature = Signature([X, TensorSpec("t", "BYTES", (-1,)), TensorSpec("n", "INT64", (-1, 1))], elements_max=1000)
+    try:
+        columns = signature.checked(columns_of_rows(signature, rows))
+    except Problem:
+        return
+    for name, column in columns.items():
+        assert len(column) == len(rows)
+        for row, value in zip(rows, column.reshape(len(rows), -1).tolist(), strict=True):
+            sent = row[name] if isinstance(row[name], list) else [row[name]]
+            assert str(value) == str(sent) or np.array_equal(value, np.array(sent, np.float32), equal_nan=True)
