@@ -86,6 +86,12 @@ def _measured(stage: Stage) -> Iterator[Measurement]:
         edge.value(QUESTION, params=_image())
     yield _memory(stage, "idle edge with digits 2.0", LOADED_MIB_MAX)
     yield _idle(stage)
+    _deploy_tiny(stage)
+    with connect(stage.home("edge")) as edge:
+        for number in range(TINY):
+            edge.value(f'models:infer("{_tiny(number)}", :image)["label"]', params=_image())
+    yield _memory(stage, f"idle edge with digits 2.0 and {TINY} tiny models", HUNDRED_MIB_MAX)
+    _remove_tiny(stage)
     stage.kill("nameserver")
     taken = [_first_inference_s(stage) for _ in range(STARTS)]
     found = round(statistics.median(taken), 3)
@@ -98,12 +104,6 @@ def _measured(stage: Stage) -> Iterator[Measurement]:
         unit="s",
         conditions=f"median of {STARTS}, {min(taken):.3f} to {max(taken):.3f}; killed with -9 before each; Unix socket",
     )
-    stage.start("nameserver", *NAMESERVER)
-    _deploy_tiny(stage)
-    with connect(stage.home("edge")) as edge:
-        for number in range(TINY):
-            edge.value(f'models:infer("{_tiny(number)}", :image)["label"]', params=_image())
-    yield _memory(stage, f"idle edge with {TINY} tiny models", HUNDRED_MIB_MAX)
 
 
 def _federation(stage: Stage) -> None:
@@ -148,6 +148,18 @@ def _deploy_tiny(stage: Stage) -> None:
         models = [{"name": name, "version": "1.0"} for name in names]
         publisher.value('edge:set_group_models("all", :models)', params={"models": models})
     _await_loaded(stage, [f"{name}@1.0" for name in names], within_s=HUNDRED_S_MAX)
+
+
+def _remove_tiny(stage: Stage) -> None:
+    names = [_tiny(number) for number in range(TINY)]
+    with connect(stage.home("publisher")) as publisher:
+        publisher.value('edge:remove_group_models("all", :names)', params={"names": names})
+    ends = time.monotonic() + CONVERGE_S_MAX
+    with connect(stage.home("edge")) as edge:
+        while edge.value("models:loaded()") != ["digits@2.0"]:
+            if time.monotonic() > ends:
+                raise TimeoutError(f"the edge did not unload the tiny models within {CONVERGE_S_MAX:.0f} s")
+            time.sleep(LOOK_EVERY_S)
 
 
 def _tiny(number: int) -> str:
