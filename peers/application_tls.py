@@ -46,6 +46,8 @@ class WideTls:
             return
         self._seen = stamps
         try:
+            # Tried apart first: a certificate whose key is still the old one would leave the context without any.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*self._files)
             self.context.load_cert_chain(*self._files)
         except (OSError, ssl.SSLError) as error:
             log.warning("certificate_not_taken", extra={"file": str(self._files[0]), "reason": _said(error)})

@@ -22,9 +22,9 @@ import msgspec
 from engine.ceiling import hold_process
 from peers.cli.arguments import Commands, add_command, add_home, add_settings, flags_of, home_of
 from peers.cli.console import DONE, FAILED, Console
-from peers.device_mode import read_mode
+from peers.device_mode import is_local, read_mode
 from peers.homes import BadHome, Home, Membership, RunRecord
-from peers.settings import EdgeSettings, NameserverSettings, read_settings
+from peers.settings import EdgeSettings, ListenerSettings, NameserverSettings, read_settings
 
 STOP_S_MAX: Final = 4.5  # from the signal to the end of the process, which people are promised to be 5 s
 
@@ -95,7 +95,7 @@ def run_nameserver_command(arguments: argparse.Namespace, console: Console) -> i
             console.tell(f"  root key     {root_home.root_key} (not needed to run: keep it elsewhere)")
             console.tell(f"  first admin  {admin_home}")
         more = {"federation_name": federation, "admin_home": str(admin_home)}
-        _tell_ready(record, home, console, as_json=arguments.json, **more)
+        _tell_ready(record, home, console, settings, as_json=arguments.json, **more)
 
     async def serve(stop: asyncio.Event) -> None:
         from peers.nameserver_peer import run_nameserver
@@ -120,7 +120,7 @@ def run_edge_command(arguments: argparse.Namespace, console: Console) -> int:
     log.debug("memory_limit", extra={"bytes": held_to})
 
     def ready(record: RunRecord) -> None:
-        _tell_ready(record, home, console, as_json=arguments.json)
+        _tell_ready(record, home, console, settings, as_json=arguments.json)
 
     async def serve(stop: asyncio.Event) -> None:
         from peers.edge_peer import run_edge
@@ -151,7 +151,9 @@ def _start_log(settings: NameserverSettings | EdgeSettings, console: Console) ->
     logs.configure(settings, console.stderr)
 
 
-def _tell_ready(record: RunRecord, home: Home, console: Console, *, as_json: bool, **more: Any) -> None:
+def _tell_ready(
+    record: RunRecord, home: Home, console: Console, settings: ListenerSettings, *, as_json: bool, **more: Any
+) -> None:
     if as_json:
         console.json({**msgspec.to_builtins(record), "home": str(home), **more})
         return
@@ -159,7 +161,8 @@ def _tell_ready(record: RunRecord, home: Home, console: Console, *, as_json: boo
     if record.federation:
         console.data(f"  federation   {record.federation}")
     if record.application:
-        console.data(f"  application  http://{record.application}")
+        scheme = "http" if is_local(settings.application_host) else "https"
+        console.data(f"  application  {scheme}://{record.application}")
     console.data(f"  socket       {record.socket}")
     asking = more.get("admin_home", home)
     console.tell(f"ask it: peerage query --home {Path(str(asking))} 'apropos(\"\")'")
