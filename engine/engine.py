@@ -215,13 +215,20 @@ class Engine:
 
     def exceeded(self, name: str) -> tuple[Exceeded, ...]:
         """The limits that a loaded model, or a pipeline and its models, ran into since the version is known here."""
-        servable = self.find(name)
-        return together(
-            counters.exceeded()
-            for counters in self._builder.statistics.all()
-            if counters.key.step == servable.label
-            or (counters.key.name, counters.key.version) == (servable.name, servable.version)
-        )
+        return self.all_exceeded().get(self.find(name), ())
+
+    def all_exceeded(self) -> dict[Servable, tuple[Exceeded, ...]]:
+        """:meth:`exceeded` of everything loaded that ran into one."""
+        told = [(one.key, one.exceeded()) for one in self._builder.statistics.all() if one.exceeded()]
+        found = {
+            servable: together(
+                limits
+                for key, limits in told
+                if key.step == servable.label or (key.name, key.version) == (servable.name, servable.version)
+            )
+            for servable in (self.loaded() if told else ())
+        }
+        return {servable: limits for servable, limits in found.items() if limits}
 
     def call(self, name: str, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Runs a model on ready arrays, on this thread. Raises ``ModelNotLoaded`` and what a call raises."""

@@ -9,14 +9,14 @@ by ``MODELS_PER_EDGE_MAX`` names and the constants here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from federation.documents import ActualState, DesiredState, LoadedEntry, LoadError, Mode
+from federation.documents import ActualState, DesiredState, ExceededLimit, LoadedEntry, LoadError, Mode
 from federation.events import PinnedRelease
 from federation.names import Digest, PeerId, digest_of
 
@@ -247,6 +247,7 @@ def report_of(
     edge: PeerId,
     mode: Mode,
     properties: Mapping[str, str | int | float | bool],
+    exceeded: Iterable[ExceededLimit] = (),
 ) -> ActualState:
     """What the edge reports, without the time: equal states make equal reports."""
     return ActualState(
@@ -259,6 +260,7 @@ def report_of(
         installed=tuple(sorted(actual.installed.values())),
         alarms=actual.alarms,
         properties=dict(properties),
+        exceeded=tuple(exceeded),
     )
 
 

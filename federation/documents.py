@@ -218,6 +218,15 @@ class HistoryEntry(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     detail: str = ""
 
 
+class ExceededLimit(Struct, frozen=True, forbid_unknown_fields=True):
+    """A limit that something loaded ran into: ``model`` is ``name@version``, ``resource`` one of ``memory``, ``time``
+    and ``cpus``.
+    """
+
+    model: str
+    resource: str
+
+
 class ActualState(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """What an edge reports: bounded by the nameserver to REPORT_BYTES_MAX.
 
@@ -235,6 +244,7 @@ class ActualState(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True,
     properties: dict[str, str | int | float | bool] = {}
     reported: int = 0
     history: tuple[HistoryEntry, ...] = ()
+    exceeded: tuple[ExceededLimit, ...] = ()
 
 
 REPORT_BYTES_MAX: Final = 256 * 1024

@@ -15,7 +15,7 @@ any two steps resumes by deciding again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -23,7 +23,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from federation.actual import used
-from federation.documents import ActualState, DesiredState, HistoryEntry, LoadedEntry, Mode
+from federation.documents import ActualState, DesiredState, ExceededLimit, HistoryEntry, LoadedEntry, Mode
 from federation.names import Digest, PeerId
 from federation.verification import Cursor
 from peers.edge_actions import Actions, Engine, Releases
@@ -66,6 +66,7 @@ class Agent:
         certificate: Certificate | None = None,
         mode_changed: Callable[[Mode], None] = _unheard,
         properties: Mapping[str, str | int | float | bool] | None = None,
+        exceeded: Callable[[], Iterable[ExceededLimit]] = tuple,
         free_bytes: Callable[[], int] = lambda: 0,
         development_key: bytes | None = None,
         autonomous: bool = False,
@@ -75,7 +76,7 @@ class Agent:
         ``autonomous``: the device was told to be.
 
         ``development_key`` (public) admits development releases signed with it; None admits none. ``free_bytes`` is
-        the room left on the home's disk.
+        the room left on the home's disk. ``exceeded``: the limits that what is loaded ran into.
         """
         self.identity = identity
         self.ready = asyncio.Event()
@@ -89,6 +90,7 @@ class Agent:
             runtime=engine.runtime_version,
             trust=trust,
             properties=dict(properties or {}),
+            exceeded=exceeded,
             autonomous=autonomous,
         )
         self._roots = RootFollower(nameserver, trust)

@@ -22,7 +22,7 @@ from engine.engine import Engine, Verdict
 from engine.errors import ModelNotLoaded
 from federation.blobs import BlobStore, DamagedBlob
 from federation.certificate_reading import read_pem
-from federation.documents import ReleaseRecord, RootRecord, SignedDocument, decode
+from federation.documents import ExceededLimit, ReleaseRecord, RootRecord, SignedDocument, decode
 from federation.errors import WrongKey
 from federation.keys import PrivateKey, read_key, write_key
 from federation.layout import ImageLayout
@@ -255,3 +255,13 @@ def trusted_root(home: Home) -> RootRecord:
         return decode(roots[-1].payload, RootRecord)
     except msgspec.MsgspecError as error:
         raise BadHome(f"{home.roots_json} is damaged: {error}") from error
+
+
+def exceeded_limits(engine: Engine) -> list[ExceededLimit]:
+    """The limits that what is loaded ran into, as a report tells them: not what a request alone had loaded."""
+    return [
+        ExceededLimit(servable.label, one.resource)
+        for servable, limits in engine.all_exceeded().items()
+        if servable.origin != "demand"
+        for one in limits
+    ]

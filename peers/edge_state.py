@@ -8,13 +8,13 @@ has happened as happened, and writes it down as soon as the disk lets it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from msgspec.structs import replace
 
 from federation.actual import Actual, brought, calmed, needed, report_digest, report_of
-from federation.documents import ActualState, DesiredState, Mode, SignedDocument
+from federation.documents import ActualState, DesiredState, ExceededLimit, Mode, SignedDocument
 from federation.errors import KeyRevoked, Replay
 from federation.load_order import learned
 from federation.names import Digest, PeerId
@@ -43,6 +43,7 @@ class EdgeState:
         runtime: str,
         trust: Trust,
         properties: Mapping[str, str | int | float | bool],
+        exceeded: Callable[[], Iterable[ExceededLimit]] = tuple,
         autonomous: bool = False,
     ) -> None:
         """``autonomous``: the device was told to be, whatever a desired state says."""
@@ -50,6 +51,7 @@ class EdgeState:
         self._store = store
         self._edge = edge
         self._properties = properties
+        self._exceeded = exceeded
         self._on_disk = stored.saved
         self._clock_offset_s = stored.clock_offset_s
         self._failing: str | None = None
@@ -74,7 +76,14 @@ class EdgeState:
 
     def reported(self) -> ActualState:
         """What this edge would report now, without the time; with what it did while it was AUTONOMOUS, afterwards."""
-        told = report_of(self.desired, self.actual, edge=self._edge, mode=self.mode, properties=self._properties)
+        told = report_of(
+            self.desired,
+            self.actual,
+            edge=self._edge,
+            mode=self.mode,
+            properties=self._properties,
+            exceeded=self._exceeded(),
+        )
         return told if self.mode == "AUTONOMOUS" else replace(told, history=self.journal.entries)
 
     def report_digest(self) -> Digest:

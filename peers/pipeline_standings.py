@@ -87,6 +87,7 @@ class FederationStandings:
             loaded=found.loaded,
             errors=_errors(actual, name) if actual else (),
             waiting=found.waiting,
+            exceeded=_exceeded(actual, name),
         )
 
     async def _mentioning(self, name: str) -> dict[str, Report]:
@@ -121,7 +122,9 @@ class EdgeStandings:
                 raise unknown("pipeline", name[:80], known)
             return dict(status_record(name, []))
         wanted = WantedVersion(model.version, model.record, model.group) if model else None
-        return dict(status_record(name, [standing_of(call.peer, wanted=wanted, loaded=loaded, errors=errors)]))
+        exceeded = _exceeded(actual, name)
+        standing = standing_of(call.peer, wanted=wanted, loaded=loaded, errors=errors, exceeded=exceeded)
+        return dict(status_record(name, [standing]))
 
 
 class ClientStandings:
@@ -149,6 +152,10 @@ class ClientStandings:
 
 def _errors(actual: ActualState, name: str) -> list[LoadError]:
     return [error for error in actual.errors if error.model.partition("@")[0] == name]
+
+
+def _exceeded(actual: ActualState | None, name: str) -> list[str]:
+    return [one.resource for one in actual.exceeded if one.model.partition("@")[0] == name] if actual else []
 
 
 def _assigned(state: FederationState, name: str) -> Iterator[Member]:

@@ -136,6 +136,22 @@ def hungry_to_run(gigabytes: int = 8) -> bytes:
     return graph_of(nodes, [X], [Y], initializers=[shape, axes]).SerializeToString()
 
 
+def growing() -> bytes:
+    """x[-1,4] → y = x, by way of a kibibyte for each one that its largest element counts."""
+    one = numpy_helper.from_array(np.array([1], np.int64), "one")
+    width = numpy_helper.from_array(np.array([256], np.int64), "width")
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+        helper.make_node("Cast", ["most"], ["count"], to=TensorProto.INT64),
+        helper.make_node("Reshape", ["count", "one"], ["counted"]),
+        helper.make_node("Concat", ["counted", "width"], ["shape"], axis=0),
+        helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+        helper.make_node("ReduceSum", ["zeros"], ["zero"], keepdims=0),
+        helper.make_node("Add", ["x", "zero"], ["y"]),
+    ]
+    return graph_of(nodes, [X], [Y], initializers=[one, width]).SerializeToString()
+
+
 def vectors_of(*pairs: tuple[dict[str, Any], dict[str, Any]], **more: Any) -> bytes:
     return json.dumps([{"input": given, "output": expected, **more} for given, expected in pairs]).encode()
 

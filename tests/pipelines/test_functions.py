@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from engine.errors import OverMemory
 from federation.errors import KeyRevoked
 from federation.layout import ImageLayout
 from federation.pipelines import STEPS_MAX, BadPipeline
@@ -22,7 +23,7 @@ from peers.pipeline_models import StepMissing
 from peers.publisher_keys import NotAPublisher
 from query.errors import Forbidden, LimitExceeded, UnknownName, WrongArguments
 from query.quantities import BadQuantity
-from tests.models.making import scaling
+from tests.models.making import growing, scaling
 from tests.wire.living import Living, living, publish, publisher_in
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -190,6 +191,28 @@ async def test_what_a_pipeline_may_take_is_part_of_its_version_and_kept(federati
     await ada(federation, 'pipeline:undeploy("sized", {"group": "lab"})')
 
 
+async def test_resources_that_were_not_enough_are_told(federation: Living) -> None:
+    home = federation.home("ada")
+    write_model(home, "growing", 1.0)
+    (home.models / "growing" / "model.onnx").write_bytes(growing())
+    await publish(federation, "growing", "1.0")
+    await ada(federation, 'pipeline:create("held")')
+    await ada(federation, 'pipeline:add_model_step("held", "growing", "1.0")')
+    options = '{"group": "lab", "replicas": 1, "memory": "64Mi"}'
+    await ada(federation, f'pipeline:deploy("held", {options})')
+    await standing(federation, "held", "Running", edges={"exceeded": []})
+    ask = 'pipeline:infer("held", {{"x": [{most}, 1, 1, 1]}})'
+    assert (await on_edge(federation, ask.format(most=8)))["out"] == {"y": [8, 1, 1, 1]}
+    with pytest.raises(OverMemory):
+        await on_edge(federation, ask.format(most=10_000_000))
+    assert (await on_edge(federation, ask.format(most=8)))["out"] == {"y": [8, 1, 1, 1]}
+    assert (await on_edge(federation, 'pipeline:status("held")'))["edges"][0]["exceeded"] == ["memory"]
+    await standing(federation, "held", "Running", edges={"exceeded": ["memory"]})
+    (limit,) = (await on_edge(federation, 'models:info("held")'))["exceeded"]
+    assert (limit["resource"], limit["count"]) == ("memory", 1)
+    await ada(federation, 'pipeline:undeploy("held", {"group": "lab"})')
+
+
 async def test_every_kind_of_step(federation: Living) -> None:
     await ada(federation, 'pipeline:create("kinds")')
     split = '[{"weight": 1, "model": "double@1.0"}, {"weight": 3, "name": "double", "version": "2.0"}]'
@@ -303,6 +326,23 @@ async def test_where_development_is_accepted_a_home_without_a_key_tries_its_pipe
         assert (await here.value(f'models:infer("tried", {ROWS})'))["y"].tolist() == [[2, 4, 6, 8]]
         with pytest.raises(NotAPublisher):
             await here.value('pipeline:deploy("tried", {"group": "lab"})')
+
+
+async def test_a_pipeline_that_is_tried_on_an_edge_itself_comes_back_with_it(federation: Living) -> None:
+    await federation.add_edge("bench", accept_development=True)
+    async with federation.connection("bench") as edge:
+        await edge.value('pipeline:create("tried")')
+        await edge.value('pipeline:add_model_step("tried", "triple", "1.0")')
+        version = (await edge.value('pipeline:deploy("tried")'))["version"]
+        told = await edge.value('pipeline:status("tried")')
+        assert [(one["edge"], one["version"], one["wanted"]) for one in told["edges"]] == [("BENCH", version, None)]
+    await federation.stop("bench")
+    await federation.start_edge("bench", accept_development=True)
+    async with federation.connection("bench") as edge:
+        assert await edge.value("models:loaded()") == [f"tried@{version}"]
+        assert (await edge.value('pipeline:infer("tried", {"x": [1, 2, 3, 4]})'))["out"]["y"] == [3, 6, 9, 12]
+        assert await edge.value('pipeline:undeploy("tried")') is True
+    await federation.stop("bench")
 
 
 async def test_a_publishers_key_that_is_gone(federation: Living) -> None:
@@ -500,6 +540,23 @@ async def test_a_model_whose_file_is_gone_from_the_repository(federation: Living
     await ada(federation, 'pipeline:deploy("broken", {"group": "lab"})')  # the nameserver has it
     await standing(federation, "broken", "Running")
     await ada(federation, 'pipeline:undeploy("broken", {"group": "lab"})')
+
+
+async def test_models_may_share_files_and_pipelines_their_content(federation: Living) -> None:
+    """The same bytes under two models are one blob, sent once; the same steps in another home the same version."""
+    await released(federation, ("twin-a", "1.0", 6.0), ("twin-b", "1.0", 6.0))
+    versions = []
+    for home in ("ada", "bea"):
+        split = '[{"weight": 1, "model": "twin-a@1.0"}, {"weight": 1, "model": "twin-b@1.0"}]'
+        await federation.value('pipeline:create("twins")', home=home)
+        await federation.value(f'pipeline:add_random_split("twins", {split})', home=home)
+        versions.append((await federation.value('pipeline:deploy("twins", {"group": "lab"})', home=home))["version"])
+        await standing(federation, "twins", "Running")
+    assert versions[0] == versions[1]
+    row = await on_edge(federation, 'pipeline:infer("twins", {"x": [1, 2, 3, 4]})')
+    assert row["out"]["y"] == [6, 12, 18, 24]
+    assert json.loads(row["out"]["_model_split"][0])["name"] in ("twin-a", "twin-b")
+    await ada(federation, 'pipeline:undeploy("twins", {"group": "lab"})')
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
