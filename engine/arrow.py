@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 import numpy as np
@@ -43,6 +43,7 @@ STREAM_TYPE: Final = "application/vnd.apache.arrow.stream"
 COLUMNS_MAX: Final = 256
 NESTED_MAX: Final = 8  # lists in lists
 BATCHES_MAX: Final = 4096
+TEXT_BYTES_MAX: Final = 2**31 - 1  # of one column of an answer, whose offsets have 32 bits
 
 
 class ArrowUnavailable(PeerProblem):
@@ -176,14 +177,28 @@ def _array(pa: Any, name: str, values: Any) -> Array:
         texts = np.empty(len(values), np.object_)
         texts[:] = values.to_pylist()
         return texts
-    return np.array(values.to_numpy(zero_copy_only=False))
+    return _numbers(pa, values)
+
+
+def _numbers(pa: Any, values: Any) -> Array:
+    """A copy of an array without nulls. pyarrow's own way would import pandas where that is installed."""
+    buffer, start, count = values.buffers()[1], values.offset, len(values)
+    dtype = np.dtype(values.type.to_pandas_dtype())
+    if buffer is None:
+        return np.empty(0, dtype)
+    if dtype.kind == "b":
+        bits = np.unpackbits(np.frombuffer(buffer, np.uint8), count=start + count, bitorder="little")
+        return bits[start:].astype(np.bool_)
+    return np.frombuffer(buffer, dtype, count=count, offset=start * dtype.itemsize).copy()
 
 
 def _nested(pa: Any, name: str, values: Any) -> Array:
     if pa.types.is_fixed_size_list(values.type):
-        length = values.type.list_size
+        length, first = values.type.list_size, values.offset * values.type.list_size
     else:
-        lengths = np.diff(values.offsets.to_numpy())
+        offsets = _numbers(pa, values.offsets)
+        lengths = np.diff(offsets)
+        first = int(offsets[0]) if len(offsets) else 0
         length = int(lengths[0]) if len(lengths) else 0
         odd = np.flatnonzero(lengths != length)
         if len(odd):
@@ -191,7 +206,7 @@ def _nested(pa: Any, name: str, values: Any) -> Array:
                 f'column "{name[:80]}": expected lists of one length, '
                 f"found {length} elements in row 1 and {lengths[odd[0]]} in row {odd[0] + 1}"
             )
-    inner = _array(pa, name, values.flatten())
+    inner = _array(pa, name, values.values.slice(first, len(values) * length))
     return inner.reshape(len(values), length, *inner.shape[1:])
 
 
@@ -216,7 +231,7 @@ def batch_of(inference: Inference, selection: Selection = EVERYTHING) -> Any:
     groups |= {f"out_{name}": outputs for name, outputs in inference.challengers.items()}
     columns: dict[str, Any] = {}
     if selection.gives("time"):
-        columns["time"] = pa.array(np.full(count, inference.time_ms, np.int64))
+        columns["time"] = _of_numbers(pa, np.full(count, inference.time_ms, np.int64))
     for group, arrays in groups.items():
         if selection.gives(group):
             fields = [_field(pa, name, array) for name, array in arrays.items() if selection.gives(group, name)]
@@ -235,25 +250,26 @@ def _anomaly(pa: Any, inference: Inference) -> dict[str, Any]:
     flags = {name: found.astype(np.bool_) for name, found in inference.anomalies.items()}
     for found in flags.values():
         counts += found
-    return {"count": pa.array(counts)} | {name: pa.array(found) for name, found in flags.items()}
+    return {name: _of_numbers(pa, found) for name, found in {"count": counts, **flags}.items()}
 
 
 def _metadata(pa: Any, inference: Inference) -> dict[str, Any]:
     count = inference.count
     texts = [model.as_text() for model in inference.models] or [""]
     answered = [0] * count if inference.answered is None else inference.answered.tolist()
+    elapsed, dropped = np.array(inference.elapsed_ns, np.uint64), list(inference.dropped)
     return {
-        "last_model": pa.array([texts[at] for at in answered], pa.utf8()),
-        "pipeline_version": pa.array([inference.version] * count, pa.utf8()),
-        "elapsed": pa.array([list(inference.elapsed_ns)] * count, pa.list_(pa.uint64())),
-        "dropped": pa.array([list(inference.dropped)] * count, pa.list_(pa.utf8())),
-        "partition": pa.array([inference.partition] * count, pa.utf8()),
+        "last_model": _of_texts(pa, [texts[at] for at in answered]),
+        "pipeline_version": _of_texts(pa, [inference.version] * count),
+        "elapsed": _lists(pa, _of_numbers(pa, np.tile(elapsed, count)), count, len(elapsed)),
+        "dropped": _lists(pa, _of_texts(pa, dropped * count), count, len(dropped)),
+        "partition": _of_texts(pa, [inference.partition] * count),
     }
 
 
 def _struct(pa: Any, fields: list[tuple[Any, Any]], count: int) -> Any:
     if not fields:  # a struct without fields would not know its length
-        return pa.array([{}] * count, pa.struct([]))
+        return pa.Array.from_buffers(pa.struct([]), count, [None], children=[])
     return pa.StructArray.from_arrays([values for _, values in fields], fields=[field for field, _ in fields])
 
 
@@ -265,11 +281,32 @@ def _field(pa: Any, name: str, array: Array) -> tuple[Any, Any]:
         if any(element.__class__ is not str for element in elements):
             datatype = "RECORD"
             elements = [json.dumps(worded(element), separators=(",", ":"), ensure_ascii=False) for element in elements]
-        values = pa.array(elements, pa.utf8())
+        values = _of_texts(pa, elements)
     else:
-        values = pa.array(np.ascontiguousarray(flat))
+        values = _of_numbers(pa, flat)
     for axis in range(array.ndim - 1, 0, -1):
-        lists = math.prod(array.shape[:axis])
-        offsets = np.arange(lists + 1, dtype=np.int32) * np.int32(array.shape[axis])
-        values = pa.ListArray.from_arrays(pa.array(offsets), values)
+        values = _lists(pa, values, math.prod(array.shape[:axis]), array.shape[axis])
     return pa.field(name, values.type, metadata={"tensor_type": shown(datatype, array.shape[1:])}), values
+
+
+def _lists(pa: Any, values: Any, count: int, size: int) -> Any:
+    """``count`` lists of ``size`` values."""
+    return pa.ListArray.from_arrays(_of_numbers(pa, np.arange(count + 1, dtype=np.int32) * np.int32(size)), values)
+
+
+def _of_numbers(pa: Any, flat: Array) -> Any:
+    """Numbers or booleans as Arrow has them. pyarrow's own way would import pandas where that is installed."""
+    kind = pa.from_numpy_dtype(flat.dtype.newbyteorder("="))
+    flat = np.ascontiguousarray(flat, flat.dtype.newbyteorder("="))
+    data = np.packbits(flat, bitorder="little") if flat.dtype.kind == "b" else flat
+    return pa.Array.from_buffers(kind, len(flat), [None, pa.py_buffer(data)])
+
+
+def _of_texts(pa: Any, texts: Sequence[str]) -> Any:
+    encoded = [text.encode() for text in texts]
+    offsets = np.zeros(len(encoded) + 1, np.int64)
+    np.cumsum([len(text) for text in encoded], out=offsets[1:])
+    if offsets[-1] > TEXT_BYTES_MAX:
+        raise LimitExceeded(f"expected at most {TEXT_BYTES_MAX} bytes of text in a column, found {offsets[-1]}")
+    buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.utf8(), len(encoded), buffers)
