@@ -31,3 +31,9 @@ def test_the_guide_to_repositories(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_the_guide_to_backups(tmp_path: Path) -> None:
     with terminal(tmp_path) as place:
         place.play(DOCS / "backup.md")
+
+
+def test_the_guide_to_pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXAMPLES", str(DOCS.parent / "examples"))
+    with terminal(tmp_path) as place:
+        place.play(DOCS / "pipelines.md")
