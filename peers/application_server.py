@@ -3,15 +3,16 @@
 Owns the way of a connection from its acceptance to aiohttp's protocol, for the Unix socket, loopback and TLS alike; and
 the answer to what is no HTTP, which no handler sees.
 
-Rules: at most ``connections_max`` at once. One more is answered 503 and closed, for at most ``REFUSED_MAX`` at a time;
-what comes beyond is dropped. A refused connection has ``REFUSAL_S`` to say something, so that its answer is not lost
-with what it was about to send. Every error is JSON.
+Rules: at most ``connections_max`` at once. One more is answered 503 and closed, at most ``REFUSED_MAX`` and as many as
+are allowed at a time; what comes beyond is dropped. A refused connection has ``REFUSAL_S`` to say something, so that its
+answer is not lost with what it was about to send. Every error is JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import resource
 from collections.abc import Callable
 from typing import Any, Final, cast
@@ -24,8 +25,8 @@ WIDE_KEEPALIVE_S: Final = 75.0  # where a stranger may hold connections
 LINGERING_S: Final = 2.0  # for the rest of a body that was refused
 READ_BYTES: Final = 256 * 1024  # of a body that waits to be taken, before the connection is read no further
 BACKLOG: Final = 1024
-SOCKET_CONNECTIONS_MAX: Final = 256
-REFUSED_MAX: Final = 512
+SOCKET_CONNECTIONS_MAX: Final = 128
+REFUSED_MAX: Final = 1024
 REFUSAL_S: Final = 2.0
 DESCRIPTORS_KEPT: Final = 256  # for everything else that this process opens
 
@@ -44,6 +45,9 @@ _REFUSAL: Final = (
 ) % (len(_TOO_MANY), _TOO_MANY)
 
 
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:\s*(\d{1,15})", re.IGNORECASE)
+
+
 class Connections:
     """Those of one listener. Makes a protocol for each connection that is accepted.
 
@@ -53,6 +57,7 @@ class Connections:
     def __init__(self, server: web.Server, *, connections_max: int, kept_s: float) -> None:
         self._server = server
         self._connections_max = connections_max
+        self._refused_max = min(REFUSED_MAX, connections_max)
         self._settings: dict[str, Any] = {
             "access_log": None,
             "auto_decompress": False,
@@ -73,7 +78,7 @@ class Connections:
             self.open += 1
             return _Connection(self._left, self._server, loop=asyncio.get_running_loop(), **self._settings)
         self.refused += 1
-        if self._refusing >= REFUSED_MAX:
+        if self._refusing >= self._refused_max:
             transport.abort()
             return None
         self._refusing += 1
@@ -152,15 +157,24 @@ class _Refusal(asyncio.Protocol):
             return
         self._told = True
         self._transport.write(_REFUSAL)
-        if self._transport.can_write_eof():
-            self._transport.write_eof()  # the rest of what comes is read, or a reset would take the answer along
-        else:
+        if _is_whole(data) or not self._transport.can_write_eof():
             self._transport.close()
+        else:
+            self._transport.write_eof()  # the rest of what comes is read, or a reset would take the answer along
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._limit is not None:
             self._limit.cancel()
         self._ended()
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether a request has come to its end, as far as its head says how long it is."""
+    head, end, body = data.partition(b"\r\n\r\n")
+    if not end or b"chunked" in head.lower():
+        return False
+    found = _LENGTH.search(head)
+    return len(body) >= (int(found[1]) if found else 0)
 
 
 class PlainSite(web.BaseSite):
@@ -216,7 +230,8 @@ def connections_within_reach(wanted: int) -> int:
     """How many connections this process can have of those that are wanted, having raised its limit of descriptors as
     far as it may.
     """
-    needed = wanted + SOCKET_CONNECTIONS_MAX + DESCRIPTORS_KEPT
+    beside = SOCKET_CONNECTIONS_MAX + DESCRIPTORS_KEPT
+    needed = wanted + min(wanted, REFUSED_MAX) + beside
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
         reach = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
@@ -224,6 +239,6 @@ def connections_within_reach(wanted: int) -> int:
         soft = reach
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return wanted
-    found = max(16, soft - SOCKET_CONNECTIONS_MAX - DESCRIPTORS_KEPT)
+    found = max((soft - beside) // 2, 16)  # and as many that are being refused
     log.warning("fewer_connections", extra={"wanted": wanted, "found": found, "descriptors": soft})
     return found

@@ -6,10 +6,7 @@ fails here.
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,68 +15,24 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
-from peers.client import connect
-from peers.homes import Home
+from tests.serving.device import Device, device
 from tests.serving.face import identity_graph
 from tests.serving.refused import KINDS
-from tests.shell.running import ANY, PEERAGE, environment
 
-EDGE = ("edge", "--mode", "AUTONOMOUS", "--name", "T1", "--accept-development", *ANY, "--json")
 MODELS = ("one", "kinds", "scalar", "text")
 ROW = np.array([[1, 2, 3, 4]], np.float32)
 VALUES: dict[str, Any] = {"BOOL": [True, False], "BYTES": ["ab", "größer \0 日本"], "FP16": [1.5, -2.0]}
 
 
-@dataclass(frozen=True)
-class Device:
-    """A running edge process: ``address`` is its application port, ``versions`` are of the models in its memory."""
-
-    address: str
-    token: str
-    versions: dict[str, str]
-
-    @property
-    def authorized(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.token}"}
-
-
 @pytest.fixture(scope="module")
-def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
-    folder = tmp_path_factory.mktemp("device")
-    home = Home(folder / "t1").prepare()
-    for name in MODELS:
-        (home.models / name).mkdir(parents=True)
-        (home.models / name / "model.toml").write_text(f'name = "{name}"\n')
-        (home.models / name / "model.onnx").write_bytes(identity_graph(name))
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [*PEERAGE, *EDGE, "--home", home.path],
-            cwd=folder,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, (folder / "log").read_text()
-        versions = {}
-        with connect(home.path) as edge:
-            for name in MODELS:
-                versions[name] = edge.value("models:load(:name)", params={"name": name}).partition("@")[2]
-        yield Device(json.loads(line)["application"], home.token(), versions)
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
-        assert process.stdout is not None
-        process.stdout.close()
+def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
+    with device(tmp_path_factory.mktemp("device"), {name: identity_graph(name) for name in MODELS}) as made:
+        yield made
 
 
 @pytest.fixture
-def client(device: Device) -> Iterator[triton.InferenceServerClient]:
-    with triton.InferenceServerClient(device.address, concurrency=4) as made:
+def client(edge: Device) -> Iterator[triton.InferenceServerClient]:
+    with triton.InferenceServerClient(edge.address, concurrency=4) as made:
         yield made
 
 
@@ -100,17 +53,17 @@ def kinds_of(datatype: str) -> np.ndarray[Any, Any]:
 
 
 class TestWhatIsTold:
-    def test_health_and_metadata(self, client: triton.InferenceServerClient, device: Device) -> None:
+    def test_health_and_metadata(self, client: triton.InferenceServerClient, edge: Device) -> None:
         assert client.is_server_live()
         assert client.is_server_ready()
         told = client.get_server_metadata()
         assert told["name"] == "peerage"
         assert told["extensions"] == ["binary_tensor_data", "model_repository", "model_configuration", "statistics"]
-        for version in ("", device.versions["one"]):
+        for version in ("", edge.versions["one"]):
             assert client.is_model_ready("one", version)
             assert client.get_model_metadata("one", version) == {
                 "name": "one",
-                "versions": [device.versions["one"]],
+                "versions": [edge.versions["one"]],
                 "platform": "onnx_onnxv1",
                 "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
                 "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 4]}],
@@ -122,10 +75,10 @@ class TestWhatIsTold:
         assert not client.is_model_ready("nobody")
         assert not client.is_model_ready("one", "0.1")
 
-    def test_statistics(self, client: triton.InferenceServerClient, device: Device) -> None:
+    def test_statistics(self, client: triton.InferenceServerClient, edge: Device) -> None:
         def count() -> int:
             (told,) = client.get_inference_statistics("one")["model_stats"]
-            assert told["version"] == device.versions["one"]
+            assert told["version"] == edge.versions["one"]
             return int(told["inference_stats"]["success"]["count"])
 
         before = count()
@@ -133,10 +86,10 @@ class TestWhatIsTold:
         assert count() == before + 1
         assert {told["name"] for told in client.get_inference_statistics()["model_stats"]} == set(MODELS)
 
-    def test_the_index(self, client: triton.InferenceServerClient, device: Device) -> None:
+    def test_the_index(self, client: triton.InferenceServerClient, edge: Device) -> None:
         told = client.get_model_repository_index()
         assert {entry["name"]: (entry["version"], entry["state"]) for entry in told} == {
-            name: (version, "READY") for name, version in device.versions.items()
+            name: (version, "READY") for name, version in edge.versions.items()
         }
 
 
@@ -246,30 +199,30 @@ class TestRefusals:
                 call("nobody")
             assert (refused.value.status(), refused.value.message()) == ("404", 'no model "nobody" is loaded here')
 
-    def test_of_changes(self, client: triton.InferenceServerClient, device: Device) -> None:
+    def test_of_changes(self, client: triton.InferenceServerClient, edge: Device) -> None:
         for call in (client.load_model, client.unload_model):
             with pytest.raises(InferenceServerException) as refused:
                 call("one")
             assert refused.value.status() == "403"
             assert "need the token of this peer" in refused.value.message()
             with pytest.raises(InferenceServerException) as refused:
-                call("nobody", headers=device.authorized)
+                call("nobody", headers=edge.authorized)
             assert refused.value.status() == "404"
         with pytest.raises(InferenceServerException, match='load takes no parameter "config"'):
-            client.load_model("one", headers=device.authorized, config="{}", files={"file:1/model.onnx": b"x"})
+            client.load_model("one", headers=edge.authorized, config="{}", files={"file:1/model.onnx": b"x"})
         with pytest.raises(InferenceServerException, match="unload takes no dependents"):
-            client.unload_model("one", headers=device.authorized, unload_dependents=True)
+            client.unload_model("one", headers=edge.authorized, unload_dependents=True)
 
 
 class TestAio:
-    async def test_everything_in_a_loop(self, device: Device) -> None:
-        async with triton_aio.InferenceServerClient(device.address) as client:
+    async def test_everything_in_a_loop(self, edge: Device) -> None:
+        async with triton_aio.InferenceServerClient(edge.address) as client:
             assert await client.is_server_live()
             assert await client.is_server_ready()
             assert await client.is_model_ready("one")
             assert not await client.is_model_ready("nobody")
             assert (await client.get_server_metadata())["name"] == "peerage"
-            assert (await client.get_model_metadata("one"))["versions"] == [device.versions["one"]]
+            assert (await client.get_model_metadata("one"))["versions"] == [edge.versions["one"]]
             assert (await client.get_model_config("one"))["platform"] == "onnx_onnxv1"
             assert len(await client.get_model_repository_index()) == len(MODELS)
             for coding in (None, "gzip", "deflate"):
@@ -291,10 +244,10 @@ class TestAio:
             assert (await client.get_inference_statistics("one"))["model_stats"][0]["inference_count"] > 5000
 
 
-def test_a_model_is_taken_out_and_brought_back(device: Device) -> None:
+def test_a_model_is_taken_out_and_brought_back(edge: Device) -> None:
     """A folder that was never released is not in the repository: it can be unloaded, and not loaded by this call."""
-    with triton.InferenceServerClient(device.address) as client:
-        client.unload_model("text", headers=device.authorized)
+    with triton.InferenceServerClient(edge.address) as client:
+        client.unload_model("text", headers=edge.authorized)
         assert not client.is_model_ready("text")
         with pytest.raises(InferenceServerException) as refused:
             client.infer("text", [given(np.array(["a"], np.object_))])
