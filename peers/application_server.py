@@ -4,8 +4,8 @@ Owns the way of a connection from its acceptance to aiohttp's protocol, for the 
 the answer to what is no HTTP, which no handler sees.
 
 Rules: at most ``connections_max`` at once. One more is answered 503 and closed, at most ``REFUSED_MAX`` and as many as
-are allowed at a time; what comes beyond is dropped. A refused connection has ``REFUSAL_S`` to say something, so that its
-answer is not lost with what it was about to send. Every error is JSON.
+are allowed at a time; what comes beyond is dropped. A refused connection has ``REFUSAL_S`` to say something, so that
+its answer is not lost with what it was about to send. Every error is JSON.
 """
 
 from __future__ import annotations
