@@ -166,11 +166,13 @@ class PipelineFace:
         headers = request.headers
         selection = selection_of(request.query, pipeline)
         form = form_of(headers.getall(hdrs.ACCEPT, ()))
-        if form != "records":
-            await _arrow_loaded()
         body = await self._bodies.read(request)
+        is_arrow = body.startswith(b"ARROW1") or "apache.arrow" in headers.get(hdrs.CONTENT_TYPE, "").lower()
+        if is_arrow or form != "records":
+            await _arrow_loaded()
         started_ns, before_ns = time.time_ns(), time.perf_counter_ns()
-        columns = await self._columns(body, pipeline, headers.get(hdrs.CONTENT_TYPE, ""))
+        long = len(body) >= LONG_BYTES
+        columns = await self._beside(long, lambda: columns_of(body, pipeline, is_arrow=is_arrow))
         parsed_ns = time.perf_counter_ns() - before_ns
         inference = await pipeline.infer(columns, parsed_ns=parsed_ns)
         inferred_ns = time.perf_counter_ns()
@@ -188,12 +190,6 @@ class PipelineFace:
             return WholeAnswer(answer, kind=_KINDS[form])
         packed = await self._beside(len(answer) >= LONG_BYTES, lambda: compressed(answer, coding))
         return WholeAnswer(packed, kind=_KINDS[form], more=b"Content-Encoding: %b\r\n" % coding.encode())
-
-    async def _columns(self, body: bytes, pipeline: LoadedPipeline, content_type: str) -> dict[str, Array]:
-        is_arrow = body.startswith(b"ARROW1") or "apache.arrow" in content_type.lower()
-        if is_arrow:
-            await _arrow_loaded()
-        return await self._beside(len(body) >= LONG_BYTES, lambda: columns_of(body, pipeline, is_arrow=is_arrow))
 
     async def _written(self, inference: Inference, selection: Selection, form: Form) -> bytes:
         groups = (inference.inputs, inference.outputs, *inference.challengers.values())

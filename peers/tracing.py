@@ -8,8 +8,8 @@ Configured: ``OTEL_EXPORTER_OTLP_ENDPOINT`` or ``OTEL_EXPORTER_OTLP_TRACES_ENDPO
 time-outs, limits and the resource follow the other ``OTEL_*`` variables. Only OTLP over HTTP is spoken; another
 protocol or exporter is an entry in the log, and no trace.
 
-A request is a span of kind server, whose parent is the caller's by ``traceparent``, named by method and route. Below it
-stands one span for each part that the handler noted (:func:`note`), one after the other.
+A request that does something (POST) is a span of kind server, whose parent is the caller's by ``traceparent``, named by
+method and route. Below it stands one span for each part that the handler noted (:func:`note`), one after the other.
 
 Rules: a device that is AUTONOMOUS opens no connection for traces either: what is recorded then is dropped. Spans that
 the receiver does not take in time are dropped by the queue of the SDK, which is bounded; a request never waits for it.
@@ -26,7 +26,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from peers.face_errors import status_on_face
 from query.errors import Problem
@@ -168,9 +168,12 @@ class Tracing:
         return tracing
 
     def routes(self, routes: Iterable[web.RouteDef]) -> tuple[web.RouteDef, ...]:
-        """The same routes, traced."""
+        """The same routes, those traced that do something: asking how a peer is makes no trace."""
         return tuple(
-            web.RouteDef(one.method, one.path, self.traced(one.path, one.handler), dict(one.kwargs)) for one in routes
+            web.RouteDef(one.method, one.path, self.traced(one.path, one.handler), dict(one.kwargs))
+            if one.method == hdrs.METH_POST
+            else one
+            for one in routes
         )
 
     async def close(self) -> None:
