@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from federation.layout import ImageLayout
-from federation.layout_index import InstalledRelease
+from federation.layout_index import InstalledRelease, VersionTaken
 from federation.names import fold
 from federation.pipelines import BadPipeline, Deployment, PipelineDefinition
 from federation.record_shape import NameOfAnother
@@ -236,6 +236,8 @@ class PipelineDeployment:
             except NameOfAnother:
                 await asyncio.to_thread(self._layout.remove, release)  # it can go nowhere from here
                 raise
+            except VersionTaken:  # another home made this very definition a release first: that one is assigned
+                await asyncio.to_thread(self._layout.remove, release)
         return kept.version
 
     async def _known_elsewhere(self, name: str, version: str, call: Call) -> str:

@@ -21,7 +21,7 @@ from federation.pipelines import BadPipeline, ModelRef, PipelineDefinition
 from federation.record_shape import NameOfAnother
 from federation.verification import VerifiedRelease, verify_record
 from query.declarations import Call
-from query.errors import PeerProblem, UserProblem, WrongArguments
+from query.errors import PeerProblem, Problem, WorldProblem, WrongArguments
 
 
 class StepMissing(PeerProblem):
@@ -82,11 +82,13 @@ class StepModels:
                     continue
                 try:
                     found[model.record] = await self._here(model, call)
-                except (UserProblem, PeerProblem) as problem:
-                    raise StepMissing(
-                        f'step {number} of pipeline "{definition.name}" needs {model.label}: {problem.message}',
-                        hint=f'pipeline:replace_model_step("{definition.name}", {number}, …) takes another',
-                    ) from problem
+                except Problem as problem:
+                    said = f'step {number} of pipeline "{definition.name}" needs {model.label}: {problem.message}'
+                    if isinstance(problem, WorldProblem):
+                        problem.message = said  # it may pass, and stays of its class
+                        raise
+                    hint = f'pipeline:replace_model_step("{definition.name}", {number}, …) takes another'
+                    raise StepMissing(said, hint=hint) from problem
         return found
 
     def check_name(self, name: str) -> None:
