@@ -33,6 +33,12 @@ def test_the_guide_to_backups(tmp_path: Path) -> None:
         place.play(DOCS / "backup.md")
 
 
+def test_the_guide_to_serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXAMPLES", str(DOCS.parent / "examples"))
+    with terminal(tmp_path) as place:
+        place.play(DOCS / "serving.md")
+
+
 def test_the_guide_to_pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXAMPLES", str(DOCS.parent / "examples"))
     with terminal(tmp_path) as place:
