@@ -33,10 +33,15 @@ class Receiver:
                     self.spans.extend(of_scope.spans)
             self._arrived.notify_all()
 
-    def wait(self, count: int, *, timeout_s: float = 20.0) -> list[Any]:
+    def wait(self, count: int, *, trace: str | None = None, timeout_s: float = 20.0) -> list[Any]:
+        """The spans, of one trace or of all, once there are so many."""
+
+        def found() -> list[Any]:
+            return [one for one in self.spans if trace in (None, one.trace_id.hex())]
+
         with self._arrived:
-            assert self._arrived.wait_for(lambda: len(self.spans) >= count, timeout_s), self.spans
-            return list(self.spans)
+            assert self._arrived.wait_for(lambda: len(found()) >= count, timeout_s), self.spans
+            return found()
 
 
 def attributes(span: Any) -> dict[str, Any]:
