@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from engine.contents import Contents, contents_of
 from engine.deployments import deployment_of, graph_of, held, require_memory
 from engine.engine_settings import EngineSettings
-from engine.providers import Choice, Provider, SessionSettings
+from engine.providers import CPU, CPU_ALONE, Choice, Provider, SessionSettings
 from engine.runtime import runtime_version
 from engine.scheduling import Lane, Scheduler
 from engine.servables import Origin, Recorder, Servable
@@ -92,10 +92,13 @@ class Builder:
 
     def providers(self) -> Choice:
         """What of the wanted execution providers this machine has; tells the log of the others once."""
-        from engine.sessions import available_providers
-
+        wanted = self._settings.providers
+        if wanted == CPU:
+            return CPU_ALONE  # which every runtime has: there is no need to import it
         if self._choice is None:
-            self._choice = available_providers(self._settings.providers)
+            from engine.sessions import available_providers
+
+            self._choice = available_providers(wanted)
             word = self._choice.word(runtime_version())
             if word is not None:
                 log.warning("execution_provider_absent", extra={"reason": word})

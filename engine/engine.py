@@ -44,6 +44,7 @@ from query.errors import nearest
 if TYPE_CHECKING:
     from engine.demand import Demand, Find
     from engine.loaded import LoadedModel
+    from engine.providers import Choice
     from engine.servables import AwaitedServable
     from engine.signature import Array
     from engine.streams import StreamCall, Streams
@@ -278,6 +279,10 @@ class Engine:
         else:
             feed = await self._scheduler.offload(lambda: servable.feed_of(value), counters=servable.counters)
         return await self.run(servable, feed, stream=stream)
+
+    def providers(self) -> Choice:
+        """The execution providers that models run on, of those that the settings want."""
+        return self._builder.providers()
 
     def streams(self) -> Streams:
         """The streams that are open on stateful models."""

@@ -234,6 +234,7 @@ def in_memory(model: Servable) -> dict[str, Any]:
         "origin": model.origin,
         "since": datetime.fromtimestamp(model.since, UTC),
         "memory_bytes": model.memory_bytes,
+        "providers": list(model.providers),
         "labels": len(model.contents.labels),
         "functions": [one.name for one in model.contents.functions],
     }

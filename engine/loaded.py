@@ -20,6 +20,7 @@ from engine.contents import Contents
 from engine.deadlines import RunDeadlines, Started
 from engine.deployments import graph_of
 from engine.errors import InputProblem, OverMemory, OverTime
+from engine.providers import Provider
 from engine.scheduling import Lane
 from engine.servables import Origin
 from engine.sessions import GraphSession, require_signature
@@ -84,6 +85,11 @@ class LoadedModel:
     @property
     def label(self) -> str:
         return self.record.label
+
+    @property
+    def providers(self) -> tuple[Provider, ...]:
+        """The execution providers that it runs on, the first preferred."""
+        return () if self.session is None else self.session.providers
 
     def call(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Arrays by input name in, arrays by output name out.

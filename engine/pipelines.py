@@ -29,6 +29,7 @@ from engine.pipeline_reading import read_pipeline
 from engine.pipeline_rows import columns_of_rows
 from engine.pipeline_steps import DrawOne, Member, ModelTaken, TakenStep, fields_of_record
 from engine.pipeline_validations import Validations
+from engine.providers import Provider
 from engine.signature import Array, Signature
 from federation.documents import ReleaseRecord
 from federation.names import Digest
@@ -91,6 +92,11 @@ class LoadedPipeline:
     @property
     def label(self) -> str:
         return self.record.label
+
+    @property
+    def providers(self) -> tuple[Provider, ...]:
+        """The execution providers that its models run on."""
+        return tuple(dict.fromkeys(provider for member in self.members.values() for provider in member.providers))
 
     def columns_of(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
         """Records of plain values as columns. Raises ``InputProblem``, naming row and field, and ``LimitExceeded``."""

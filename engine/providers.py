@@ -74,6 +74,9 @@ class Choice:
         )
 
 
+CPU_ALONE: Final = Choice(CPU)
+
+
 def chosen(wanted: Iterable[Provider], available: Iterable[str]) -> Choice:
     """``available``: names as the runtime gives them."""
     there = known(available)

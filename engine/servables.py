@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engine.contents import Contents
     from engine.inferences import Inference
     from engine.loaded import LoadedModel
+    from engine.providers import Provider
     from engine.scheduling import Lane
     from engine.signature import Array, Signature
     from engine.statistics import Counters
@@ -67,6 +68,8 @@ class Servable(Protocol):
     def version(self) -> str: ...
     @property
     def label(self) -> str: ...
+    @property
+    def providers(self) -> tuple[Provider, ...]: ...
 
     def call(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Checks a feed and runs it on this thread; outputs by name."""

@@ -89,12 +89,17 @@ class ConfiguredTensor(Struct):
     dims: tuple[int, ...]
 
 
+class ConfiguredText(Struct):
+    string_value: str
+
+
 class ModelConfiguration(Struct):
     name: str
     platform: str
     max_batch_size: int
     input: tuple[ConfiguredTensor, ...]
     output: tuple[ConfiguredTensor, ...]
+    parameters: dict[str, ConfiguredText] = {}
 
 
 class CountedNs(Struct):

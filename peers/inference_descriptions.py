@@ -5,7 +5,8 @@ Pure.
 
 Rules: ``versions`` are those that can be asked for now, of which there is one: the version that the desired state, or a
 person, made active. A dimension that varies is -1. ``max_batch_size`` is 0 and ``dims`` are whole: a first dimension
-that varies is the model's own. A model that was never loaded is in the index by its name alone.
+that varies is the model's own. ``parameters`` say on which execution providers it runs. A model that was never loaded
+is in the index by its name alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from federation.documents import TensorSpec
 from peers.face_bodies import (
     BatchStatistics,
     ConfiguredTensor,
+    ConfiguredText,
     CountedNs,
     InferenceStatistics,
     ModelConfiguration,
@@ -57,6 +59,7 @@ def model_configuration(servable: Servable) -> ModelConfiguration:
         max_batch_size=0,
         input=_configured(servable.record.inputs),
         output=_configured(servable.record.outputs),
+        parameters={"execution_providers": ConfiguredText(", ".join(servable.providers))},
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from engine.providers import CPU_ALONE, Choice
 from federation.bundles import ADDRESSES_MAX
 from federation.documents import RootRecord, SignedDocument
 from federation.envelopes import ENVELOPE_LIFETIME_S_MAX, seal
@@ -164,6 +165,7 @@ def opened_engine(settings: CommonSettings, *, partition: str = "") -> Engine:
             run_s=settings.run_timeout_s,
             threads=settings.run_threads,
             queue_max=settings.run_queue_max,
+            providers=settings.execution_providers,
         ),
         check_functions=check_functions,
         partition=partition,
@@ -174,8 +176,9 @@ def program_version() -> str:
     return version("peerage")
 
 
-def built_in_properties() -> dict[str, str | int | float | bool]:
-    """What an edge reports of its device."""
+def built_in_properties(providers: Choice = CPU_ALONE) -> dict[str, str | int | float | bool]:
+    """What an edge reports of its device. ``providers``: what models run on, and what is wanted and absent."""
+    absent = {"execution_providers_absent": ", ".join(providers.absent)} if providers.absent else {}
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "arch": platform.machine(),
@@ -184,6 +187,8 @@ def built_in_properties() -> dict[str, str | int | float | bool]:
         "cores": os.cpu_count() or 1,
         "memory": memory,
         "version": program_version(),
+        "execution_providers": ", ".join(providers.chosen),
+        **absent,
     }
 
 

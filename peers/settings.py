@@ -23,6 +23,7 @@ import msgspec
 from msgspec import Meta, Struct, inspect
 from msgspec.inspect import type_info
 
+from engine.providers import CPU, Provider
 from federation.documents import Kind
 from federation.intervals import DEFAULT_INTERVAL, parse_interval
 from federation.names import checked_name
@@ -84,6 +85,10 @@ class CommonSettings(Struct, frozen=True, kw_only=True):
     run_queue_max: Annotated[
         int, Meta(ge=1, description="such runs at once, waiting ones included; more are refused")
     ] = 64
+    execution_providers: Annotated[
+        tuple[Provider, ...],
+        Meta(description="what runs the operators of models, the first preferred; absent ones are left out and told"),
+    ] = CPU
     zeroconf: Annotated[bool, Meta(description="announce or find the nameserver on the local network")] = True
     zeroconf_interface: Annotated[
         str | None, Meta(description="address of the only interface to use for zeroconf; default: all")

@@ -71,6 +71,7 @@ class TestWhatIsTold:
             configuration = client.get_model_config("one", version)
             assert configuration["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 4]}]
             assert configuration["max_batch_size"] == 0
+            assert configuration["parameters"] == {"execution_providers": {"string_value": "cpu"}}
         assert client.get_model_metadata("scalar")["inputs"][0]["shape"] == []
         assert not client.is_model_ready("nobody")
         assert not client.is_model_ready("one", "0.1")
