@@ -18,8 +18,9 @@ bits, half a surrogate pair) is kept as the nearest text.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -29,6 +30,7 @@ from engine.decimals import plain
 from engine.inference_log_frames import (
     BadSegment,
     ColumnHeader,
+    Frame,
     FrameHeader,
     Head,
     Refusal,
@@ -44,30 +46,6 @@ _TEXTS: Final = "texts"
 _RECORDS: Final = "records"
 
 Columns = Mapping[str, Mapping[str, Array]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Recorded:
-    """One request as it is handed to the log. ``rows``: which of them are recorded; None: all."""
-
-    inference: Inference
-    rows: Array | None = None
-
-    @property
-    def count(self) -> int:
-        return self.inference.count if self.rows is None else len(self.rows)
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """A frame ready to be written: its bytes in parts, which are not copied together."""
-
-    parts: tuple[bytes | memoryview, ...]
-    size: int
-    first: int
-    rows: int
-    from_ms: int
-    to_ms: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,24 +135,30 @@ class LoggedRows:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def frame_of(requests: Sequence[Recorded], *, first: int, refused: Sequence[Refusal] = ()) -> Frame:
+def frame_of(requests: Sequence[Inference], *, first: int, refused: Sequence[Refusal] = ()) -> Frame:
     """The frame of some requests. Numbers from ``first`` on: of the rows that were refused before, then of these."""
-    sets: list[tuple[RequestsHeader, list[bytes | memoryview]]] = []
-    whole = _split(requests, lambda one: (one.inference.pipeline, one.inference.version, one.inference.partition))
-    for members in whole:
+    counts = [one.count for one in requests]
+    times = [one.time_ms for one in requests]
+    sets: list[_Set] = []
+    if requests:
+        labels = {one.pipeline for one in requests}, {one.version for one in requests}
         try:
-            sets.append(_joined(requests, members))
+            if len(labels[0]) > 1 or len(labels[1]) > 1:
+                raise _Mixed
+            sets.append(_joined(requests, counts, times, None))
         except _Mixed:
-            for alike in _split(requests, _form, members):
-                sets.append(_joined(requests, alike))
-    header = msgspec.msgpack.encode(FrameHeader(tuple(one for one, _ in sets), tuple(refused)))
-    parts = [part for _, parts in sets for part in parts]
+            offsets = np.cumsum([0, *counts])
+            for members in _alike(requests):
+                chosen = [requests[at] for at in members]
+                own_counts, own_times = [counts[at] for at in members], [times[at] for at in members]
+                sets.append(_joined(chosen, own_counts, own_times, offsets[np.array(members)]))
+    header = msgspec.msgpack.encode(FrameHeader(tuple(one.header for one in sets), tuple(refused)))
+    parts = [part for one in sets for part in one.parts]
     checksum, body_size = zlib.crc32(header), 0
     for part in parts:
         checksum = zlib.crc32(part, checksum)
         body_size += len(part)
-    times = [one.inference.time_ms for one in requests]
-    from_ms, to_ms, rows = min(times, default=0), max(times, default=0), sum(one.count for one in requests)
+    from_ms, to_ms, rows = min(times, default=0), max(times, default=0), sum(counts)
     first += sum(one.rows for one in refused)
     head = head_bytes(
         header, body_size=body_size, first=first, rows=rows, from_ms=from_ms, to_ms=to_ms, checksum=checksum
@@ -182,17 +166,45 @@ def frame_of(requests: Sequence[Recorded], *, first: int, refused: Sequence[Refu
     return Frame((head, header, *parts), len(head) + len(header) + body_size, first, rows, from_ms, to_ms)
 
 
+def only_rows(inference: Inference, at: Array) -> Inference:
+    """Some of the rows of a request."""
+
+    def taken(columns: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: column[at] for name, column in columns.items()}
+
+    return replace(
+        inference,
+        count=len(at),
+        inputs=taken(inference.inputs),
+        outputs=taken(inference.outputs),
+        challengers={name: taken(outputs) for name, outputs in inference.challengers.items()},
+        anomalies=taken(inference.anomalies),
+        answered=None if inference.answered is None else inference.answered[at],
+    )
+
+
 class _Mixed(Exception):
-    """Requests of one pipeline that have not one form."""
+    """Requests that have not one form."""
 
 
-def _split(
-    requests: Sequence[Recorded], key: Callable[[Recorded], Any], members: Iterable[int] | None = None
-) -> list[list[int]]:
-    """Positions of requests that agree, in their order."""
+@dataclass(frozen=True, slots=True)
+class _Set:
+    header: RequestsHeader
+    parts: list[bytes | memoryview]
+
+
+def _alike(requests: Sequence[Inference]) -> list[list[int]]:
+    """Positions of requests that agree in everything that they must to share columns, in their order."""
     found: dict[Any, list[int]] = {}
-    for position in range(len(requests)) if members is None else members:
-        found.setdefault(key(requests[position]), []).append(position)
+    for position, one in enumerate(requests):
+        columns = tuple(
+            (group, name, column.dtype.str, column.shape[1:])
+            for group, columns in _groups(one).items()
+            for name, column in columns.items()
+        )
+        challengers, steps = tuple(one.challengers), len(one.elapsed_ns)
+        form = (one.pipeline, one.version, one.partition, challengers, steps, bool(one.models), columns)
+        found.setdefault(form, []).append(position)
     return list(found.values())
 
 
@@ -204,22 +216,12 @@ def _groups(inference: Inference) -> dict[str, Mapping[str, Array]]:
     return groups
 
 
-def _form(one: Recorded) -> Any:
-    """Everything that requests must agree in to share columns."""
-    inference = one.inference
-    columns = tuple(
-        (group, name, column.dtype.str, column.shape[1:])
-        for group, columns in _groups(inference).items()
-        for name, column in columns.items()
-    )
-    whom = (inference.pipeline, inference.version, inference.partition)
-    return (*whom, len(inference.elapsed_ns), bool(inference.models), columns)
+def _joined(chosen: Sequence[Inference], counts: list[int], times: list[int], offsets: Array | None) -> _Set:
+    """The columns of some requests of one version. Raises :class:`_Mixed` when they have not one form.
 
-
-def _joined(requests: Sequence[Recorded], members: Sequence[int]) -> tuple[RequestsHeader, list[bytes | memoryview]]:
-    """The columns of some requests. Raises :class:`_Mixed` when they have not one form."""
-    chosen = [requests[position] for position in members]
-    first = chosen[0].inference
+    In the path of every request: what is done for each of them is done by list displays and numpy.
+    """
+    first = chosen[0]
     headers: list[ColumnHeader] = []
     parts: list[bytes | memoryview] = []
 
@@ -228,94 +230,73 @@ def _joined(requests: Sequence[Recorded], members: Sequence[int]) -> tuple[Reque
         headers.append(ColumnHeader(group, name, dtype, column.shape, len(part)))
         parts.append(part)
 
-    models, answered = _answering(chosen)
-    dropped = list(dict.fromkeys(one.inference.dropped for one in chosen))
-    counts = [one.count for one in chosen]
     add(OWN, "count", np.array(counts, "<u4"))
-    add(OWN, "time", np.array([one.inference.time_ms for one in chosen], "<i8"))
+    add(OWN, "time", np.array(times, "<i8"))
+    elapsed = [one.elapsed_ns for one in chosen]
     steps = len(first.elapsed_ns)
-    if any(len(one.inference.elapsed_ns) != steps for one in chosen):
+    if {*map(len, elapsed)} != {steps}:
         raise _Mixed
-    add(OWN, "elapsed", np.array([one.inference.elapsed_ns for one in chosen], "<u8").reshape(len(chosen), steps))
-    if len(members) != len(requests):
-        offsets = np.cumsum([0, *(one.count for one in requests)])
-        add(OWN, "offset", offsets[np.array(members)].astype("<u4"))
+    flat = np.fromiter(chain.from_iterable(elapsed), np.uint64, steps * len(chosen))
+    add(OWN, "elapsed", flat.reshape(len(chosen), steps))
+    if offsets is not None:
+        add(OWN, "offset", offsets.astype("<u4"))
+    models, answered = _answering(chosen)
     if answered is not None:
         add(OWN, "answered", answered)
+    dropped = list(dict.fromkeys([one.dropped for one in chosen]))
     if len(dropped) > 1:
         places = {one: at for at, one in enumerate(dropped)}
-        add(OWN, "dropped", np.array([places[one.inference.dropped] for one in chosen], "<u2"))
-    _add_columns(chosen, add)
+        add(OWN, "dropped", np.array([places[one.dropped] for one in chosen], "<u2"))
+    _add_joined("in", [one.inputs for one in chosen], add)
+    _add_joined("out", [one.outputs for one in chosen], add)
+    challengers = [one.challengers for one in chosen]
+    if any(challengers):
+        if len({tuple(one) for one in challengers}) > 1:
+            raise _Mixed
+        for name in first.challengers:
+            _add_joined(f"out_{name}", [one[name] for one in challengers], add)
+    _add_joined("anomaly", [one.anomalies for one in chosen], add)
     told = tuple((model.name, model.version, model.sha) for model in models)
-    return (
-        RequestsHeader(first.pipeline, first.version, first.partition, told, tuple(dropped), tuple(headers)),
-        parts,
-    )
+    header = RequestsHeader(first.pipeline, first.version, first.partition, told, tuple(dropped), tuple(headers))
+    return _Set(header, parts)
 
 
-def _add_columns(chosen: Sequence[Recorded], add: Callable[[str, str, Array], None]) -> None:
-    """The columns of all requests, joined. Raises :class:`_Mixed`."""
-    if len(chosen) == 1:
-        one = chosen[0]
-        for group, columns in _groups(one.inference).items():
-            for name, column in columns.items():
-                add(group, name, column if one.rows is None else column[one.rows])
-        return
-    members = [one.inference for one in chosen]
-    rows = [one.rows for one in chosen] if any(one.rows is not None for one in chosen) else None
-    _add_joined("in", [one.inputs for one in members], rows, add)
-    _add_joined("out", [one.outputs for one in members], rows, add)
-    names = tuple(members[0].challengers)
-    if any(tuple(one.challengers) != names for one in members):
-        raise _Mixed
-    for name in names:
-        _add_joined(f"out_{name}", [one.challengers[name] for one in members], rows, add)
-    _add_joined("anomaly", [one.anomalies for one in members], rows, add)
-
-
-def _add_joined(
-    group: str,
-    each: list[Mapping[str, Array]],
-    rows: list[Array | None] | None,
-    add: Callable[[str, str, Array], None],
-) -> None:
+def _add_joined(group: str, each: list[Mapping[str, Array]], add: Callable[[str, str, Array], None]) -> None:
     names = each[0]
-    if any(len(columns) != len(names) for columns in each):
+    if len(each) == 1:
+        for name, column in names.items():
+            add(group, name, column)
+        return
+    if {*map(len, each)} != {len(names)}:
         raise _Mixed
     for name, first in names.items():
         try:
-            columns = [columns[name] for columns in each]
-            if rows is not None:
-                columns = [column if at is None else column[at] for column, at in zip(columns, rows, strict=True)]
-            joined = np.concatenate(columns, dtype=first.dtype, casting="no")
+            joined = np.concatenate([columns[name] for columns in each], dtype=first.dtype, casting="no")
         except (KeyError, ValueError, TypeError):
             raise _Mixed from None
         add(group, name, joined)
 
 
-def _answering(chosen: Sequence[Recorded]) -> tuple[tuple[AnsweringModel, ...], Array | None]:
+def _answering(chosen: Sequence[Inference]) -> tuple[tuple[AnsweringModel, ...], Array | None]:
     """The models of some requests, and for each row which of them; None: the first, for all. Raises :class:`_Mixed`
     where some have none.
     """
-    models = chosen[0].inference.models
-    if all(one.inference.models is models and one.inference.answered is None for one in chosen):
-        return models, None
-    if len({bool(one.inference.models) for one in chosen}) > 1:
+    each = list({id(one.models): one.models for one in chosen}.values())
+    whole = {one.answered is None for one in chosen} == {True}
+    if len(each) == 1 and whole:
+        return each[0], None
+    if len({bool(models) for models in each}) > 1:
         raise _Mixed
     places: dict[AnsweringModel, int] = {}
-    for one in chosen:
-        for model in one.inference.models:
+    for models in each:
+        for model in models:
             places.setdefault(model, len(places))
-    if len(places) <= 1 and all(one.inference.answered is None for one in chosen):
+    if len(places) <= 1 and whole:
         return tuple(places), None
     found = []
     for one in chosen:
-        own = np.array([places[model] for model in one.inference.models] or [0], "<u2")
-        if one.inference.answered is None:
-            found.append(np.full(one.count, own[0], "<u2"))
-        else:
-            answered = one.inference.answered if one.rows is None else one.inference.answered[one.rows]
-            found.append(own[answered])
+        own = np.array([places[model] for model in one.models] or [0], "<u2")
+        found.append(np.full(one.count, own[0], "<u2") if one.answered is None else own[one.answered])
     return tuple(places), np.concatenate(found)
 
 

@@ -120,6 +120,18 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame ready to be written: its bytes in parts, which are not copied together."""
+
+    parts: tuple[bytes | memoryview, ...]
+    size: int
+    first: int
+    rows: int
+    from_ms: int
+    to_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Extent:
     """Of a segment: its frames and rows, the number of the last, their times, and where the whole frames end."""
 

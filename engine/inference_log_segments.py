@@ -32,7 +32,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from engine.inference_log_frames import END_BYTES, PREAMBLE_BYTES_MAX, Extent, Preamble, end_bytes, preamble_bytes
+from engine.inference_log_frames import (
+    END_BYTES,
+    PREAMBLE_BYTES_MAX,
+    Extent,
+    Frame,
+    Preamble,
+    end_bytes,
+    preamble_bytes,
+)
 from engine.inference_log_ledger import Gap, Ledger, read_ledger, write_ledger
 from engine.inference_log_mending import Segment, holes, mended, segment_files, segment_name
 from federation.blobs import sync_folder
@@ -140,12 +148,12 @@ class Segments:
             if self._free_bytes() < self.free_bytes_min:
                 raise NotTaken("disk_low")
 
-    def write(
-        self, parts: Sequence[bytes | memoryview], *, size: int, first: int, rows: int, from_ms: int, to_ms: int
-    ) -> None:
-        """Append a frame whose rows begin at ``first``, at or behind :attr:`next`; the numbers between are of rows that
-        it says were refused. Raises ``NotTaken`` and ``OSError``; then nothing of it stays.
+    def write(self, frame: Frame) -> None:
+        """Append a frame whose rows begin at or behind :attr:`next`; it says why the numbers between were refused.
+
+        Raises ``NotTaken`` and ``OSError``; then nothing of it stays.
         """
+        size = frame.size
         with self._turn:
             if size > self.quota_bytes // 2:
                 raise NotTaken("too_large")
@@ -157,13 +165,15 @@ class Segments:
             assert self._file is not None
             segment = self._known[-1]
             try:
-                _write_all(self._file, parts, at=segment.extent.end)
+                _write_all(self._file, frame.parts, at=segment.extent.end)
             except BaseException:
                 with suppress(OSError):
                     os.ftruncate(self._file, segment.extent.end)
                 raise
             end = segment.extent.end + size
-            extent = segment.extent.with_frame(first=first, rows=rows, from_ms=from_ms, to_ms=to_ms, end=end)
+            extent = segment.extent.with_frame(
+                first=frame.first, rows=frame.rows, from_ms=frame.from_ms, to_ms=frame.to_ms, end=end
+            )
             self._known = (*self._known[:-1], replace(segment, extent=extent, size=end))
             self.next = extent.last + 1
 
