@@ -34,12 +34,14 @@ def test_the_guide_to_backups(tmp_path: Path) -> None:
 
 
 def test_the_guide_to_serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registries.program("curl")
     monkeypatch.setenv("EXAMPLES", str(DOCS.parent / "examples"))
     with terminal(tmp_path) as place:
         place.play(DOCS / "serving.md")
 
 
 def test_the_guide_to_pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registries.program("curl")
     monkeypatch.setenv("EXAMPLES", str(DOCS.parent / "examples"))
     with terminal(tmp_path) as place:
         place.play(DOCS / "pipelines.md")
