@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from engine.errors import ExternalData, ForeignOperators, NotOnnx, OrtFormat, UnservableType
+from engine.growth import Node, grows
 
 FIELDS_MAX: Final = 4_000_000
 DEPTH_MAX: Final = 64
@@ -51,7 +52,8 @@ _TENSOR_EXTERNAL, _TENSOR_LOCATION = 13, 14
 class Reading:
     """What a file says of itself. ``opset``: the standard domains that it imports; ``domains``: those it uses.
 
-    ``loops``: it has an operator whose time depends on the values that it is given, not on their shapes alone.
+    ``loops``: it has an operator that goes round as often as values say; ``grows``: one whose output is as large as
+    values say (:mod:`engine.growth`).
     """
 
     ir_version: int
@@ -59,6 +61,12 @@ class Reading:
     domains: frozenset[str]
     nodes: int
     loops: bool
+    grows: bool = False
+
+    @property
+    def predictable(self) -> bool:
+        """Whether what a run takes is decided by the shapes of its input, so that measuring one says something."""
+        return not self.loops and not self.grows
 
 
 @dataclass(slots=True)
@@ -68,7 +76,8 @@ class _Findings:
     opset: dict[str, int] = field(default_factory=dict)
     used: set[tuple[str, str]] = field(default_factory=set)
     local: set[tuple[str, str]] = field(default_factory=set)
-    nodes: int = 0
+    nodes: list[Node] = field(default_factory=list)
+    constants: set[bytes] = field(default_factory=set)
     fields: int = 0
 
 
@@ -101,7 +110,8 @@ def read(model: bytes) -> Reading:
     domains = frozenset(domain for domain, _ in findings.used) & STANDARD_DOMAINS
     opset = {domain: version for domain, version in findings.opset.items() if domain in STANDARD_DOMAINS}
     loops = not findings.used.isdisjoint(_LOOPS)
-    return Reading(findings.ir_version, opset, domains, findings.nodes, loops)
+    growing = grows(findings.nodes, findings.constants)
+    return Reading(findings.ir_version, opset, domains, len(findings.nodes), loops, growing)
 
 
 def _walk(model: bytes, kind: str, start: int, end: int, findings: _Findings) -> Iterator[tuple[str, int, int]]:
@@ -110,6 +120,8 @@ def _walk(model: bytes, kind: str, start: int, end: int, findings: _Findings) ->
     name = domain = ""
     version = 0
     shaped = False
+    inputs: list[bytes] = []
+    outputs: list[bytes] = []
     for number, wire, value, first, last in _fields(model, start, end, findings):
         if wire == _BYTES and number in children:
             yield children[number], first, last
@@ -122,6 +134,12 @@ def _walk(model: bytes, kind: str, start: int, end: int, findings: _Findings) ->
                 name = _text(model, first, last)
             case ("node", 7) | ("function", 10) | ("opset", 1) if wire == _BYTES:
                 domain = _text(model, first, last)
+            case "node", 1 if wire == _BYTES:
+                inputs.append(model[first:last])
+            case "node", 2 if wire == _BYTES:
+                outputs.append(model[first:last])
+            case "tensor", 8 if wire == _BYTES:
+                findings.constants.add(model[first:last])
             case "opset", 2:
                 version = value
             case ("tensor-type", 2) | ("input", 2):
@@ -132,7 +150,7 @@ def _walk(model: bytes, kind: str, start: int, end: int, findings: _Findings) ->
                 what = {4: "sequence", 5: "map", 8: "sparse tensor", 9: "optional"}[number]
                 raise UnservableType(f"expected inputs that are tensors, found a {what}")
     if kind == "node":
-        findings.nodes += 1
+        findings.nodes.append(Node(name, tuple(inputs), tuple(outputs)))
         findings.used.add((domain or "ai.onnx", name))
     elif kind == "function":
         findings.local.add((domain or "ai.onnx", name))

@@ -147,9 +147,9 @@ class LoadedModel:
     def expected_us(self, feed: Mapping[str, Array]) -> float:
         """How long a run on this feed should take, by what was measured when the model was loaded.
 
-        Nothing was learnt by measuring a model with loops: how often it goes round depends on the values.
+        Nothing was learnt by measuring a model that goes round as often, or whose tensors are as large, as values say.
         """
-        if self.session is None or self.session.reading.loops:
+        if self.session is None or not self.session.reading.predictable:
             return SLOW
         return self.pace.expected_us(sum(array.size for array in feed.values()))
 
@@ -234,7 +234,7 @@ def build(
     require_vectors(session, model._outputs, vectors, label=model.label)
     run = model._outputs
     pace = measured_pace(session, run, vectors, rows=model.rows_input is not None)
-    known = not session.reading.loops and not session.waits  # how long a run takes is decided by its input's size
+    known = session.reading.predictable and not session.waits  # what a run takes is decided by its input's size
     model = dataclasses.replace(model, pace=pace, inline_elements=pace.elements_within(inline_us) if known else -1)
     if known and model.inline_elements < 0 and model.rows_input is not None and batch.enabled is not False:
         gain = gain_of(run, vectors, run_s_max=BATCH_MEASURED_S_MAX)
