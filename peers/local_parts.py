@@ -18,7 +18,7 @@ from engine.providers import CPU_ALONE, Choice
 from federation.bundles import ADDRESSES_MAX
 from federation.documents import RootRecord, SignedDocument
 from federation.envelopes import ENVELOPE_LIFETIME_S_MAX, seal
-from federation.keys import PrivateKey, read_key
+from federation.keys import PrivateKey
 from federation.layout import ImageLayout
 from federation.layout_index import InstalledRelease
 from federation.names import shown
@@ -26,7 +26,6 @@ from peers.addresses import Look
 from peers.agent import Agent
 from peers.catalogues import PeerCatalogue, check_functions
 from peers.client import Answer
-from peers.development_functions import DevelopmentFunctions
 from peers.device_functions import Device, DeviceFunctions
 from peers.device_mode import autonomous, read_mode
 from peers.edge_functions import OwnEdgeFunctions
@@ -35,18 +34,14 @@ from peers.elsewhere import Identity, Upward
 from peers.federation_client import FederationClient
 from peers.homes import Home, Membership
 from peers.memory import AgentMemory, PlainMemory
-from peers.model_functions import ReleaseFunctions
 from peers.own_releases import OwnReleases
 from peers.peer_functions import PeerFunctions
-from peers.pipeline_parts import composed_pipelines
 from peers.pipeline_standings import Standings
-from peers.publisher_keys import publisher_key
-from peers.release_folders import ReleaseFolders
 from peers.release_lifecycle import ReleaseLifecycle
+from peers.release_parts import composed_releases
 from peers.release_ports import Registering, ReleaseSite, nothing_newer
 from peers.remote_repositories import RemoteRepositories
 from peers.remote_settings import RemoteBook
-from peers.repository_functions import RepositoryFunctions
 from peers.requests import Origin, StatementRequest, encode_request
 from peers.running import RunningQueries
 from peers.settings import CommonSettings
@@ -213,70 +208,30 @@ def local_functions(
     """The functions at home everywhere. ``client`` is None on the nameserver, ``agent`` on all but an edge;
     ``standings`` is the nameserver's.
     """
-    from engine.functions import ModelFunctions
     from engine.pipeline_functions import PipelineInference
-    from engine.template_folder import folders as model_folders
 
     home = me.home
-    identity = read_key(home.identity_key)
     site = _site(me, layout, client=client, loads_imports=agent is not None, follow_root=follow_root, register=register)
-    folders = ReleaseFolders(me.models, identity=identity, root=root, trials=engine)
-    elsewhere = StatementsElsewhere(asking)
-    releases = ReleaseFunctions(
-        layout,
-        site=site,
-        publisher=lambda: publisher_key(home, root()),
-        folders=folders,
-        root=root,
-        trials=engine,
-        memory=memory,
-    )
-    repositories = RepositoryFunctions(
-        layout,
-        site=site,
-        remotes=remotes or remotes_of(home, layout, root=root, follow_root=follow_root),
-        root=root,
-        verified=releases.verified,
-        memory=memory,
-        needed=releases.needed,
-        statements=elsewhere,
-    )
-    development = DevelopmentFunctions(
-        layout,
-        site=site,
-        identity=identity,
-        folders=folders,
-        root=root,
-        memory=memory,
-        needed=releases.needed,
-        statements=elsewhere,
-    )
-    if me.settings.load_on_demand:
-        memory.load_on_demand(releases.find_release, root=root)
     own = OwnReleases(layout, root=root, follow_root=follow_root, use=memory)
     return (
         *([ReleaseLifecycle(own)] if client is not None else []),  # the nameserver speaks of the federation's
         _peer_functions(me, where=where, asking=asking, running=running),
         OwnEdgeFunctions(agent),
         DeviceFunctions(device, uuid=me.membership.uuid),
-        releases,
-        repositories,
-        development,
-        *composed_pipelines(
-            home.pipelines,
+        *composed_releases(
+            home,
+            me.models,
             layout,
             site=site,
-            fetching=repositories,
-            publisher=lambda: publisher_key(home, root()),
-            identity=identity,
-            root=root,
-            folders=lambda: tuple(model_folders(me.models)),
+            remotes=remotes or remotes_of(home, layout, root=root, follow_root=follow_root),
+            engine=engine,
             memory=memory,
-            statements=elsewhere,
+            root=root,
+            statements=StatementsElsewhere(asking),
             agent=agent,
             standings=standings,
+            load_on_demand=me.settings.load_on_demand,
         ),
-        ModelFunctions(engine, models_path=me.models, open_folder=folders.opened, find_release=releases.find_release),
         PipelineInference(engine),
     )
 
