@@ -34,9 +34,10 @@ import msgspec
 
 from engine import inspection
 from engine.confinement import ENVIRONMENT, OUT_OF_MEMORY_SIGNS
-from engine.errors import ModelFailed, OverMemory, OverTime, ReplicaLost
+from engine.errors import InputProblem, ModelFailed, OverMemory, OverTime, ReplicaLost
 from engine.providers import CPU, Provider
 from engine.replica import OUT_OF_MEMORY, Opened, OpenedGraph, Task
+from engine.sessions import HALF_A_PAIR
 from engine.signature import Array
 from engine.tensor_frames import BadFrame, Head, receive, send, send_bytes
 from federation.documents import TensorSpec
@@ -269,6 +270,8 @@ class _Replica:
         except OverTime:
             self._lost()
             raise
+        except UnicodeEncodeError as error:  # before anything was written
+            raise InputProblem(HALF_A_PAIR) from error
         except BadFrame as error:
             self._lost()
             raise ModelFailed(f"the model's process answered what cannot be read: {error}") from error

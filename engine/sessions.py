@@ -41,6 +41,7 @@ NO_TELEMETRY: Final = "ORT_DISABLE_TELEMETRY"  # read at import, when the runtim
 LOG_FATAL_ONLY: Final = 4  # errors are raised as well; on stderr they would stand in between our own log lines
 SAID_MAX: Final = 300  # characters of a foreign message that are kept
 
+HALF_A_PAIR: Final = "expected text that can be written as UTF-8, found one with half a surrogate pair"
 DEFAULT_SETTINGS: Final = SessionSettings()
 
 # How the runtime's messages tell what its exception classes do not.
@@ -222,7 +223,7 @@ def _load_problem(error: BaseException, reading: inspection.Reading) -> ContentP
 
 def _run_problem(error: BaseException) -> Problem:
     if isinstance(error, UnicodeEncodeError):
-        return InputProblem("expected text that can be written as UTF-8, found one with half a surrogate pair")
+        return InputProblem(HALF_A_PAIR)
     if isinstance(error, UnicodeDecodeError):
         return ModelFailed("the model answered with text that is not UTF-8")
     said = _said(error)

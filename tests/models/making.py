@@ -152,6 +152,35 @@ def growing() -> bytes:
     return graph_of(nodes, [X], [Y], initializers=[one, width]).SerializeToString()
 
 
+def classifying() -> bytes:
+    """x[-1,4] → label INT64[-1], scores RECORD[-1]: the largest of the first three elements, as converters of
+    scikit-learn write a classifier.
+    """
+    classes = [0, 1, 2]
+    nodes = [
+        helper.make_node(
+            "LinearClassifier",
+            ["x"],
+            ["label", "probabilities"],
+            domain="ai.onnx.ml",
+            coefficients=[1.0, 0, 0, 0, 0, 1.0, 0, 0, 0, 0, 1.0, 0],
+            intercepts=[0.0, 0.0, 0.0],
+            classlabels_ints=classes,
+            multi_class=0,
+            post_transform="SOFTMAX",
+        ),
+        helper.make_node("ZipMap", ["probabilities"], ["scores"], domain="ai.onnx.ml", classlabels_int64s=classes),
+    ]
+    graph = graph_of(nodes, [X], [spec("label", "INT64", -1), Y], opset={"": 17, "ai.onnx.ml": 1})
+    key_type = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    scores = helper.make_value_info("scores", helper.make_sequence_type_proto(key_type))
+    graph.graph.output[1].CopyFrom(scores)
+    return graph.SerializeToString()
+
+
+CLASSES = (spec("label", "INT64", -1), spec("scores", "RECORD", -1))
+
+
 def vectors_of(*pairs: tuple[dict[str, Any], dict[str, Any]], **more: Any) -> bytes:
     return json.dumps([{"input": given, "output": expected, **more} for given, expected in pairs]).encode()
 

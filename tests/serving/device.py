@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from peers.client import connect
 from peers.homes import Home
@@ -36,12 +37,16 @@ class Device:
 
 
 @contextmanager
-def device(folder: Path, models: Mapping[str, bytes], *options: str) -> Iterator[Device]:
-    """``models``: graphs by name. Ends with the process, which must end as it is told to."""
+def device(
+    folder: Path, models: Mapping[str, bytes], *options: str, told: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Device]:
+    """``models``: graphs by name; ``told``: what more their ``model.toml`` says. Ends with the process, which must end
+    as it is told to.
+    """
     home = Home(folder / "t1").prepare()
     for name, graph in models.items():
         (home.models / name).mkdir(parents=True)
-        (home.models / name / "model.toml").write_text(f'name = "{name}"\n')
+        (home.models / name / "model.toml").write_text(f'name = "{name}"\n{told.get(name, "")}')
         (home.models / name / "model.onnx").write_bytes(graph)
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(

@@ -6,6 +6,7 @@ fails here.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,18 +16,22 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
+from tests.models.making import classifying
+from tests.models.test_states import summing
 from tests.serving.device import Device, device
 from tests.serving.face import identity_graph
 from tests.serving.refused import KINDS
 
-MODELS = ("one", "kinds", "scalar", "text")
+MODELS = ("one", "kinds", "scalar", "text", "summing", "classes")
 ROW = np.array([[1, 2, 3, 4]], np.float32)
 VALUES: dict[str, Any] = {"BOOL": [True, False], "BYTES": ["ab", "größer \0 日本"], "FP16": [1.5, -2.0]}
 
 
 @pytest.fixture(scope="module")
 def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
-    with device(tmp_path_factory.mktemp("device"), {name: identity_graph(name) for name in MODELS}) as made:
+    models = {name: identity_graph(name) for name in MODELS[:4]} | {"summing": summing(), "classes": classifying()}
+    states = '[[states]]\ninput = "total"\noutput = "totalN"\n'
+    with device(tmp_path_factory.mktemp("device"), models, told={"summing": states}) as made:
         yield made
 
 
@@ -253,3 +258,47 @@ def test_a_model_is_taken_out_and_brought_back(edge: Device) -> None:
         with pytest.raises(InferenceServerException) as refused:
             client.infer("text", [given(np.array(["a"], np.object_))])
         assert refused.value.status() == "404"
+
+
+class TestSequences:
+    """A stateful model's streams are the protocol's sequences."""
+
+    def summed(self, client: triton.InferenceServerClient, sequence: int | str, *rows: float, **more: Any) -> Any:
+        array = np.array([[row, row] for row in rows], np.float32)
+        answer = client.infer("summing", [given(array)], sequence_id=sequence, **more)
+        return answer.as_numpy("y")[:, 0].tolist(), answer.get_response().get("parameters")
+
+    def test_a_sequence_goes_on_until_its_end(self, client: triton.InferenceServerClient) -> None:
+        assert client.get_model_metadata("summing")["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]
+        first = self.summed(client, 7, 1, 2, sequence_start=True)
+        assert first == ([1, 3], {"sequence_id": "7", "sequence_position": 1})
+        assert self.summed(client, "seven", 5, sequence_start=True)[0] == [5]
+        assert self.summed(client, 7, 1) == ([4], {"sequence_id": "7", "sequence_position": 2})
+        assert self.summed(client, 7, 1, sequence_end=True)[0] == [5]
+        with pytest.raises(InferenceServerException, match='stream "7" of summing is not open: it never began'):
+            self.summed(client, 7, 1)
+        assert self.summed(client, 7, 1, sequence_start=True)[0] == [1]
+
+    def test_without_a_sequence_nothing_is_kept(self, client: triton.InferenceServerClient) -> None:
+        for _ in range(2):
+            answer = client.infer("summing", [given(np.ones((2, 2), np.float32))])
+            assert answer.as_numpy("y").tolist() == [[1, 1], [2, 2]]
+
+    def test_a_model_that_keeps_nothing_takes_no_sequence(self, client: triton.InferenceServerClient) -> None:
+        with pytest.raises(InferenceServerException, match="keeps no state between requests"):
+            client.infer("one", [given(ROW)], sequence_id=7, sequence_start=True)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_records_are_texts_of_json(client: triton.InferenceServerClient, binary: bool) -> None:
+    told = client.get_model_metadata("classes")["outputs"]
+    assert told == [
+        {"name": "label", "datatype": "INT64", "shape": [-1]},
+        {"name": "scores", "datatype": "BYTES", "shape": [-1]},
+    ]
+    wanted = [triton.InferRequestedOutput("scores", binary_data=binary)]
+    answer = client.infer("classes", [given(np.eye(4, dtype=np.float32)[:2] * 9)], outputs=wanted)
+    assert answer.get_output("scores")["parameters"]["content_type"] == "application/json"
+    first, second = (json.loads(text) for text in answer.as_numpy("scores"))
+    assert (max(first, key=first.get), max(second, key=second.get)) == ("0", "1")
+    assert sum(first.values()) == pytest.approx(1.0)
