@@ -61,7 +61,7 @@ class Scheduler:
 
     def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
-        self._shared = Lane(settings.threads or os.cpu_count() or 1)
+        self._shared = Lane(settings.threads or len(os.sched_getaffinity(0)))
         self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet([self._shared])
         self._lock = threading.Lock()
         self._held = 0
