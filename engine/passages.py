@@ -5,8 +5,9 @@ this thread, and :class:`Awaiting`, what takes long in the engine's pool. Both a
 that :func:`at_once` ends it in one go, on the event loop or on any thread.
 
 Rules: each step has until the request's deadline, and never longer than the engine allows a run; a loop over rows looks
-at the time between two of them. A challenger gets at most ``CHALLENGERS_SHARE`` of the time that is left, so that the
-rest of the pipeline still has some.
+at the time between two of them. Whoever asks waits for challengers no longer than ``CHALLENGERS_S``, or
+``CHALLENGERS_TIMES`` what the champion took, and never longer than ``CHALLENGERS_SHARE`` of the time that is left, so
+that the rest of the pipeline still has some.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
@@ -38,7 +39,8 @@ T = TypeVar("T")
 Columns = Mapping[str, Array]
 
 CHALLENGERS_SHARE: Final = 0.5
-ROWS_BETWEEN_LOOKS: Final = 16
+CHALLENGERS_S: Final = 2.0
+CHALLENGERS_TIMES: Final = 4.0
 
 
 @dataclass(slots=True)
@@ -165,10 +167,21 @@ class Running(Protocol):
         ...
 
     async def beside(
-        self, champion: Coroutine[Any, Any, T], challengers: list[Coroutine[Any, Any, T]]
-    ) -> tuple[T, list[T | BaseException]]:
-        """What the champion gave, and what each of the others gave or raised. Raises what the champion raises."""
+        self, champion: Coroutine[Any, Any, T], challengers: Sequence[Challenger[T]], passage: Passage
+    ) -> tuple[T, list[T | Problem]]:
+        """What the champion gave, and what each of the others gave or failed with. Raises what the champion raises."""
         ...
+
+
+Challenger = Callable[["float | None"], Coroutine[Any, Any, T]]
+"""Runs for at most so many seconds."""
+
+
+def patience_s(passage: Passage, champion_ns: int) -> float:
+    """How long challengers are waited for once the champion has answered. Raises ``OverTime`` when no time is left."""
+    most_s = max(CHALLENGERS_S, CHALLENGERS_TIMES * champion_ns / 1e9)
+    left_s = passage.left_s()
+    return most_s if left_s is None else min(most_s, CHALLENGERS_SHARE * left_s)
 
 
 def _until_ns(left_s: float | None, limit_s: float) -> int:
@@ -206,18 +219,15 @@ class OnTheSpot:
         return work(_checking(_until_ns(passage.left_s(), self.limit_s)))
 
     async def beside(
-        self, champion: Coroutine[Any, Any, T], challengers: list[Coroutine[Any, Any, T]]
-    ) -> tuple[T, list[T | BaseException]]:
-        try:
-            first = await champion
-        except BaseException:
-            for challenger in challengers:
-                challenger.close()
-            raise
-        others: list[T | BaseException] = []
+        self, champion: Coroutine[Any, Any, T], challengers: Sequence[Challenger[T]], passage: Passage
+    ) -> tuple[T, list[T | Problem]]:
+        started_ns = monotonic_ns()
+        first = await champion
+        until_ns = monotonic_ns() + int(patience_s(passage, monotonic_ns() - started_ns) * 1e9)
+        others: list[T | Problem] = []
         for challenger in challengers:
             try:
-                others.append(await challenger)
+                others.append(await challenger((until_ns - monotonic_ns()) / 1e9))
             except Problem as problem:
                 others.append(problem)
         return first, others
@@ -289,17 +299,27 @@ class Awaiting:
             left.set()
 
     async def beside(
-        self, champion: Coroutine[Any, Any, T], challengers: list[Coroutine[Any, Any, T]]
-    ) -> tuple[T, list[T | BaseException]]:
-        others = [asyncio.ensure_future(challenger) for challenger in challengers]
+        self, champion: Coroutine[Any, Any, T], challengers: Sequence[Challenger[T]], passage: Passage
+    ) -> tuple[T, list[T | Problem]]:
+        started_ns = monotonic_ns()
+        others = [asyncio.ensure_future(challenger(None)) for challenger in challengers]
         try:
             first = await champion
-            return first, await asyncio.gather(*others, return_exceptions=True)
-        except BaseException:
+            waited_s = patience_s(passage, monotonic_ns() - started_ns)
+            await asyncio.wait(others, timeout=waited_s)
+        finally:
             for other in others:
                 other.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
-            raise
+            found = await asyncio.gather(*others, return_exceptions=True)
+        return first, [_challenged(one, waited_s) for one in found]
+
+
+def _challenged(found: T | BaseException, waited_s: float) -> T | Problem:
+    if isinstance(found, asyncio.CancelledError):
+        return OverTime(f"expected an answer within {waited_s:.3g} s of the champion's, found none")
+    if isinstance(found, BaseException) and not isinstance(found, Problem):
+        raise found
+    return found
 
 
 def at_once(running: Coroutine[Any, Any, T]) -> T:

@@ -5,6 +5,7 @@ Making, versions and deployment are declared where peers meet (peers/pipeline_fu
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -49,6 +50,9 @@ class PipelineInference:
             raise InputProblem("expected a record or a vector of records")
         if len(listed) > ROWS_MAX:
             raise LimitExceeded(f"expected at most {ROWS_MAX} rows, found {len(listed)}")
-        columns = pipeline.columns_of(listed)
+        from engine.loaded import is_small
+
+        small = is_small(listed)
+        columns = pipeline.columns_of(listed) if small else await asyncio.to_thread(pipeline.columns_of, listed)
         going = None if stream is None else StreamCall(key=stream)
         return (await pipeline.infer(columns, stream=going)).rows()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from engine.inferences import AnsweringModel
 from engine.passages import Rows
 from engine.pipeline_steps import (
+    DECIDING_US,
     DrawOne,
     Member,
     ModelTaken,
@@ -96,7 +97,10 @@ class StepMaking:
             salt = f"{self._definition.name}/{self._splits}"
             self._splits += 1
             self.groups.append([max(members, key=_run_us)])
-            return SplitTaken(label, members, choosing(step, draw=self._draw, salt=salt), intake=intake)
+            keyed = isinstance(step, KeySplit) or step.hash_key is not None
+            self.expression_us += DECIDING_US if keyed else 0.0
+            choose = choosing(step, draw=self._draw, salt=salt)
+            return SplitTaken(label, self._counters(label), members, choose, intake=intake, keyed=keyed)
         self.groups.append(members)
         if isinstance(step, Shadow):
             return ShadowTaken(label, members, intake=intake, failed=self._failures.add)

@@ -15,6 +15,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -22,9 +23,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 import numpy as np
 
-from engine.errors import InputProblem, ModelFailed
+from engine.errors import InputProblem, ModelFailed, OverTime
 from engine.inferences import AnsweringModel
-from engine.passages import CHALLENGERS_SHARE, Columns, Passage, Rows, Running
+from engine.passages import Columns, Passage, Rows, Running
 from engine.signature import NUMPY, Array, datatype_of, shown
 from federation.documents import TensorSpec
 from federation.pipelines import KeySplit, RandomSplit
@@ -44,6 +45,8 @@ Failed = Callable[[str, Problem, int], None]
 """Told the name of what was left out, why, and for how many rows."""
 
 HASH_BYTES: Final = 8
+DECIDING_US: Final = 2.0  # what it takes to hash a row's value
+ROWS_BETWEEN_CHECKS: Final = 256
 
 
 class TakenStep(Protocol):
@@ -65,7 +68,7 @@ class Member:
     checked: bool
 
     async def run(
-        self, passage: Passage, running: Running, *, at: Array | None = None, share: float = 1.0
+        self, passage: Passage, running: Running, *, at: Array | None = None, most_s: float | None = None
     ) -> dict[str, Array]:
         """Its outputs for the rows ``at``, or for all. Raises what a run raises."""
         fields = passage.fields
@@ -76,8 +79,8 @@ class Member:
         if not self.checked:
             self._check(columns)
         left_s = passage.left_s()
-        if share != 1.0 and left_s is not None:
-            left_s *= share
+        if most_s is not None:
+            left_s = most_s if left_s is None else min(left_s, most_s)
         outputs = await running.model(self.rows, columns, passage, left_s=left_s)
         if self.rows.way == "batch":
             self.check_rows(outputs, passage.count)
@@ -171,34 +174,53 @@ class ShadowTaken:
         take_in(self._intake, passage)
         outputs, others = await running.beside(
             self._champion.run(passage, running),
-            [one.run(passage, running, share=CHALLENGERS_SHARE) for one in self._challengers],
+            [partial(self._challenge, one, passage, running) for one in self._challengers],
+            passage,
         )
         for challenger, found in zip(self._challengers, others, strict=True):
             name = challenger.model.name
             if isinstance(found, Problem):
                 passage.dropped.append(f"out_{name}")
                 self._failed(f"out_{name}", found, passage.count)
-            elif isinstance(found, BaseException):
-                raise found
             else:
                 passage.challengers[name] = found
         passage.fields = outputs
         passage.models, passage.answered = (self._champion.answering,), None
 
+    async def _challenge(
+        self, one: Member, passage: Passage, running: Running, most_s: float | None
+    ) -> dict[str, Array]:
+        if most_s is not None and most_s <= 0:
+            raise OverTime(f"{one.model.label}: the challengers before it took all the time that they had together")
+        return await one.run(passage, running, most_s=most_s)
+
 
 class SplitTaken:
-    """One of several models, for the request or for each row."""
+    """One of several models, for the request or, ``keyed``, for each row."""
 
-    def __init__(self, label: str, members: Sequence[Member], choose: Choosing, *, intake: Intake) -> None:
+    def __init__(
+        self,
+        label: str,
+        counters: Counters,
+        members: Sequence[Member],
+        choose: Choosing,
+        *,
+        intake: Intake,
+        keyed: bool,
+    ) -> None:
         self.label = label
+        self._counters = counters
         self._intake = intake
         self._members = tuple(members)
         self._choose = choose
+        self._row_us = DECIDING_US if keyed else 0.0
         self._models = tuple(member.answering for member in members)
         self._texts = [_named(member) for member in members]
 
     async def take(self, passage: Passage, running: Running) -> None:
-        chosen = self._choose(passage)
+        chosen = await running.work(
+            lambda check: self._choose(passage, check), passage, row_us=self._row_us, counters=self._counters
+        )
         take_in(self._intake, passage)
         if isinstance(chosen, int):
             await self._one(passage, running, chosen)
@@ -224,15 +246,17 @@ class SplitTaken:
         passage.splits.append(texts)
 
 
-Choosing = Callable[[Passage], "int | Array"]
-"""The position of the model that a request gets, or of each row's."""
+Choosing = Callable[[Passage, Callable[[], None]], "int | Array"]
+"""The position of the model that a request gets, or of each row's; what it is given is called now and then, and may
+raise.
+"""
 
 
 def choosing(step: RandomSplit | KeySplit, *, draw: DrawOne, salt: str) -> Choosing:
     """How a split decides. ``salt`` keeps the splits of one pipeline independent of each other."""
     if isinstance(step, KeySplit):
         positions = {value: at for at, value in enumerate(sorted(step.choices), 1)}
-        return lambda passage: _by_value(passage.fields[step.key], lambda value: positions.get(value, 0))
+        return lambda passage, check: _by_value(passage.fields[step.key], lambda one: positions.get(one, 0), check)
     sums = list(accumulate(choice.weight for choice in step.choices))
     last = max(at for at, choice in enumerate(step.choices) if choice.weight > 0)
     key = step.hash_key
@@ -241,20 +265,22 @@ def choosing(step: RandomSplit | KeySplit, *, draw: DrawOne, salt: str) -> Choos
         return min(bisect_right(sums, number * sums[-1]), last)
 
     if key is None:
-        return lambda passage: position(draw())
+        return lambda passage, check: position(draw())
 
     def hashed(value: str) -> int:
         digest = hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES, key=salt.encode()[:64])
         return position((int.from_bytes(digest.digest()) >> 11) / 2**53)
 
-    return lambda passage: _by_value(passage.fields[key], hashed)
+    return lambda passage, check: _by_value(passage.fields[key], hashed, check)
 
 
-def _by_value(column: Array, position: Callable[[str], int]) -> Array:
+def _by_value(column: Array, position: Callable[[str], int], check: Callable[[], None]) -> Array:
     """The position that each row's value has, each value asked for once."""
     known: dict[Any, int] = {}
     found = np.empty(len(column), np.intp)
     for at, value in enumerate(column.reshape(len(column), -1)[:, 0].tolist()):
+        if at % ROWS_BETWEEN_CHECKS == 0:
+            check()
         where = known.get(value)
         if where is None:
             where = known[value] = position(as_string(value))

@@ -34,7 +34,7 @@ from query.row_expressions import (
     pure_catalogue,
 )
 from query.row_numbers import Array, ByRow
-from query.row_packing import in_row, packed
+from query.row_packing import ColumnRoom, in_row, packed
 from query.row_types import Cells
 from query.session import Session
 from query.values import matches, normal
@@ -51,6 +51,7 @@ def evaluated(expression: RowExpression, columns: Columns, count: int, *, check:
     """See :meth:`query.row_expressions.RowExpression.column`."""
     if expression.bare is not None and expression.bare.field is not None:
         return columns[expression.bare.group][expression.bare.field]
+    room = ColumnRoom(expression.cells, count)
     at_once = _at_once(expression, columns, count)
     if at_once is not None:
         return at_once
@@ -60,7 +61,7 @@ def evaluated(expression: RowExpression, columns: Columns, count: int, *, check:
         if check is not None and at % ROWS_BETWEEN_CHECKS == 0:
             check()
         try:
-            found.append(of_row(row))
+            found.append(room.taken(of_row(row)))
         except Problem as problem:
             raise in_row(problem, at) from None
     return packed(found, expression.cells)

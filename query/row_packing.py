@@ -6,14 +6,49 @@ refused with the number of its row. A whole number may stand where a real does.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import numpy as np
 
 from query.errors import Problem, WrongArguments
+from query.limits import over
 from query.row_numbers import Array
 from query.row_types import Cells, kind_of
-from query.values import described
+from query.values import described, measured
+
+COLUMN_ELEMENTS_MAX: Final = 16 * 1024 * 1024
+CHARACTERS_PER_ELEMENT: Final = 8
+
+
+class ColumnRoom:
+    """The room that one column may take while its values are gathered, in elements; a long text takes several."""
+
+    def __init__(self, cells: Cells, count: int) -> None:
+        """Raises LimitExceeded for a column that is known to be too large."""
+        self._single = cells.shape == () and not cells.tensor and cells.dtype not in ("str", "record")
+        self._left = COLUMN_ELEMENTS_MAX
+        if cells.shape is not None:
+            self._take(count * math.prod(max(size, 1) for size in cells.shape))
+            self._left = COLUMN_ELEMENTS_MAX
+
+    def taken(self, value: Any) -> Any:
+        """``value``, for which there is room. Raises LimitExceeded otherwise."""
+        if not self._single:
+            kind = type(value)
+            if kind is str:
+                self._take(1 + len(value) // CHARACTERS_PER_ELEMENT)
+            elif kind is np.ndarray:
+                self._take(value.size)
+            elif kind is list or kind is dict:
+                self._take(measured(value))
+        return value
+
+    def _take(self, elements: int) -> None:
+        self._left -= elements
+        if self._left < 0:
+            raise over("a column", COLUMN_ELEMENTS_MAX, "more", "elements", hint="send fewer rows in one request")
+
 
 _EXPECTED: Final = {"bool": "true or false", "int64": "an integer", "float64": "a number", "str": "a text"}
 _KINDS: Final[dict[str, set[type]]] = {

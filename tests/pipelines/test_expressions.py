@@ -16,6 +16,7 @@ from query.operators import BadArithmetic
 from query.row_evaluation import FEW_ROWS
 from query.row_expressions import FIELDS_MAX, ROW_STEPS_MAX, RowExpression, condition, record
 from query.row_inputs import inputs_of
+from query.row_packing import COLUMN_ELEMENTS_MAX
 from query.row_types import Cells
 
 FIELDS = {
@@ -244,6 +245,19 @@ def test_work_for_a_row_is_bounded() -> None:
     with pytest.raises(LimitExceeded) as caught:
         record(text, FIELDS)["y"].column({"in": COLUMNS["in"]}, COUNT)
     assert caught.value.message == f"row 1: the evaluation is over its limit of {ROW_STEPS_MAX} steps: found more"
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["zeros(200000)", "[" + "rooms," * 800 + "1]", "substitute('aaaaaaaa', 'a', '" + "b" * 3000 + "') || town"],
+)
+def test_the_room_of_a_column_is_bounded(expression: str) -> None:
+    count = COLUMN_ELEMENTS_MAX // 800
+    found = record(f'{{"y": {expression}}}', FIELDS)["y"]
+    columns = {"in": {"rooms": np.ones((count, 1), np.int64), "town": np.full(count, "", np.object_)}}
+    with pytest.raises(LimitExceeded) as caught:
+        found.column(columns, count)
+    assert "a column is over its limit of 16777216 elements" in caught.value.message
 
 
 def test_whoever_evaluates_looks_at_the_time_between_rows() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from time import monotonic_ns
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from engine import errors
 from engine.engine import Engine, EngineSettings
 from engine.inferences import Inference
+from engine.passages import CHALLENGERS_S, CHALLENGERS_SHARE, CHALLENGERS_TIMES, Passage, patience_s
 from engine.pipeline_rows import columns_of_rows
 from engine.pipeline_steps import choosing, taken_on
 from engine.pipelines import LoadedPipeline
@@ -220,7 +222,7 @@ async def test_a_random_split_takes_one_model_a_request_by_weight(engine: Engine
 @pytest.mark.parametrize(("drawn", "position"), [(0.0, 1), (0.2499, 1), (0.25, 3), (0.9999999999999999, 3)])
 def test_a_draw_falls_on_a_model_that_has_a_weight(drawn: float, position: int) -> None:
     step = RandomSplit(weighted((0, ONE), (1, TWO), (0, TEN), (3, SCALING), (0, ONE)))
-    assert choosing(step, draw=lambda: drawn, salt="")(None) == position  # type: ignore[arg-type]
+    assert choosing(step, draw=lambda: drawn, salt="")(Passage(1, {}, {}), lambda: None) == position
 
 
 async def test_a_hash_key_gives_a_value_the_same_model_always(engine: Engine) -> None:
@@ -337,6 +339,16 @@ async def test_a_challenger_that_does_not_end_leaves_the_champion_its_time() -> 
     assert inference.outputs["z"].tolist() == [[2, 2, 2, 2]]
     assert inference.dropped == ("out_slow",)
     engine.close(wait=True)
+
+
+def test_challengers_are_waited_for_as_long_as_the_champion_explains() -> None:
+    free = Passage(1, {}, {})
+    assert patience_s(free, 1000) == CHALLENGERS_S
+    assert patience_s(free, int(3e9)) == 3 * CHALLENGERS_TIMES
+    hurried = Passage(1, {}, {}, deadline_ns=monotonic_ns() + int(1e9))
+    assert 0.5 * CHALLENGERS_SHARE < patience_s(hurried, 1000) <= CHALLENGERS_SHARE
+    with pytest.raises(errors.OverTime):
+        patience_s(Passage(1, {}, {}, deadline_ns=monotonic_ns() - 1), 1000)
 
 
 async def test_a_champion_that_fails_fails_the_request(engine: Engine) -> None:
@@ -523,6 +535,15 @@ async def test_slow_expressions_run_in_the_pool_and_have_a_deadline() -> None:
     with pytest.raises(errors.OverTime):
         await pipeline.infer({"a": np.ones(50_000)}, deadline_s=0.2)
     engine.close(wait=True)
+
+
+async def test_many_rows_are_decided_about_in_the_pool(engine: Engine) -> None:
+    split = KeySplit(ref_of(ONE), "country", {"se": ref_of(TWO)})
+    pipeline = await put(engine, [split], ONE, TWO)
+    count = 2000
+    columns = {"x": rows_of(*[4] * count), "country": np.array(["se", "dk"] * (count // 2), np.object_)}
+    assert not pipeline.runs_inline(columns)
+    assert outputs(await pipeline.infer(columns)) == [8, 4] * (count // 2)
 
 
 async def test_a_pipeline_that_carries_nothing_takes_no_stream(engine: Engine) -> None:
