@@ -62,7 +62,7 @@ def test_a_pipeline_goes_its_way_whatever_dies_on_it(tmp_path: Path) -> None:
         assert answer(federation) == [3, 6, 9, 12]
 
         # The nameserver dies with the release stored and not in the log: the publisher does it again.
-        federation.ask("ada", "pipeline:add_pql_step(\"price\", '{\"y\": y}')")
+        federation.ask("ada", 'pipeline:add_pql_step("price", \'{"y": y}\')')
         federation.stop("ns")
         federation.start("ns", fail_at="publish.stored")
         problem = federation.attempt("ada", 'pipeline:deploy("price", {"group": "lab"})')
