@@ -119,8 +119,10 @@ def _described(setting: Setting) -> str:
 def _metavar(setting: Setting) -> str:
     if setting.is_list:
         return "A,B"
-    last = setting.name.rsplit("_", maxsplit=1)[-1]
-    return {"max": "BYTES", "s": "SECONDS", "models": "DIR", "home": "DIR"}.get(last, last.upper())
+    rest, _, last = setting.name.rpartition("_")
+    if last in ("max", "min"):
+        return "BYTES" if "bytes" in rest else "COUNT"
+    return {"s": "SECONDS", "models": "DIR", "home": "DIR"}.get(last, last.upper())
 
 
 def _indented(text: str) -> str:
