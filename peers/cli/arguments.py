@@ -121,7 +121,7 @@ def _metavar(setting: Setting) -> str:
         return "A,B"
     rest, _, last = setting.name.rpartition("_")
     if last in ("max", "min"):
-        return "BYTES" if "bytes" in rest else "COUNT"
+        return "BYTES" if "bytes" in rest else "COUNT" if isinstance(setting.default, int) else "SIZE"
     return {"s": "SECONDS", "models": "DIR", "home": "DIR"}.get(last, last.upper())
 
 
