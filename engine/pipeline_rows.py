@@ -11,6 +11,7 @@ for besides, the signature's own check says.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -60,6 +61,10 @@ def _column(spec: TensorSpec, values: list[Any], elements_max: int) -> Array:
     elif all(size == 1 for size in shape[1:]) and not any(isinstance(value, list | tuple) for value in values):
         flat = _column(TensorSpec(spec.name, spec.datatype, shape[:1]), values, elements_max)
         return flat.reshape((len(values), *shape[1:]))
+    elif len(shape) == 2:
+        quick = _quick_lists(spec, values, elements_max)
+        if quick is not None:
+            return quick
     try:
         column = array_of(spec, values, elements_max=elements_max)
         if column.shape[:1] == (len(values),) and column.ndim == len(shape) and _fits(column.shape, shape):
@@ -69,6 +74,19 @@ def _column(spec: TensorSpec, values: list[Any], elements_max: int) -> Array:
     except InputProblem:
         pass
     raise _first_wrong(spec, values, elements_max)
+
+
+def _quick_lists(spec: TensorSpec, values: list[Any], elements_max: int) -> Array | None:
+    """The same for lists of one length, of plain values that fit."""
+    if set(map(type, values)) != {list}:
+        return None
+    size = len(values[0])
+    if not size or size * len(values) > elements_max or spec.shape[1] not in (-1, size):
+        return None
+    if set(map(len, values)) != {size}:
+        return None
+    flat = _quick(spec.datatype, list(chain.from_iterable(values)))
+    return None if flat is None else flat.reshape(len(values), size)
 
 
 def _quick(datatype: str, values: list[Any]) -> Array | None:

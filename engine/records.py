@@ -20,14 +20,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 
+from engine.decimals import plain
 from engine.errors import InputProblem
 from engine.inferences import Inference
+from engine.signature import Array
 from query.errors import LimitExceeded, nearest
 
 ROWS_MAX: Final = 65_536  # of one request
@@ -149,13 +153,56 @@ EVERYTHING: Final = Selection()
 
 
 def encode_rows(inference: Inference, selection: Selection = EVERYTHING) -> bytes:
-    """The rows of an answer as a JSON list."""
-    rows: Iterable[Mapping[str, Any]] = inference.rows()
-    if not selection.everything:
-        rows = map(selection.of_row, rows)
-    if not _finite(inference):
-        rows = map(worded, rows)
-    return msgspec.json.encode(list(rows))
+    """The rows of an answer as a JSON list: what :meth:`~engine.inferences.Inference.rows` says, made by columns."""
+    groups: dict[str, Iterable[Any]] = {"time": repeat(inference.time_ms)} if selection.gives("time") else {}
+    told: dict[str, Mapping[str, Array]] = {"in": inference.inputs, "out": inference.outputs}
+    told |= {f"out_{name}": outputs for name, outputs in inference.challengers.items()}
+    for group, columns in told.items():
+        if selection.gives(group):
+            groups[group] = _records(
+                {name: _told(column) for name, column in columns.items() if selection.gives(group, name)}
+            )
+    if selection.gives("anomaly"):
+        flags = {name: column.tolist() for name, column in inference.anomalies.items()}
+        counted = {"count": list(map(sum, zip(*flags.values(), strict=True))) if flags else [0] * inference.count}
+        chosen = {name: column for name, column in (counted | flags).items() if selection.gives("anomaly", name)}
+        groups["anomaly"] = _records(chosen)
+    if selection.gives("metadata"):
+        texts = [_metadata(inference, model.as_text(), selection) for model in inference.models]
+        texts = texts or [_metadata(inference, "", selection)]
+        answered = inference.answered
+        groups["metadata"] = repeat(texts[0]) if answered is None else [texts[at] for at in answered.tolist()]
+    names = tuple(groups)
+    rows = zip(range(inference.count), *groups.values(), strict=False)
+    return msgspec.json.encode([dict(zip(names, row[1:], strict=True)) for row in rows])
+
+
+def _records(columns: Mapping[str, list[Any]]) -> Iterable[dict[str, Any]]:
+    """A record of each row."""
+    if not columns:
+        return repeat({})
+    names = tuple(columns)
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _told(column: Array) -> list[Any]:
+    """A column's values as JSON can tell them."""
+    values = plain(column)
+    return values if _is_plain(column, values) else [worded(value) for value in values]
+
+
+def _metadata(inference: Inference, last_model: str, selection: Selection) -> msgspec.Raw:
+    """The text that all rows of one model share."""
+    whole = {
+        "last_model": last_model,
+        "pipeline_version": inference.version,
+        "elapsed": inference.elapsed_ns,
+        "dropped": inference.dropped,
+        "partition": inference.partition,
+    }
+    return msgspec.Raw(
+        msgspec.json.encode({name: value for name, value in whole.items() if selection.gives("metadata", name)})
+    )
 
 
 def worded(value: Any) -> Any:
@@ -171,19 +218,12 @@ def worded(value: Any) -> Any:
             return value
 
 
-def _finite(inference: Inference) -> bool:
-    import numpy as np
-
-    for columns in (inference.inputs, inference.outputs, *inference.challengers.values()):
-        for column in columns.values():
-            kind = column.dtype.kind
-            if (kind == "f" and not np.isfinite(column).all()) or (kind == "O" and not _texts(column.ravel().tolist())):
-                return False
-    return True
-
-
-def _texts(elements: Sequence[Any]) -> bool:
-    return all(element.__class__ is str for element in elements)
+def _is_plain(column: Array, values: list[Any]) -> bool:
+    """Whether JSON has a word for every value."""
+    kind = column.dtype.kind
+    if kind == "f":
+        return bool(np.isfinite(column).all())
+    return kind != "O" or all(value.__class__ is str for value in values)
 
 
 def _names(parameter: str, texts: Iterable[str]) -> frozenset[str]:
