@@ -35,7 +35,9 @@ class PipelineInference:
         `pipeline_version`, `elapsed` in nanoseconds for reading and for each step, `dropped` with what was left out
         because it failed, and `partition`, the peer.
 
-        With a stateful model in it, a pipeline goes on where the last call on the same `stream` ended.
+        With a stateful model in it, a pipeline goes on where the last call on the same `stream` ended; rows are moments
+        of the stream, in their order. Then `metadata` has `stream` too: its `key`, its `position` in calls, and
+        `restarted`, which says why when it was open before and had to begin anew.
         """
         from engine.pipelines import LoadedPipeline  # no sooner: it brings numpy
         from engine.streams import StreamCall
@@ -54,5 +56,9 @@ class PipelineInference:
 
         small = is_small(listed)
         columns = pipeline.columns_of(listed) if small else await asyncio.to_thread(pipeline.columns_of, listed)
-        going = None if stream is None else StreamCall(key=stream)
-        return (await pipeline.infer(columns, stream=going)).rows()
+        if stream is None:
+            return (await pipeline.infer(columns)).rows()
+        going = StreamCall(key=stream)
+        found = (await pipeline.infer(columns, stream=going)).rows()
+        told = {"key": going.key, "position": going.position, "restarted": going.restarted}
+        return [{**row, "metadata": {**row["metadata"], "stream": told}} for row in found]

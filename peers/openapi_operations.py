@@ -53,6 +53,16 @@ HEADER_LENGTH: Final = Parameter(
     "bytes of the JSON before the binary tensors; 0: the body is the one tensor of the model",
     Annotated[int, Meta(ge=0)],
 )
+STREAM: Final = (
+    Parameter(
+        "stream",
+        "query",
+        "key of a stream that a stateful model goes along; rows are moments of it, in their order",
+        Annotated[str, Meta(min_length=1, max_length=256)],
+    ),
+    Parameter("stream_start", "query", "true: begin it anew; false: it must be open; absent: whichever it is", bool),
+    Parameter("stream_end", "query", "true: forget it after this request", bool),
+)
 DATASET: Final = tuple(
     Parameter(name, "query", says, Annotated[str, Meta(max_length=2000)])
     for name, says in (
@@ -216,12 +226,12 @@ def _pipelines() -> tuple[Operation, ...]:
         ),
         Operation(
             "POST", "/infer", "inferOnTheOne", PIPELINES, "Inference on the pipeline that is loaded, when it is one",
-            {200: answer}, errors, request=request, required=True, parameters=DATASET,
+            {200: answer}, errors, request=request, required=True, parameters=(*DATASET, *STREAM),
         ),
         Operation(
             "POST", "/pipelines/{name}", "inferOnPipeline", PIPELINES, "Inference on a pipeline",
             {200: answer, 404: unknown}, errors, request=request, required=True,
-            parameters=(Parameter("name", "path", "name of a pipeline", Name), *DATASET),
+            parameters=(Parameter("name", "path", "name of a pipeline", Name), *DATASET, *STREAM),
         ),
         Operation(
             "POST", "/logs", "logs", PIPELINES, "Rows of this peer's inference log, the oldest first",

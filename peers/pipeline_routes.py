@@ -9,7 +9,8 @@
 Owns what each of them reads and answers. A body that begins as Arrow does, or is said to be Arrow, is an IPC file or
 stream; everything else is JSON records, whatever its Content-Type says. ``Accept`` chooses the answer: records unless
 Arrow is asked for. ``dataset`` and ``dataset_exclude`` choose its columns (:mod:`engine.records`), and are checked
-before anything runs.
+before anything runs. ``stream``, ``stream_start`` and ``stream_end`` let a pipeline with a stateful model go along a
+stream; where it is then, stands in the header lines Peerage-Stream-Position and Peerage-Stream-Restarted.
 
 Rules: what a client sends is checked as strictly as elsewhere; a column that is flat, or of one element, is taken for
 the shape of its input when that is the only way to read it. Long bodies are read and written in a thread. Errors are
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from aiohttp import hdrs, web
 
 from engine.engine import Engine
-from engine.errors import ModelLoading, ModelNotLoaded
+from engine.errors import InputProblem, ModelLoading, ModelNotLoaded
 from federation.pipelines import Shadow
 from peers.answers import TooBusy
 from peers.content_coding import compressed, wanted_coding
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from engine.records import Selection
     from engine.servables import Servable
     from engine.signature import Array, Signature
+    from engine.streams import StreamCall
 
 REQUESTS_MAX: Final = 1024  # inferences under way at once, from the first byte of the body to the last of the answer
 LONG_ELEMENTS: Final = 16 * 1024  # of an answer, which is written beside the loop from here on
@@ -165,6 +167,7 @@ class PipelineFace:
     async def _answered(self, request: web.Request, pipeline: LoadedPipeline) -> web.StreamResponse:
         headers = request.headers
         selection = selection_of(request.query, pipeline)
+        stream = stream_of(request.query)
         form = form_of(headers.getall(hdrs.ACCEPT, ()))
         body = await self._bodies.read(request)
         is_arrow = body.startswith(b"ARROW1") or "apache.arrow" in headers.get(hdrs.CONTENT_TYPE, "").lower()
@@ -174,7 +177,7 @@ class PipelineFace:
         long = len(body) >= LONG_BYTES
         columns = await self._beside(long, lambda: columns_of(body, pipeline, is_arrow=is_arrow))
         parsed_ns = time.perf_counter_ns() - before_ns
-        inference = await pipeline.infer(columns, parsed_ns=parsed_ns)
+        inference = await pipeline.infer(columns, parsed_ns=parsed_ns, stream=stream)
         inferred_ns = time.perf_counter_ns()
         answer = await self._written(inference, selection, form)
         written_ns = time.perf_counter_ns() - inferred_ns
@@ -185,11 +188,12 @@ class PipelineFace:
             note(
                 request, started_ns, tuple(parts), {"peerage.release": pipeline.label, "peerage.rows": inference.count}
             )
+        more = b"" if stream is None else stream_lines(stream)
         coding = wanted_coding(headers.get(hdrs.ACCEPT_ENCODING))
         if coding is None:
-            return WholeAnswer(answer, kind=_KINDS[form])
+            return WholeAnswer(answer, kind=_KINDS[form], more=more)
         packed = await self._beside(len(answer) >= LONG_BYTES, lambda: compressed(answer, coding))
-        return WholeAnswer(packed, kind=_KINDS[form], more=b"Content-Encoding: %b\r\n" % coding.encode())
+        return WholeAnswer(packed, kind=_KINDS[form], more=more + b"Content-Encoding: %b\r\n" % coding.encode())
 
     async def _written(self, inference: Inference, selection: Selection, form: Form) -> bytes:
         groups = (inference.inputs, inference.outputs, *inference.challengers.values())
@@ -237,6 +241,29 @@ def selection_of(query: Mapping[str, str], pipeline: LoadedPipeline) -> Selectio
 def _all(query: Any, name: str) -> list[str]:
     """Every value of a parameter, also in the spelling ``name[]``."""
     return [*query.getall(name, ()), *query.getall(f"{name}[]", ())]
+
+
+def stream_of(query: Mapping[str, str]) -> StreamCall | None:
+    """The stream that a request of a pipeline with a stateful model names. Raises ``InputProblem``."""
+    key = query.get("stream")
+    if key is None:
+        return None
+    from engine.streams import StreamCall
+
+    return StreamCall(key=key, start=_flag(query, "stream_start"), end=_flag(query, "stream_end") is True)
+
+
+def _flag(query: Mapping[str, str], name: str) -> bool | None:
+    found = query.get(name)
+    if found not in (None, "true", "false"):
+        raise InputProblem(f'{name}: expected true or false, found "{found[:80]}"')
+    return None if found is None else found == "true"
+
+
+def stream_lines(stream: StreamCall) -> bytes:
+    """Header lines that say where a stream is after a call, and why it began anew when it was open before."""
+    lines = b"Peerage-Stream-Position: %d\r\n" % stream.position
+    return lines + (b"Peerage-Stream-Restarted: %b\r\n" % stream.restarted.encode() if stream.restarted else b"")
 
 
 def form_of(accepted: Sequence[str]) -> Form:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,19 @@ from onnx import helper
 
 from engine.engine import Engine, EngineSettings
 from engine.errors import StreamUnknown
+from engine.pipeline_functions import PipelineInference
 from engine.pipelines import LoadedPipeline
 from engine.streams import StreamCall
 from federation.documents import StateSpec
 from federation.packing import PackedRelease
 from federation.pipelines import ModelStep, PqlStep, Shadow, Validation
+from query.declarations import Call, Caller, Role
 from tests.models.making import graph_of, packed, spec
 from tests.pipelines.defining import ref_of
 from tests.pipelines.running import put_pipeline
 
 
-def counter(*, scaled: bool, name: str = "counter") -> PackedRelease:
+def counter(*, scaled: bool, name: str = "counter", version: str = "1.0") -> PackedRelease:
     """x[-1,1], total[1,1] → y[-1,1], the sum so far; with ``scaled``, of x times a plain number."""
     inputs = [spec("x", "FP32", -1, 1), spec("total", "FP32", 1, 1)]
     outputs = [spec("y", "FP32", -1, 1), spec("totalN", "FP32", -1, 1)]
@@ -33,6 +36,7 @@ def counter(*, scaled: bool, name: str = "counter") -> PackedRelease:
     return packed(
         graph_of(nodes, inputs, outputs).SerializeToString(),
         name=name,
+        version=version,
         inputs=inputs,
         outputs=outputs,
         states=(StateSpec("total", "totalN"),),
@@ -71,6 +75,25 @@ async def test_a_stream_goes_on_over_requests_and_rows(engine: Engine, scaled: b
     assert last.position == (4 if scaled else 3)
     with pytest.raises(StreamUnknown):
         await sums(pipeline, 1, stream=StreamCall(key="a", start=False), **more)
+
+
+async def test_the_language_says_where_a_stream_is(engine: Engine) -> None:
+    model = counter(scaled=False)
+    await put_pipeline(engine, [model], [ModelStep(ref_of(model))])
+    functions = PipelineInference(engine)
+    call = Call(Caller("ada", Role.ADMIN), datetime(2027, 1, 1, tzinfo=UTC), "here")
+
+    async def told(**more: Any) -> list[tuple[Any, Any]]:
+        rows = await functions.infer(call, "pipe", [{"x": [1]}, {"x": [1]}], **more)
+        return [(row["out"]["y"], row["metadata"].get("stream")) for row in rows]
+
+    assert await told() == [([1.0], None), ([2.0], None)]
+    assert (await told(stream="a"))[1] == ([2.0], {"key": "a", "position": 1, "restarted": ""})
+    assert (await told(stream="a"))[0] == ([3.0], {"key": "a", "position": 2, "restarted": ""})
+    other = counter(scaled=False, version="2.0")
+    await put_pipeline(engine, [other], [ModelStep(ref_of(other))])
+    ((y, stream), _) = await told(stream="a")
+    assert (y, stream["restarted"]) == ([1.0], "its model was replaced by another version")
 
 
 async def test_each_place_of_a_model_has_a_stream_of_its_own(engine: Engine) -> None:

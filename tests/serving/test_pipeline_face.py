@@ -18,7 +18,8 @@ from federation.pipelines import ModelStep
 from peers.inference_bodies import LONG_BYTES
 from peers.pipeline_routes import form_of
 from tests.pipelines.defining import ref_of
-from tests.pipelines.running import pipeline_release
+from tests.pipelines.running import pipeline_release, put_pipeline
+from tests.pipelines.test_streams import counter
 from tests.serving.facing import SUM, facing, loaded, loaded_plain
 
 ROWS = [{"x": [1, 2, 3, 4]}, {"x": [100.5, 0, 0, 0]}]
@@ -245,3 +246,24 @@ async def test_long_bodies_and_answers_are_whole() -> None:
 )
 def test_accept_chooses_the_form(accepted: list[str], form: str) -> None:
     assert form_of(accepted) == form
+
+
+async def test_a_stream_goes_on_over_requests() -> None:
+    model = counter(scaled=False)
+    async with facing() as face:
+        await put_pipeline(face.engine, [model], [ModelStep(ref_of(model))], name="sums")
+
+        async def asked(query: str, *, status: int = 200) -> tuple[Any, Any, Any]:
+            async with face.session.post(f"{face.url}/infer{query}", data=b'[{"x": [1]}, {"x": [2]}]') as answer:
+                told = await answer.json()
+                assert answer.status == status, told
+                named = answer.headers.get("Peerage-Stream-Position"), answer.headers.get("Peerage-Stream-Restarted")
+                return (told["error"] if status != 200 else [row["out"]["y"] for row in told], *named)
+
+        assert await asked("") == ([[1.0], [3.0]], None, None)
+        assert await asked("?stream=mic&stream_start=true") == ([[1.0], [3.0]], "1", None)
+        assert await asked("?stream=mic&stream_end=true") == ([[4.0], [6.0]], "2", None)
+        (error, *_) = await asked("?stream=mic&stream_start=false", status=400)
+        assert error.startswith('stream "mic" of sums/1/counter is not open')
+        assert "expected true or false" in (await asked("?stream=mic&stream_end=1", status=400))[0]
+        assert "a stream's key of 1 to 256 characters" in (await asked("?stream=", status=400))[0]
