@@ -11,12 +11,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 
 from engine.engine import EngineSettings
+from federation.documents import TensorSpec
 from peers.inference_bodies import Bodies
 from peers.settings import EdgeSettings
-from tests.models.making import X, Y, endless_when_positive, gathering, release, scaling
+from tests.models.making import X, endless_when_positive, gathering, graph_of, release, scaling
 from tests.serving.face import Face, identity, serving, until
 from tests.serving.refused import ELEMENTS_MAX, REFUSED, SIGNATURES, asking, good, tensor
 
@@ -273,24 +276,40 @@ async def test_more_requests_at_once_than_allowed(tmp_path: Path) -> None:
             writer.close()
 
 
-async def test_a_model_that_goes_round_for_ever_and_one_that_fails(tmp_path: Path) -> None:
+async def test_a_model_that_goes_round_for_ever(tmp_path: Path) -> None:
     endless = release(endless_when_positive(), name="endless")
-    failing = release(gathering(), name="failing", outputs=(Y.__class__("y", "FP32", (1, 4)),))
-    async with serving(tmp_path, identity("one"), endless, failing, engine=SETTINGS) as face:
+    async with serving(tmp_path, identity("one"), endless, engine=SETTINGS) as face:
         still = asking(tensor(data=[0.0, 0, 0, 0]))
         assert (await face.ask("POST", "/v2/models/endless/infer", still)).status == 200
-        reply = await face.ask("POST", "/v2/models/endless/infer", GOOD)
-        assert (reply.status, reply.json["code"]) == (504, "over_time")
         short = asking(good(), parameters={"timeout": 20_000})
-        reply = await face.ask("POST", "/v2/models/endless/infer", short)
-        assert (reply.status, reply.json["code"]) == (504, "over_time")
-        reply = await face.ask("POST", "/v2/models/failing/infer", GOOD)
-        assert reply.status in (400, 500)
-        if reply.status == 500:
-            assert "incident" in reply.json["error"]
-        assert (await face.ask("POST", INFER, GOOD)).status == 200
+        replies = await asyncio.gather(
+            face.ask("POST", "/v2/models/endless/infer", GOOD),
+            face.ask("POST", "/v2/models/endless/infer", short),
+            *(face.ask("POST", INFER, GOOD) for _ in range(20)),  # others are answered meanwhile
+        )
+        assert [(reply.status, reply.json["code"]) for reply in replies[:2]] == [(504, "over_time")] * 2
+        assert {reply.status for reply in replies[2:]} == {200}
         failed = (await face.ask("GET", "/v2/models/endless/stats")).json["model_stats"][0]
         assert failed["inference_stats"]["fail"]["count"] >= 1
+
+
+async def test_a_model_that_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What the runtime says its input cannot be is the client's; another failure is ours, told by its incident."""
+    shape = numpy_helper.from_array(np.array([7], np.int64), "shape")
+    seven = (TensorSpec("y", "FP32", (7,)),)
+    breaking = graph_of([helper.make_node("Reshape", ["x", "shape"], ["y"])], [X], seven, initializers=[shape])
+    outside = release(gathering(), name="outside", outputs=(TensorSpec("y", "FP32", (1, 4)),))
+    broken = release(breaking.SerializeToString(), name="broken", outputs=seven)
+    async with serving(tmp_path, outside, broken) as face:
+        reply = await face.ask("POST", "/v2/models/outside/infer", GOOD)
+        assert (reply.status, reply.json["code"]) == (400, "bad_input")
+        reply = await face.ask("POST", "/v2/models/broken/infer", GOOD)
+        assert (reply.status, reply.json["code"]) == (500, "model_failed")
+        assert "Reshape" not in reply.body.decode()
+        (entry,) = [entry for entry in caplog.records if entry.getMessage() == "request_failed"]
+        assert vars(entry)["incident"] in reply.json["error"]
+        assert entry.exc_info is not None
+        assert "Reshape" in str(entry.exc_info[1])
 
 
 async def test_a_full_queue(tmp_path: Path) -> None:
@@ -437,4 +456,51 @@ async def test_more_connections_than_allowed(tmp_path: Path) -> None:
             writer.close()
 
 
-assert X.shape == (-1, 4)
+async def test_a_model_on_its_way_into_memory_may_be_asked_again(face: Face) -> None:
+    """The first load of a name answers 503 until it is there; a swap goes on answering with what was there."""
+    path = "/v2/models/coming/infer"
+    assert (await face.ask("POST", path, GOOD)).status == 404
+    loading = asyncio.create_task(face.engine.load(release(scaling(), name="coming"), origin="manual"))
+    await until(lambda: any(entry.state == "LOADING" for entry in face.engine.index()))
+    reply = await face.ask("POST", path, GOOD)
+    assert (reply.status, reply.json["code"]) == (503, "model_loading")
+    assert int(reply.headers["Retry-After"]) > 0
+    reply = await face.ask("GET", "/v2/models/coming/ready")
+    assert (reply.status, reply.json["ready"], reply.json["name"]) == (503, False, "coming")
+    entries = (await face.ask("POST", "/v2/repository/index")).json
+    assert [entry["state"] for entry in entries if entry["name"] == "coming"] == ["LOADING"]
+    assert len((await face.ask("POST", "/v2/repository/index", b'{"ready":true}')).json) == 1
+    await loading
+    assert (await face.ask("POST", path, GOOD)).status == 200
+    swapping = asyncio.create_task(
+        face.engine.load(release(scaling(3.0), name="coming", version="2.0"), origin="manual")
+    )
+    await until(lambda: any(entry.state == "LOADING" for entry in face.engine.index()))
+    assert (await face.ask("POST", path, GOOD)).json["model_version"] == "1.0"
+    await swapping
+    assert (await face.ask("POST", path, GOOD)).json["model_version"] == "2.0"
+
+
+async def test_a_thousand_requests_over_swaps_fail_none(face: Face) -> None:
+    """Every answer is from one version or the other, as a whole."""
+    releases = [release(scaling(factor), name="one", version=f"{factor:g}") for factor in (2.0, 3.0)]
+    going = True
+    seen = set()
+
+    async def asking_on() -> int:
+        count = 0
+        while going:
+            told = (await face.ask("POST", INFER, GOOD)).json
+            factor = 1.0 if told["model_version"] == "1.0" else float(told["model_version"])
+            assert told["outputs"][0]["data"] == [factor, 2 * factor, 3 * factor, 4 * factor]
+            seen.add(told["model_version"])
+            count += 1
+        return count
+
+    clients = [asyncio.create_task(asking_on()) for _ in range(4)]
+    for at in range(40):
+        await face.load(releases[at % 2])
+        await asyncio.sleep(0)
+    await until(lambda: len(seen) >= 2)
+    going = False
+    assert sum(await asyncio.gather(*clients)) > 10
