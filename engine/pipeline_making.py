@@ -110,11 +110,12 @@ class StepMaking:
         described = schema.models[at]
         model = self._members[described.ref.record]
         graph = next((entry.digest for entry in model.record.files if entry.kind == "weight"), "")
-        scope = f"{self._definition.name}/{number + 1}/{model.name}" if model.record.states else ""
+        twice = [one.ref.name for one in schema.models].count(model.name) > 1  # two versions of it
+        place = f"{self._definition.name}/{number + 1}/{model.name}" + (f"#{at + 1}" if twice else "")
         return Member(
             model=model,
             schema=described,
-            rows=Rows(model, described.way, entire=described.entire, scope=scope),
+            rows=Rows(model, described.way, entire=described.entire, scope=place if model.record.states else ""),
             answering=AnsweringModel(model.name, model.version, graph.removeprefix("sha256:")),
             checked=number == 0,
         )

@@ -97,12 +97,12 @@ async def test_the_language_says_where_a_stream_is(engine: Engine) -> None:
 
 
 async def test_each_place_of_a_model_has_a_stream_of_its_own(engine: Engine) -> None:
-    one, other = counter(scaled=False), counter(scaled=False, name="other")
+    one, other = counter(scaled=False), counter(scaled=False, version="2.0")
     steps = [Shadow(ref_of(one), (ref_of(other),)), PqlStep('{"x": y}'), ModelStep(ref_of(one))]
-    conditions = [Validation("apart", "out_other.y != out.y")]
+    conditions = [Validation("apart", "out_counter.y != out.y")]
     pipeline = await put_pipeline(engine, [one, other], steps, validations=conditions)
     assert await sums(pipeline, 1, 1, stream=StreamCall(key="a")) == [1, 3]
     inference = await pipeline.infer({"x": np.ones((1, 1), np.float32)}, stream=StreamCall(key="a"))
     assert inference.outputs["y"].tolist() == [[6]]
-    assert inference.challengers["other"]["y"].tolist() == [[3]]
+    assert inference.challengers["counter"]["y"].tolist() == [[3]]
     assert inference.anomalies["apart"].tolist() == [True]
