@@ -44,6 +44,7 @@ from engine.inference_log_frames import (
 from engine.inference_log_ledger import Gap, Ledger, read_ledger, write_ledger
 from engine.inference_log_mending import Segment, holes, mended, segment_files, segment_name
 from federation.blobs import sync_folder
+from query.quantities import BadQuantity, parse_bytes
 
 FREE_BYTES_MIN: Final = 1_000_000_000
 QUOTA_BYTES_MIN: Final = 64 * 1024
@@ -54,6 +55,16 @@ PARTS_MAX: Final = 512  # buffers of one write; the system takes 1024
 LOCK: Final = "lock"
 
 log = logging.getLogger("peerage.inferences")
+
+
+def quota_of(amount: str | int) -> int:
+    """The bytes that an amount as ``512Mi`` stands for; 0 for no log. Raises ``BadQuantity``."""
+    if str(amount).strip() == "0":
+        return 0
+    found = parse_bytes(amount)
+    if found < QUOTA_BYTES_MIN:
+        raise BadQuantity(f"expected 0, or at least {QUOTA_BYTES_MIN >> 10}Ki for an inference log, found {amount}")
+    return found
 
 
 class NotTaken(Exception):

@@ -37,6 +37,7 @@ DECLARING: Final = (
     ("peers.pipeline_functions", "PipelineFunctions"),
     ("peers.pipeline_deployment", "PipelineDeployment"),
     ("engine.functions", "ModelFunctions"),
+    ("engine.inference_log_functions", "LogFunctions"),
     ("engine.pipeline_functions", "PipelineInference"),
     ("query.functions", "FUNCTIONS"),
 )

@@ -19,6 +19,7 @@ from peers.catalogues import PeerCatalogue
 from peers.edge_parts import HomeCertificate, HomeTrust, trusted_root
 from peers.federation_client import FederationClient
 from peers.homes import Home, Membership
+from peers.inference_log_parts import opened_inference_log
 from peers.local_parts import (
     OwnStatements,
     PeerSelf,
@@ -96,7 +97,10 @@ async def open_client(home: Home, settings: ClientSettings, *, clock: Callable[[
     stack.push_async_callback(client.close)
     client.first = _renewal(home, client, key=key.public)
     trust = HomeTrust(home, trusted_root(home))
-    engine = opened_engine(settings, partition=membership.name)
+    inferences = opened_inference_log(home, settings, membership)
+    if inferences is not None:
+        stack.callback(inferences.close)
+    engine = opened_engine(settings, partition=membership.name, inferences=inferences)
     stack.callback(engine.close)
     memory = PlainMemory(engine)
 
@@ -120,6 +124,7 @@ async def open_client(home: Home, settings: ClientSettings, *, clock: Callable[[
             agent=None,
             where=lambda: client.addresses[0] if client.addresses else "",
             follow_root=follow_root,
+            inferences=inferences,
         )
     )
     catalogue.follow(engine)

@@ -50,6 +50,7 @@ from peers.faces import application_face, cancelled
 from peers.federation_client import FederationClient
 from peers.homes import BadHome, Home, Membership, RunRecord
 from peers.importing import attach, import_file, opened
+from peers.inference_log_parts import log_finder, log_metrics, opened_inference_log
 from peers.kept_log import KeptLog, kept_lines
 from peers.local_parts import (
     OwnStatements,
@@ -218,7 +219,8 @@ class _Parts:
         if known_offset_s is not None:
             client.clock_offset_s = known_offset_s
         self._trust = HomeTrust(home, trusted_root(home) if home.joined else no_root())
-        self._engine = opened_engine(settings, partition=membership.name)
+        self._inferences = opened_inference_log(home, settings, membership)
+        self._engine = opened_engine(settings, partition=membership.name, inferences=self._inferences)
         self._draw = random.Random().random  # noqa: S311 — jitter, not a secret
         self.links = EdgeLinks()
         layout = ImageLayout(home.releases)
@@ -260,6 +262,7 @@ class _Parts:
                     report=self._report,
                 ),
                 where=lambda: client.addresses[0] if client.addresses else "",
+                inferences=self._inferences,
             )
         )
         catalogue.follow(self._engine)
@@ -287,6 +290,8 @@ class _Parts:
     def close(self) -> None:
         self._kept.keep(False)
         self._engine.close()
+        if self._inferences is not None:
+            self._inferences.close()
         self._store.close()
 
     def discovering(self, settings: EdgeSettings) -> Callable[[], Coroutine[Any, Any, None]]:
@@ -336,6 +341,8 @@ class _Parts:
             statements=self._statements,
             caller=Caller(membership.name, Role.ADMIN, membership.uuid),
             version=program_version(),
+            find_log=log_finder(self._inferences),
+            extras=log_metrics(self._inferences),
             health=lambda: _health(membership, self.agent),
             unready=lambda: _unready(self.agent),
             tracing=tracing.opened(

@@ -43,6 +43,8 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "not_a_model",
         "model_failed",
     ),
+    "engine.inference_log_functions": ("log_off",),
+    "engine.inference_log_reading": ("bad_cursor",),
     "engine.oip_errors": (
         "bad_message",
         "unsupported_parameter",

@@ -9,6 +9,7 @@
     repositories.json                   the remote repositories that this peer knows, without secrets
     state.db releases/ models/          what the nameserver or edge knows, releases, model folders
     pipelines/                          pipelines that are edited here, and their versions
+    inferences/                         the inference log (engine/inference_log_segments.py)
     run.json token peer.sock lock       of the process that runs here now
 
 Owns these names, who may read them (folder 0700, files 0600), and how small files are written: whole or not at all,
@@ -359,7 +360,9 @@ _KEYS: Final = frozenset({"identity.key", "publisher.key", "ca.key", "director.k
 _DOCUMENTS: Final = frozenset(
     {"identity.crt", "ca.crt", "membership.json", "roots.json", "peerage.toml", "mode.json"}
 ) | {"repositories.json"}
-_STORES: Final = frozenset({"state.db", "releases", "models", "pipelines", "run.json", "token", "peer.sock", "lock"})
+_STORES: Final = frozenset(
+    {"state.db", "releases", "models", "pipelines", "inferences", "run.json", "token", "peer.sock", "lock"}
+)
 _KNOWN: Final = _KEYS | _DOCUMENTS | _STORES
 
 

@@ -52,6 +52,7 @@ from query.values import encode_value
 
 if TYPE_CHECKING:
     from engine.engine import Engine
+    from engine.inference_log import InferenceLog
 
 log = logging.getLogger("peerage.federation")
 
@@ -148,8 +149,8 @@ class StatementsElsewhere:
         return found
 
 
-def opened_engine(settings: CommonSettings, *, partition: str = "") -> Engine:
-    """``partition``: the peer's name, which every inference of a pipeline tells."""
+def opened_engine(settings: CommonSettings, *, partition: str = "", inferences: InferenceLog | None = None) -> Engine:
+    """``partition``: the peer's name, which every inference of a pipeline tells; ``inferences``: where they go."""
     from engine.engine import Engine, EngineSettings
 
     defaults = EngineSettings()
@@ -164,6 +165,7 @@ def opened_engine(settings: CommonSettings, *, partition: str = "") -> Engine:
         ),
         check_functions=check_functions,
         partition=partition,
+        record=inferences.append if inferences is not None else None,
     )
 
 
@@ -204,10 +206,12 @@ def local_functions(
     register: Registering | None = None,
     device: Device | None = None,
     standings: Standings | None = None,
+    inferences: InferenceLog | None = None,
 ) -> tuple[object, ...]:
     """The functions at home everywhere. ``client`` is None on the nameserver, ``agent`` on all but an edge;
     ``standings`` is the nameserver's.
     """
+    from engine.inference_log_functions import LogFunctions
     from engine.pipeline_functions import PipelineInference
 
     home = me.home
@@ -217,6 +221,7 @@ def local_functions(
         *([ReleaseLifecycle(own)] if client is not None else []),  # the nameserver speaks of the federation's
         _peer_functions(me, where=where, asking=asking, running=running),
         OwnEdgeFunctions(agent),
+        LogFunctions(inferences),
         DeviceFunctions(device, uuid=me.membership.uuid),
         *composed_releases(
             home,

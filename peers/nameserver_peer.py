@@ -37,6 +37,7 @@ from peers.federation_imports import FederationImports
 from peers.federation_listener import FederationListener
 from peers.federation_releases import FederationReleases
 from peers.homes import Home, Membership, RunRecord
+from peers.inference_log_parts import log_finder, log_metrics, opened_inference_log
 from peers.key_functions import KeyFunctions
 from peers.local_parts import (
     OwnStatements,
@@ -166,7 +167,8 @@ class _Parts:
         self._turns = RepositoryTurns()
         remotes = remotes_of(home, self._layout, root=lambda: self.store.state.root)
         imports = FederationImports(self.store, self._layout, remotes=remotes, turns=self._turns, clock=clock)
-        self._engine = opened_engine(settings, partition=membership.name)
+        self._inferences = opened_inference_log(home, settings, membership)
+        self._engine = opened_engine(settings, partition=membership.name, inferences=self._inferences)
         self._memory = PlainMemory(self._engine)
         self._releases = FederationReleases(
             self.store, self._layout, turns=self._turns, clock=clock, described=self._memory.described
@@ -212,6 +214,7 @@ class _Parts:
                 remotes=remotes,
                 register=imports,
                 standings=FederationStandings(self.store, self.contacts),
+                inferences=self._inferences,
             ),
         )
         catalogue.follow(self._engine)
@@ -225,6 +228,8 @@ class _Parts:
 
     def close(self) -> None:
         self._engine.close()
+        if self._inferences is not None:
+            self._inferences.close()
         self.store.close()
 
     async def tidy_repository(self) -> None:
@@ -266,6 +271,8 @@ class _Parts:
             statements=self._statements,
             caller=Caller(membership.name, Role.ADMIN, membership.uuid),
             version=program_version(),
+            find_log=log_finder(self._inferences),
+            extras=log_metrics(self._inferences),
             health=self._health,
             unready=lambda: None,
             tracing=tracing.opened(

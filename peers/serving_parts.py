@@ -5,7 +5,7 @@ Composes; decides nothing. Both kinds of peer that stay are given the same face.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from engine.engine import Engine
@@ -14,7 +14,7 @@ from peers.application_listener import ApplicationListener
 from peers.inference_bodies import Bodies
 from peers.inference_routes import REQUESTS_MAX, InferenceRoutes, QuickInference
 from peers.log_routes import FindLog, log_routes
-from peers.metrics_routes import Metrics, metrics_routes
+from peers.metrics_routes import Extras, Metrics, metrics_routes
 from peers.model_repository import OwnRepository
 from peers.openapi_operations import openapi_routes
 from peers.pipeline_routes import PipelineFace
@@ -26,8 +26,8 @@ from query.declarations import Caller
 class ServingParts:
     """``unready`` says what keeps the peer from being ready, or None. :attr:`listener` is to be served.
 
-    ``find_log`` finds the inference log, None where none is kept. ``tracing`` is None where no traces are configured;
-    every request then goes the short way.
+    ``find_log`` finds the inference log, None where none is kept; ``extras``: counts of other parts, for metrics.
+    ``tracing`` is None where no traces are configured; every request then goes the short way.
     """
 
     def __init__(
@@ -41,13 +41,14 @@ class ServingParts:
         health: Callable[[], dict[str, Any]],
         unready: Callable[[], str | None],
         find_log: FindLog = lambda: None,
+        extras: Iterable[Extras] = (),
         tracing: Tracing | None = None,
         bodies: Bodies | None = None,
         requests_max: int = REQUESTS_MAX,
     ) -> None:
         self._tracing = tracing
         self.bodies = bodies or Bodies()
-        self.metrics = Metrics(engine, version=version)
+        self.metrics = Metrics(engine, version=version, extras=extras)
         self.inference = InferenceRoutes(
             engine,
             repository=OwnRepository(engine, layout, statements, caller),

@@ -23,14 +23,17 @@ import msgspec
 from msgspec import Meta, Struct, inspect
 from msgspec.inspect import type_info
 
+from engine.inference_log_segments import quota_of
 from engine.providers import CPU, Provider
 from federation.documents import Kind
 from federation.intervals import DEFAULT_INTERVAL, parse_interval
 from federation.names import checked_name
 from peers.homes import Home
 from query.errors import Problem, UserProblem, nearest
+from query.quantities import parse_bytes
 
 PREFIX: Final = "PEERAGE_"
+OTHER_VARIABLES: Final = {"LOCAL_INFERENCE_STORAGE": "local_inference_storage"}  # as other servers know it
 NOT_SETTINGS: Final = frozenset({"PEERAGE_HOME", "PEERAGE_FAIL_AT"})
 FEDERATION_PORT: Final = 35021
 APPLICATION_PORT: Final = 8080
@@ -89,6 +92,13 @@ class CommonSettings(Struct, frozen=True, kw_only=True):
         tuple[Provider, ...],
         Meta(description="what runs the operators of models, the first preferred; absent ones are left out and told"),
     ] = CPU
+    local_inference_storage: Annotated[
+        str | int,
+        Meta(description="size of the log of what pipelines answered, a number and Ki, Mi, Gi or Ti; 0: none is kept"),
+    ] = "0"
+    local_inference_free_min: Annotated[
+        str | int, Meta(description="free disk space below which inferences are no longer recorded")
+    ] = "1G"
     zeroconf: Annotated[bool, Meta(description="announce or find the nameserver on the local network")] = True
     zeroconf_interface: Annotated[
         str | None, Meta(description="address of the only interface to use for zeroconf; default: all")
@@ -132,6 +142,10 @@ class NameserverSettings(ListenerSettings, frozen=True, kw_only=True):
 
 
 class EdgeSettings(ListenerSettings, frozen=True, kw_only=True):
+    local_inference_storage: Annotated[
+        str | int,
+        Meta(description="size of the log of what pipelines answered, a number and Ki, Mi, Gi or Ti; 0: none is kept"),
+    ] = "1Gi"
     nameserver: Annotated[
         str | None, Meta(description="host:port of the nameserver; default: as joined, and by zeroconf")
     ] = None
@@ -212,7 +226,12 @@ def resolve_settings(
         if name not in known:
             raise _unknown(name, kind, where=f"in {file_name}")
         chosen[name] = _converted(known[name], value, where=f"{name} in {file_name}", strict=True)
-    for variable, text in (environment or {}).items():
+    environment = environment or {}
+    for variable, name in OTHER_VARIABLES.items():
+        if variable in environment and name in known:
+            where = f"{variable} in the environment"
+            chosen[name] = _converted(known[name], environment[variable], where=where, strict=False)
+    for variable, text in environment.items():
         if not variable.startswith(PREFIX) or variable in NOT_SETTINGS:
             continue
         name = variable.removeprefix(PREFIX).lower()
@@ -320,6 +339,8 @@ def _check(settings: Settings) -> None:
         if any(files) and not all(files):
             raise BadSetting("expected application_certificate and application_key together, found one of them")
     try:
+        quota_of(settings.local_inference_storage)
+        parse_bytes(settings.local_inference_free_min)
         if isinstance(settings, NameserverSettings):
             parse_interval(settings.poll_interval)
             if settings.federation is not None:
