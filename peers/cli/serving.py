@@ -116,8 +116,8 @@ def run_edge_command(arguments: argparse.Namespace, console: Console) -> int:
         home.membership()  # raises: it must join first
     _start_log(settings, console)
 
-    held_to = hold_process(settings.memory_bytes_max)
-    log.debug("memory_limit", extra={"bytes": held_to})
+    if set(settings.execution_providers) <= {"cpu"}:  # a card's driver takes address space as it likes
+        log.debug("memory_limit", extra={"bytes": hold_process(settings.memory_bytes_max)})
 
     def ready(record: RunRecord) -> None:
         _tell_ready(record, home, console, settings, as_json=arguments.json)
