@@ -14,20 +14,19 @@ import numpy as np
 from engine.signature import Array
 
 ONE_BY_ONE: Final = 128  # elements up to which numpy's own text form is quicker than whole columns
-_DIGITS: Final = {"float32": (6, 9), "float16": (3, 5)}  # always held; enough for every value
+_DIGITS: Final = {"f": (6, 9), "e": (3, 5)}  # of float32 and float16: always held; enough for every value
 _EXPONENT_MAX: Final = 20  # powers of ten up to the 22nd are exact
 _POWERS: Final = 10.0 ** np.arange(_EXPONENT_MAX + 1)
 
 
 def plain(column: Array) -> list[Any]:
     """``column.tolist()`` with the shortest decimals for short floats."""
-    if column.dtype.name not in _DIGITS:
+    if column.dtype.char not in _DIGITS:
         return column.tolist()  # type: ignore[no-any-return]
-    if column.size <= ONE_BY_ONE:
-        short = np.array([float(str(element)) for element in column.ravel()]).reshape(column.shape)
-    else:
-        short = shortest(column)
-    return short.tolist()  # type: ignore[no-any-return]
+    if column.size > ONE_BY_ONE:
+        return shortest(column).tolist()  # type: ignore[no-any-return]
+    short = [float(str(element)) for element in column.ravel()]
+    return short if column.ndim == 1 else np.array(short).reshape(column.shape).tolist()
 
 
 def shortest(column: Array) -> Array:
@@ -37,7 +36,7 @@ def shortest(column: Array) -> Array:
     wide = column.astype(np.float64)
     done = ~np.isfinite(wide) | (wide == 0)
     result = wide.copy()
-    least, most = _DIGITS[column.dtype.name]
+    least, most = _DIGITS[column.dtype.char]
     with np.errstate(all="ignore"):
         size = np.floor(np.log10(np.abs(np.where(done, 1.0, wide)))).astype(np.int64)
         exact = np.abs(size) <= _EXPONENT_MAX - most

@@ -16,13 +16,16 @@ contract (``time in out anomaly metadata``), and columns for who writes Arrow or
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from engine.decimals import plain
 from engine.signature import Array
+
+TEXTS_KEPT: Final = 1024  # of models that answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,12 @@ class AnsweringModel:
     sha: str
 
     def as_text(self) -> str:
-        return json.dumps({"model_name": self.name, "model_sha": self.sha}, separators=(",", ":"))
+        return _model_text(self.name, self.sha)
+
+
+@functools.lru_cache(TEXTS_KEPT)
+def _model_text(name: str, sha: str) -> str:
+    return json.dumps({"model_name": name, "model_sha": sha}, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -63,6 +63,15 @@ def test_a_row_is_the_contract_to_the_letter() -> None:
     assert json.loads(second["metadata"]["last_model"])["model_sha"] == "cd" * 32
 
 
+def test_rows_by_columns_are_the_rows_that_an_inference_says() -> None:
+    odd = {'a "b"': np.array([1, 2]), "c\\d": np.array([[0.1], [2]], np.float32), "": np.array(["x", "y"], object)}
+    for changed in ({}, {"outputs": odd}, {"outputs": {}, "anomalies": {}, "challengers": {}, "answered": None}):
+        told = json.loads(encode_rows(inference(**changed)))
+        assert told == list(inference(**changed).rows())
+        assert json.loads(encode_rows(inference(**changed), Selection.of(["none"], []))) == [{}, {}]
+    assert json.loads(encode_rows(inference(count=0, inputs={}, outputs={}, challengers={}, anomalies={}))) == []
+
+
 def test_what_json_has_no_number_for_is_a_word() -> None:
     odd = np.array([[np.nan], [-np.inf]], np.float32)
     first, second = json.loads(encode_rows(inference(outputs={"price": odd})))
