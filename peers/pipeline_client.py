@@ -183,7 +183,7 @@ class AsyncPipeline:
     async def versions(self) -> list[PipelineVersion]:
         """The oldest first."""
         told = await self._ask("pipeline:versions(:name)")
-        return [PipelineVersion(**{**one, "models": tuple(one["models"])}) for one in told]
+        return [_read(PipelineVersion, one, models=tuple(one["models"])) for one in told]
 
     async def deploy(
         self,
@@ -215,7 +215,7 @@ class AsyncPipeline:
 
     async def status(self) -> PipelineStatus:
         told = await self._ask("pipeline:status(:name)")
-        edges = tuple(EdgeStatus(**{**edge, "exceeded": tuple(edge["exceeded"])}) for edge in told["edges"])
+        edges = tuple(_read(EdgeStatus, edge, exceeded=tuple(edge["exceeded"])) for edge in told["edges"])
         return PipelineStatus(
             told["pipeline"], told["status"], edges, told.get("here"), tuple(told.get("here_exceeded", ()))
         )
@@ -371,6 +371,12 @@ class Pipeline:
         self, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, peer: str | None = None
     ) -> list[dict[str, Any]]:
         return self._wait(self._pipeline.infer(rows, peer=peer))
+
+
+def _read(kind: type[_T], record: Mapping[str, Any], **changed: Any) -> _T:
+    """What is known here of a record, which a newer peer may say more in."""
+    known = {name: value for name, value in record.items() if name in kind.__annotations__}
+    return kind(**{**known, **changed})
 
 
 def _named(model: Model) -> str:

@@ -74,7 +74,10 @@ class FederationStandings:
             next_poll_at=self._presence.next_poll_at(member.uuid),
             reported_at=report.time if report else None,
         )
-        found = next(iter(explain(self._store.state, member.uuid, name, actual=actual, contact=contact, now=now)))
+        try:
+            found = next(iter(explain(self._store.state, member.uuid, name, actual=actual, contact=contact, now=now)))
+        except UnknownName:  # an error of a pipeline that the federation no longer has
+            return None
         decision = found.decision
         wanted = (
             WantedVersion(decision.winner.version, decision.winner.record, decision.group.name) if decision else None

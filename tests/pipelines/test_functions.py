@@ -284,6 +284,20 @@ async def test_an_edge_runs_its_pipeline_again_after_a_restart_from_its_own_disk
     await standing(federation, "stays", "Undeployed")
 
 
+async def test_an_edge_that_cannot_load_a_version_says_why_and_answers_with_the_one_before(federation: Living) -> None:
+    await ada(federation, 'pipeline:create("tight")')
+    await ada(federation, 'pipeline:add_model_step("tight", "double", "1.0")')
+    first = (await ada(federation, 'pipeline:deploy("tight", {"group": "lab"})'))["version"]
+    await standing(federation, "tight", "Running")
+    second = (await ada(federation, 'pipeline:deploy("tight", {"group": "lab", "memory": "1Ki"})'))["version"]
+    told = await standing(federation, "tight", "Error")
+    edge = told["edges"][0]
+    assert (edge["version"], edge["wanted"], edge["code"]) == (first, second, "over_memory")
+    assert "its deployment allows 1024" in edge["reason"]
+    assert (await on_edge(federation, f'models:infer("tight", {ROWS})'))["y"].tolist() == [[2, 4, 6, 8]]
+    await ada(federation, 'pipeline:undeploy("tight", {"group": "lab"})')
+
+
 # --- who may --------------------------------------------------------------------------------------------------------
 
 
