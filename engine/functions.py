@@ -196,11 +196,12 @@ class ModelFunctions:
 
     @function(
         "models:end_stream(String name, String stream) -> Boolean",
-        effect=Effect.CHANGES,
         example='models:end_stream("my-model", "microphone")',
     )
     def end_stream(self, call: Call, name: str, stream: str) -> bool:
-        """Forgets a stream of a stateful model; whether it was open. The next call on it begins anew."""
+        """Forgets a stream of a stateful model; whether it was open. The next call on it begins anew. Whoever may go on
+        with a stream may end it.
+        """
         self._engine.find(name)
         return self._engine.streams().end(name, stream)
 
