@@ -56,7 +56,7 @@ def column_function(expression: RowExpression) -> Callable[[Columns, int], Array
     def of_columns(columns: Columns, count: int) -> Array:
         with np.errstate(all="ignore"):
             found = function(columns)
-        if not isinstance(found, np.ndarray):
+        if not isinstance(found, np.ndarray) or found.ndim == 0:  # of constants alone
             return np.full(count, found, dtype)
         if found.dtype == dtype:
             return found

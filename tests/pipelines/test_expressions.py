@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
 
 from query.errors import BadStatement, LimitExceeded, Problem, SyntaxProblem, UnknownName, WrongArguments
@@ -351,6 +351,45 @@ def test_all_rows_at_once_come_to_the_same_as_one_by_one(text: str, seed: int) -
     expected, failed = by_rows(expression, columns, count)
     assert found.tolist() == expected
     assert (failures.count if failures else 0) == failed
+
+
+MADE = some.one_of(
+    NUMERIC,
+    some.builds("[{}, {}]".format, NUMERIC, NUMERIC),
+    some.sampled_from(
+        ["in.t * 2", "(in.t - 1) / 3", "in.t + in.t", "in.t % 2", "in.t * in.f", "argmin(in.t)", "max(in.t)"]
+    ),
+    CONDITIONS,
+)
+
+
+@example(text="case when 0 < 0 then 0 else 1 end", seed=0)
+@given(text=MADE, seed=some.integers(0, 2**32 - 1))
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+def test_a_column_is_made_of_the_values_of_its_rows(text: str, seed: int) -> None:
+    count = FEW_ROWS + 6
+    columns = columns_from(seed, count)
+    try:
+        expression = record(f'{{"y": {text}}}', PLAIN)["y"]
+    except Problem:
+        return
+    parts: list[np.ndarray[Any, Any]] = []
+    problems: list[type[Problem]] = []
+    for at in range(count):
+        one = {"in": {name: column[at : at + 1] for name, column in columns["in"].items()}}
+        try:
+            parts.append(expression.column(one, 1))
+        except Problem as found:
+            problems.append(type(found))
+    if problems:
+        with pytest.raises(tuple(problems)):
+            expression.column(columns, count)
+        return
+    made = expression.column(columns, count)
+    expected = np.concatenate(parts)
+    assert made.dtype == expected.dtype
+    assert made.shape == expected.shape
+    assert np.array_equal(made, expected, equal_nan=made.dtype.kind == "f")
 
 
 def test_usual_expressions_are_done_for_all_rows_at_once() -> None:
