@@ -5,7 +5,7 @@ that does it, and checks what came of it. The federation, its groups and the mod
 
     nameserver          line-1  in staging             digits 1.0, 2.0 and a broken 3.0: examples/digits
     publisher           line-2  in production          file-types: Magika, from its package: examples/file-types
-                        line-3  in production
+                        line-3  in production          house prices, as a pipeline: examples/house-price
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from peers.client import Answer
+from peers.demo.houses import price_houses
 from peers.demo.performance import ADMIN, Performance, by_peer
 from peers.demo.stage import Stage
 from peers.demo.telling import Telling
@@ -307,6 +308,7 @@ STORY: Final[tuple[tuple[str, Callable[[Performance], None]], ...]] = (
     ("a pre-trained model names the types of files on this machine", name_files),
     ("digits 2.0 for staging only", stage_second),
     ("digits 2.0 for all", deploy_second),
+    ("a pipeline of house prices in production, swapped in place while a program asks it", price_houses),
     ("back to 1.0 in production: the latest assignment wins, not the highest version", downgrade),
     ("2.0 imported by hand on line-3, until its next poll", import_by_hand),
     ("digits 3.0, published although its test vectors fail, is refused on the edge", refuse_broken),

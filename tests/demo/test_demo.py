@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -32,19 +33,23 @@ def told(short: Path) -> list[dict[str, Any]]:
     """The lines that one whole demo printed."""
     folder = short / "whole"
     folder.mkdir()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        COMMAND, env=os.environ | {"TMPDIR": str(folder)}, capture_output=True, text=True, timeout=110, check=False
+        COMMAND, env=os.environ | {"TMPDIR": str(folder)}, capture_output=True, text=True, timeout=115, check=False
     )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert list(folder.iterdir()) == [], "the demo leaves its folder behind"
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    *steps, end = [json.loads(line) for line in done.stdout.splitlines()]
+    processor_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return [*steps, end | {"processor_s": processor_s}]
 
 
-def test_every_check_holds_within_a_minute(told: list[dict[str, Any]]) -> None:
+def test_every_check_holds_within_a_minute_of_a_processor(told: list[dict[str, Any]]) -> None:
     *steps, end = told
     assert end["checks"] == end["held"] == sum(len(step["checks"]) for step in steps)
     assert end["checks"] >= 20
-    assert end["seconds"] < 60
+    assert end["processor_s"] < 60  # of all its processes: the time of the wall is shared with other tests
     assert [step["step"] for step in steps] == list(range(1, end["steps"] + 1))
 
 
