@@ -68,28 +68,32 @@ def _is_wanted(header: str | None) -> bool:
 def decompressed(body: bytes, coding: Coding, *, bytes_max: int) -> bytes:
     """What a compressed body holds. Raises :class:`BadCoding` and :class:`~query.errors.LimitExceeded`."""
     pieces: list[bytes] = []
-    size = members = 0
-    rest = body
-    while rest or not members:
+    whole = memoryview(body)
+    size = members = at = 0
+    while at < len(whole) or not members:
         members += 1
         if members > MEMBERS_MAX:
             raise LimitExceeded(f"expected at most {MEMBERS_MAX} parts in a compressed body, found more")
         reader = zlib.decompressobj(WINDOW_BITS[coding])
+        rest = b""
         while not reader.eof:
+            # Piece by piece also of what goes in: the reader copies all that it was given and did not take.
+            given = rest or whole[at : at + PIECE_BYTES]
+            at += 0 if rest else len(given)
             try:
-                piece = reader.decompress(rest, min(PIECE_BYTES, bytes_max - size + 1))
+                piece = reader.decompress(given, min(PIECE_BYTES, bytes_max - size + 1))
             except zlib.error as error:
                 raise BadCoding(f"expected a body in {coding}, found damage: {error}") from error
             rest = reader.unconsumed_tail
             size += len(piece)
             if size > bytes_max:
                 raise LimitExceeded(f"expected at most {bytes_max} bytes in a compressed body, found more")
-            if not piece and not rest and not reader.eof:
+            if not piece and not rest and at == len(whole) and not reader.eof:
                 raise BadCoding(f"expected a whole body in {coding}, found its end missing")
             pieces.append(piece)
-        rest = reader.unused_data
-        if rest and coding == "deflate":
-            raise BadCoding(f"expected the body to end with its {coding} data, found {len(rest)} bytes behind it")
+        at -= len(reader.unused_data)
+        if at < len(whole) and coding == "deflate":
+            raise BadCoding(f"expected the body to end with its {coding} data, found {len(whole) - at} bytes behind it")
     return b"".join(pieces)
 
 

@@ -1,6 +1,8 @@
 """Compressed bodies: whole, bounded, and nothing behind them."""
 
 import gzip
+import random
+import time
 import tracemalloc
 import zlib
 
@@ -61,6 +63,15 @@ def test_gzip_may_have_members() -> None:
     assert decompressed(PACKED["gzip"] * 2, "gzip", bytes_max=2 * len(TEXT)) == TEXT * 2
     with pytest.raises(LimitExceeded, match="parts"):
         decompressed(gzip.compress(b"") * (MEMBERS_MAX + 1), "gzip", bytes_max=1000)
+
+
+def test_a_long_body_behind_many_parts_is_read_once() -> None:
+    """Some milliseconds; a copy of the rest with each part would be some seconds."""
+    noise = random.Random(5).randbytes(8 * 1024 * 1024)
+    body = gzip.compress(b"") * (MEMBERS_MAX - 1) + gzip.compress(noise, 0)
+    before = time.process_time()
+    assert decompressed(body, "gzip", bytes_max=len(noise)) == noise
+    assert time.process_time() - before < 3
 
 
 @pytest.mark.parametrize(
