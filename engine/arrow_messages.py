@@ -3,11 +3,12 @@
 Owns the few offsets of the flatbuffers of Arrow's ``Message.fbs`` that this takes. Pure; no pyarrow. pyarrow checks the
 metadata of a message when it reads one, so only checked metadata comes here, and still nothing is read past its end.
 
-    Message      header_type: 1 · header: 2
+    Message      version: 0 · header_type: 1 · header: 2 · custom_metadata: 4
     RecordBatch  length: 0 · buffers: 2, a vector of (offset, length) in the body · compression: 3
 
 A flatbuffer table begins with the distance back to its list of field offsets; an offset of 0 is an absent field. With
-compression each buffer of the body begins with its length when decompressed, 8 bytes; -1: it is not compressed.
+compression each buffer of the body begins with its length when decompressed, 8 bytes; -1: it is not compressed. Before
+Arrow 1.0 (version V4) the compression stood in the custom metadata, and pyarrow still looks there: such are refused.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from engine.errors import InputProblem
 
 BUFFERS_MAX: Final = 4096  # of one batch: a column has three at most
 _I32, _I64, _U16, _U32 = (Struct(f"<{code}") for code in "iqHI")
-_HEADER: Final = 2
+_I16: Final = Struct("<h")
+_V5: Final = 4
+_VERSION, _HEADER, _CUSTOM_METADATA = 0, 2, 4
 _LENGTH, _BUFFERS, _COMPRESSION = 0, 2, 3
 
 
@@ -37,6 +40,13 @@ def batch_size(metadata: bytes | memoryview, body: bytes | memoryview) -> tuple[
 
 def _batch_size(metadata: memoryview, body: memoryview) -> tuple[int, int]:
     message = _forward(metadata, 0)
+    version_at = _field(metadata, message, _VERSION)
+    version = 0 if version_at is None else _I16.unpack_from(metadata, version_at)[0]
+    if version < _V5 and _field(metadata, message, _CUSTOM_METADATA) is not None:
+        raise InputProblem(
+            "expected batches of Arrow 1.0 or later, or without metadata of their own, found older ones with some",
+            hint="write them without metadata_version V4",
+        )
     header = _field(metadata, message, _HEADER)
     if header is None:
         raise ValueError("a message without a header")

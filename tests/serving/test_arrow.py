@@ -144,6 +144,21 @@ def test_what_would_decompress_beyond_the_bound_is_not_decompressed() -> None:
         columns_of_arrow(bomb, bytes_max=8 * MIB)
 
 
+def test_the_compression_of_old_versions_is_no_way_around_the_bound() -> None:
+    def sized(metadata: dict[str, str]) -> bytes:
+        """A batch of one column whose body is 8 000 bytes."""
+        batch = pa.record_batch({"x": pa.array(np.zeros(1000))})
+        sink = io.BytesIO()
+        options = pa.ipc.IpcWriteOptions(metadata_version=pa.ipc.MetadataVersion.V4)
+        with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
+            writer.write_batch(batch, custom_metadata=metadata or None)
+        return sink.getvalue()
+
+    with pytest.raises(InputProblem, match=r"Arrow 1\.0 or later"):
+        columns_of_arrow(sized({"ARROW:experimental_compression": "zstd"}), bytes_max=MIB)
+    assert columns_of_arrow(sized({}), bytes_max=MIB)["x"].shape == (1000,)
+
+
 def test_the_footer_is_not_believed() -> None:
     table = pa.table({"x": [1.0, 2.0]})
     body = written(table)
