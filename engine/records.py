@@ -5,8 +5,9 @@ columns are given. Pure. Knows nothing of what a field should be: the pipeline c
 
 Reading: a JSON list with one object a row; an object alone is one row. Refused: what is not JSON or not UTF-8, text
 behind the list, no rows, more than ``ROWS_MAX`` rows, nesting beyond what the decoder takes, and, before anything is
-made of it, more than ``CONTAINERS_MAX`` opening brackets. The literals ``NaN``, ``Infinity`` and ``-Infinity``, which
-Python's writer makes, are read although they are not JSON; text with half a surrogate pair is refused.
+made of it, more than ``JSON_BYTES_MAX`` bytes or ``CONTAINERS_MAX`` opening brackets. The literals ``NaN``,
+``Infinity`` and ``-Infinity``, which Python's writer makes, are read although they are not JSON; text with half a
+surrogate pair is refused.
 
 Writing: not-a-number and infinities are the texts ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``: JSON has no numbers
 for them, ``null`` would lose them, and whoever turns a column into floats reads these words.
@@ -36,6 +37,7 @@ from engine.signature import Array
 from query.errors import LimitExceeded, nearest
 
 ROWS_MAX: Final = 65_536  # of one request
+JSON_BYTES_MAX: Final = 16 * 1024 * 1024  # of one request: while it is read, nothing else runs
 CONTAINERS_MAX: Final = 1_000_000  # opening brackets of one request
 RECORD_TYPES_KEPT: Final = 256  # sets of names that rows were made of
 SELECTED_MAX: Final = 64  # names in dataset and in dataset_exclude
@@ -46,6 +48,11 @@ _LITERALS: Final = (b"NaN", b"Infinity")
 
 def decode_records(body: bytes) -> list[dict[str, Any]]:
     """The rows of a request. Raises ``InputProblem`` or ``LimitExceeded``."""
+    if len(body) > JSON_BYTES_MAX:
+        raise LimitExceeded(
+            f"expected at most {JSON_BYTES_MAX} bytes of JSON, found {len(body)}",
+            hint="send several requests, or Arrow",
+        )
     containers = body.count(b"{") + body.count(b"[")
     if containers > CONTAINERS_MAX:
         raise LimitExceeded(f"expected at most {CONTAINERS_MAX} lists and objects, found {containers}")
@@ -75,7 +82,8 @@ def _decoded(body: bytes) -> Any:
             raise InputProblem(f"the body is not JSON: {error}") from None
     try:
         read = json.loads(body.decode())
-        json.dumps(read, ensure_ascii=False).encode()  # half a surrogate pair could be sent nowhere
+        if b"\\u" in body:
+            json.dumps(read, ensure_ascii=False).encode()  # half a surrogate pair could be sent nowhere
     except RecursionError:
         raise InputProblem("the body is nested too deep: expected a JSON list of objects, one a row") from None
     except UnicodeError as error:

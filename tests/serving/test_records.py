@@ -11,7 +11,15 @@ import pytest
 
 from engine.errors import InputProblem
 from engine.inferences import AnsweringModel, Inference
-from engine.records import CONTAINERS_MAX, ROWS_MAX, SELECTED_MAX, Selection, decode_records, encode_rows
+from engine.records import (
+    CONTAINERS_MAX,
+    JSON_BYTES_MAX,
+    ROWS_MAX,
+    SELECTED_MAX,
+    Selection,
+    decode_records,
+    encode_rows,
+)
 from query.errors import LimitExceeded
 
 CHAMPION = AnsweringModel("price", "1.0", "ab" * 32)
@@ -161,3 +169,5 @@ def test_rows_and_brackets_are_bounded() -> None:
         decode_records(b"[" + b",".join([b"{}"] * (ROWS_MAX + 1)) + b"]")
     with pytest.raises(LimitExceeded, match="lists and objects"):
         decode_records(b"[" + b",".join([b"[]"] * CONTAINERS_MAX) + b"]")
+    with pytest.raises(LimitExceeded, match=f"expected at most {JSON_BYTES_MAX} bytes of JSON"):
+        decode_records(b'[{"a": 1}]' + b" " * JSON_BYTES_MAX)
