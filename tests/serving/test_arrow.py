@@ -291,3 +291,17 @@ print("pandas" in sys.modules)
         [sys.executable, "-c", program, body.hex()], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+def test_a_peer_without_the_extra_says_so() -> None:
+    program = """
+import sys
+sys.modules["pyarrow"] = None
+from engine.arrow import ArrowUnavailable, columns_of_arrow
+try:
+    columns_of_arrow(b"ARROW1", bytes_max=1)
+except ArrowUnavailable as problem:
+    print(problem.hint)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == 'install "peerage[arrow]", or send JSON records'

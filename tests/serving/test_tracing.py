@@ -166,3 +166,16 @@ def test_nothing_is_imported_where_nothing_is_configured() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["None", "False"]
+
+
+def test_a_peer_without_the_extra_says_so_and_goes_on() -> None:
+    program = """
+import logging, sys
+logging.basicConfig(format="%(message)s %(hint)s", stream=sys.stdout)
+sys.modules["opentelemetry"] = None
+from peers.tracing import opened
+environment = {"OTEL_TRACES_EXPORTER": "otlp"}
+print(opened(environment, version="", instance="", may_dial=bool))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ['no_traces install "peerage[otel]"', "None"]
