@@ -51,6 +51,16 @@ class Bodies:
         self._waiting = 0
         self._threads: ThreadPoolExecutor | None = None
 
+    def at_once(self, request: web.BaseRequest) -> bytes | None:
+        """The body when it is there already and as it was meant; None for :meth:`read`."""
+        content = request.content
+        if not content.is_eof() or hdrs.CONTENT_ENCODING in request.headers:
+            return None
+        body = content.read_nowait()
+        if len(body) > self.bytes_max:
+            self._too_long(len(body))
+        return body
+
     async def read(self, request: web.BaseRequest) -> bytes:
         """The body as it was meant, unpacked.
 

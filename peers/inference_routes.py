@@ -97,7 +97,7 @@ class InferenceRoutes:
         self._bodies = bodies or Bodies()
         self._requests_max = requests_max
         self._under_way = 0
-        self._protocols: dict[str, tuple[Servable, ModelProtocol]] = {}
+        self._known: dict[str, tuple[Servable, ModelProtocol]] = {}  # of what is loaded and was asked
         engine.subscribe(self._changed)
 
     @property
@@ -153,11 +153,14 @@ class InferenceRoutes:
         return await self.infer(request, request.match_info["model"], request.match_info.get("version"))
 
     async def _inferred(self, request: web.BaseRequest, model: str, version: str | None) -> web.StreamResponse:
-        servable = await self._wanted(model, version)
-        kept = self._protocols.get(model)
-        protocol = kept[1] if kept is not None and kept[0] is servable else self._protocol(servable)
         headers = request.headers
-        body = await self._bodies.read(request)
+        servable, protocol = self._known.get(model) or await self._wanted(model, version)
+        body = self._bodies.at_once(request)
+        if body is None:
+            body = await self._bodies.read(request)
+            servable, protocol = self._known.get(model) or await self._wanted(model, version)  # as it is by now
+        if version is not None and version != servable.version:
+            raise ModelNotLoaded(f"{model}@{shortened(version)} is not loaded here, {servable.label} is")
         begun_ns = monotonic_ns()
         length = header_length_of(headers.get(HEADER_LENGTH))
         if len(body) > LONG_BYTES and (length is None or length > LONG_BYTES or protocol.has_texts):
@@ -168,7 +171,10 @@ class InferenceRoutes:
         deadline_s = asked.timeout_s
         if deadline_s is not None:
             deadline_s = max(0.0, deadline_s - (read_ns - begun_ns) / 1e9)
-        outputs = await self._engine.run(servable, asked.feed, deadline_s=deadline_s, stream=asked.stream)
+        if asked.stream is None and servable.runs_inline(asked.feed):
+            outputs = servable.run(asked.feed)
+        else:
+            outputs = await self._engine.run(servable, asked.feed, deadline_s=deadline_s, stream=asked.stream)
         ran_ns = monotonic_ns()
         if _is_long(asked, outputs):
             answer, told = await self._bodies.aside(lambda: protocol.write(asked, outputs))
@@ -193,9 +199,15 @@ class InferenceRoutes:
             return compressed(answer, coding)
         return await self._bodies.aside(lambda: compressed(answer, coding))
 
-    def _protocol(self, servable: Servable) -> ModelProtocol:
+    async def _wanted(self, model: str, version: str | None) -> tuple[Servable, ModelProtocol]:
+        """What an inference asks for; loaded for it where the device's owner lets it be. Raises why it is not there."""
         from engine.oip import Protocol as ModelProtocol  # no sooner: it brings numpy
 
+        try:
+            servable = await self._engine.wanted(model, version)
+        except ModelNotLoaded as problem:
+            await self._refuse_absent(model, problem)
+            raise
         record = servable.record
         protocol = ModelProtocol(
             record.name,
@@ -205,20 +217,13 @@ class InferenceRoutes:
             stateful=_keeps_state(servable),
             elements_max=self._engine.settings.elements_max,
         )
-        self._protocols[record.name] = servable, protocol
-        return protocol
+        if servable in self._engine.loaded():  # and not swapped since it was found
+            self._known[record.name] = servable, protocol
+        return servable, protocol
 
     def _changed(self, name: str, servable: Servable | None) -> None:
-        """Nothing here may keep in memory what was swapped or unloaded."""
-        self._protocols.pop(name, None)
-
-    async def _wanted(self, model: str, version: str | None) -> Servable:
-        """What an inference asks for; loaded for it where the device's owner lets it be. Raises why it is not there."""
-        try:
-            return await self._engine.wanted(model, version)
-        except ModelNotLoaded as problem:
-            await self._refuse_absent(model, problem)
-            raise
+        """What was swapped or unloaded answers nobody from here any more, and stays in no memory."""
+        self._known.pop(name, None)
 
     async def _found(self, model: str, version: str | None) -> Servable:
         """What is loaded. Raises why it is not."""
@@ -228,7 +233,7 @@ class InferenceRoutes:
             await self._refuse_absent(model, problem)
             raise
         if version is not None and version != servable.version:
-            raise ModelNotLoaded(f'{model} "{shortened(version)}" is not loaded here, {servable.label} is')
+            raise ModelNotLoaded(f"{model}@{shortened(version)} is not loaded here, {servable.label} is")
         return servable
 
     async def _refuse_absent(self, model: str, problem: ModelNotLoaded) -> None:
