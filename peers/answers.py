@@ -31,6 +31,7 @@ from query.frames import Frame, encode_frame
 BODY_DEADLINE_S: Final = 15.0
 RETRY_AFTER_S: Final = 5
 PATH_SHOWN: Final = 200
+HEADER_SHOWN: Final = 80
 HEAD_AFTER_S: Final = 0.25  # that an answer's first frame may hold back its head
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -129,6 +130,11 @@ def not_found(request: web.Request) -> web.Response:
 
 def unknown_path(request: web.Request) -> UnknownName:
     return UnknownName(f"no {request.method} {request.path[:PATH_SHOWN]} on this face")
+
+
+def shortened(header: str) -> str:
+    """A foreign header's value as an error may hold it: bytes that are no text stand in it as half surrogate pairs."""
+    return header[:HEADER_SHOWN].encode(errors="replace").decode()
 
 
 async def body_of(request: web.Request, *, bytes_max: int, deadline_s: float = BODY_DEADLINE_S) -> bytes:

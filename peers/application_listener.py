@@ -21,7 +21,7 @@ from aiohttp import hdrs, web
 
 from peers.answers import WrongMethod, body_of, not_found, told, unknown_path
 from peers.answers import stream_frames as stream
-from peers.face_errors import told_on_face
+from peers.face_errors import BadHttp, face_error, told_on_face
 from peers.gates import Gate
 from peers.requests import QUERY_BYTES_MAX, Origin, StatementRunner
 from query.declarations import Caller
@@ -83,9 +83,17 @@ class ApplicationListener:
 
     def dispatching(self, gate: Gate, ordinary: Dispatch) -> Dispatch:
         """``ordinary``, the application's own, with what is quick taken out before it."""
+
+        async def plainly(request: web.BaseRequest) -> web.StreamResponse:
+            try:
+                return await ordinary(request)
+            except web.HTTPException as error:  # of aiohttp itself, before any route: it would be told as plain text
+                problem = BadHttp(f"expected a request for a path of this face, found: {error.text or error.reason}")
+                return face_error(problem, status=error.status)
+
         quick = self._quick
         if quick is None:
-            return ordinary
+            return plainly
         takes, answer, check = quick.takes, quick.answer, gate.check
 
         async def guarded(request: web.BaseRequest) -> web.StreamResponse:
@@ -97,7 +105,7 @@ class ApplicationListener:
         async def dispatch(request: web.BaseRequest) -> web.StreamResponse:
             if request.method == hdrs.METH_POST and takes(request.raw_path) and hdrs.EXPECT not in request.headers:
                 return await quickly(request)
-            return await ordinary(request)
+            return await plainly(request)
 
         return dispatch
 

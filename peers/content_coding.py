@@ -14,6 +14,7 @@ import re
 import zlib
 from typing import Final, Literal
 
+from peers.answers import shortened
 from query.errors import LimitExceeded, UserProblem
 
 Coding = Literal["gzip", "deflate"]
@@ -46,7 +47,7 @@ def coding_of(header: str | None) -> Coding | None:
         case "deflate":
             return "deflate"
         case other:
-            raise UnknownCoding(f'expected Content-Encoding gzip or deflate, found "{other[:80]}"')
+            raise UnknownCoding(f'expected Content-Encoding gzip or deflate, found "{shortened(other)}"')
 
 
 def wanted_coding(header: str | None) -> Coding | None:

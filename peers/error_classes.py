@@ -181,6 +181,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "store_damaged",
         "state_in_use",
     ),
+    "peers.face_errors": ("bad_http",),
     "peers.federation_client": (
         "nameserver_unreachable",
         "wrong_ca",

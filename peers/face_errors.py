@@ -41,6 +41,13 @@ from query.errors import (
 BUSY_S: Final = 1  # after which a client may ask a busy peer again
 LOADING_S: Final = 5
 
+
+class BadHttp(UserProblem):
+    """What is no request that any route could take."""
+
+    code = "bad_http"
+
+
 Refused: TypeAlias = Callable[[str], None]
 """Told the code of every error that is answered."""
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
-from peers.answers import Unauthorized
+from peers.answers import Unauthorized, shortened
 from query.errors import Forbidden
 
 LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
@@ -82,10 +82,11 @@ def check_local(request: web.BaseRequest) -> None:
     """Raises :class:`Forbidden` unless ``Host`` and ``Origin`` name this device."""
     host = request.headers.get(hdrs.HOST, "")
     if not _is_local(host):
-        raise Forbidden(f'the Host header names "{(_hostname(f"//{host}"))[:80]}", expected this device')
-    origin = request.headers.get(hdrs.ORIGIN)
-    if origin is not None and _hostname(origin) not in LOCAL_HOSTS:
-        raise Forbidden(f'the Origin header names "{origin[:80]}", expected this device')
+        raise Forbidden(f'the Host header names "{shortened(_hostname(f"//{host}"))}", expected this device')
+    if hdrs.ORIGIN in request.headers:
+        for origin in request.headers.getall(hdrs.ORIGIN):
+            if _hostname(origin) not in LOCAL_HOSTS:
+                raise Forbidden(f'the Origin header names "{shortened(origin)}", expected this device')
 
 
 def shows_token(request: web.BaseRequest, token: str) -> bool:

@@ -174,6 +174,18 @@ async def test_what_is_no_http(face: Face) -> None:
     assert (await face.ask("POST", INFER, GOOD)).status == 200
 
 
+async def test_what_no_route_sees_is_told_as_json_too(face: Face) -> None:
+    for line, more, status in (
+        ("OPTIONS *", "", 404),
+        ("CONNECT localhost:80", "", 404),
+        ("GET /v2", "Expect: nothing\r\n", 417),
+    ):
+        got = await face.raw(f"{line} HTTP/1.1\r\nHost: localhost\r\n{more}Connection: close\r\n\r\n".encode())
+        head, _, body = got.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d " % status), line
+        assert json.loads(body)["code"] == "bad_http", line
+
+
 @pytest.mark.parametrize(("coding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
 class TestCodings:
     async def test_a_request_may_be_compressed(self, face: Face, coding: str, pack: Any) -> None:
@@ -379,6 +391,23 @@ async def test_a_browser_reaches_nothing(face: Face) -> None:
         got = await face.raw(text.encode() + GOOD)
         assert b" 403 " in got.partition(b"\r\n")[0]
         assert json.loads(got.partition(b"\r\n\r\n")[2])["code"] == "forbidden"
+
+
+async def test_headers_that_are_no_text_are_refused_in_words(face: Face) -> None:
+    for line, code in (
+        (b"Host: \xff", "forbidden"),
+        (b"Host: localhost\r\nOrigin: \xff", "forbidden"),
+        (b"Host: localhost\r\nOrigin: http://localhost\r\nOrigin: http://evil.example", "forbidden"),
+        (b"Host: localhost\r\nContent-Encoding: \xff", "unknown_coding"),
+        (b"Host: localhost\r\nInference-Header-Content-Length: \xff", "bad_message"),
+    ):
+        head = b"POST %b HTTP/1.1\r\n%b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (
+            INFER.encode(),
+            line,
+            len(GOOD),
+        )
+        got = await face.raw(head + GOOD)
+        assert json.loads(got.partition(b"\r\n\r\n")[2])["code"] == code, line
 
 
 async def test_changes_need_the_token_on_loopback(face: Face) -> None:
