@@ -210,6 +210,8 @@ def _request_parameters(found: dict[str, Any]) -> RequestParameters | None:
         _expected("the request", "a whole number of microseconds", given, "timeout")
     if parameters.sequence_id is not UNSET and parameters.sequence_id.__class__ not in (int, str):
         _expected("the request", "a whole number or text", given, "sequence_id")
+    if isinstance(parameters.sequence_id, str):
+        checked_text(parameters.sequence_id, "the request: sequence_id")
     return parameters
 
 

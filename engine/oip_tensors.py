@@ -121,7 +121,7 @@ class InputTensor:
             count *= size
         if count > self._elements_max:
             raise LimitExceeded(
-                f'input "{self.name}": expected at most {self._elements_max} elements, found a shape of {_exact(count)}'
+                f'input "{self.name}": expected at most {self._elements_max} elements, found {_exact(count)}'
             )
         return count
 
@@ -330,9 +330,9 @@ class InputTensor:
 
     def _misfit(self, shape: tuple[int, ...]) -> NoReturn:
         found = ",".join(_exact(size) for size in shape[:32])
+        least = " with at least one element" if any(size < 1 for size in shape) else ""
         raise InputProblem(
-            f'input "{self.name}": expected {shown(self.datatype, self.spec.shape)} with at least one element, '
-            f"found a shape of [{found}]"
+            f'input "{self.name}": expected {shown(self.datatype, self.spec.shape)}{least}, found a shape of [{found}]'
         )
 
     def _miscounted(self, shape: tuple[int, ...], count: int, found: int) -> NoReturn:

@@ -139,6 +139,10 @@ def _messages() -> Iterator[Refused]:
     )
     half = asking(good())[:-1] + b',"id":"\\ud800"}'
     yield Refused("half a character", "one", half, "bad_message", "half a surrogate pair")
+    half = asking(good(), parameters={"sequence_id": "\ud800"})
+    yield Refused(
+        "half a character in a stream's key", "one", half, "bad_message", "sequence_id: expected text that UTF"
+    )
     yield Refused(
         "parameters a list", "one", asking(good(), parameters=[]), "bad_message", "parameters to be an object"
     )
@@ -174,7 +178,7 @@ def _shapes() -> Iterator[Refused]:
         ("a whole real", [1.0, 4], "bad_message", "expected a shape of whole numbers, found the number 1.0"),
         ("a boolean", [True, 4], "bad_message", "expected a shape of whole numbers, found true"),
         ("a text for a shape", "1,4", "bad_message", "expected shape to be a list"),
-        ("another rank", [4], "bad_input", "expected FP32[-1,4] with at least one element, found a shape of [4]"),
+        ("another rank", [4], "bad_input", "expected FP32[-1,4], found a shape of [4]"),
         ("a rank too many", [1, 1, 4], "bad_input", "found a shape of [1,1,4]"),
         ("another fixed size", [1, 3], "bad_input", "found a shape of [1,3]"),
         ("a batch of none", [0, 4], "bad_input", "with at least one element, found a shape of [0,4]"),
