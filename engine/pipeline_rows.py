@@ -21,13 +21,23 @@ from engine.signature import NUMPY, Array, Signature, array_of, shown
 from federation.documents import TensorSpec
 from query.errors import LimitExceeded, Problem, nearest
 
-_PLAIN: Final[dict[str, frozenset[type]]] = {
+FEW: Final = 16
+
+_REALS: Final = frozenset({int, float})
+_ACCEPTED: Final[dict[str, frozenset[type]]] = {
     "BOOL": frozenset({bool}),
     "BYTES": frozenset({str}),
-    "FP64": frozenset({int, float}),
+    "FP32": _REALS,
+    "FP64": _REALS,
+    "INT32": frozenset({int}),
+    "INT64": frozenset({int}),
 }
-_WHOLE: Final = frozenset({"INT64", "INT32"})
-_INT32_MAX: Final = 2**31 - 1
+_LARGEST: Final[dict[str, float]] = {
+    "FP32": float(np.finfo(np.float32).max),
+    "FP64": float(np.finfo(np.float64).max),
+    "INT32": 2**31 - 1,
+    "INT64": 2**63 - 1,
+}
 
 
 def columns_of_rows(signature: Signature, rows: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
@@ -54,17 +64,13 @@ def columns_of_rows(signature: Signature, rows: Sequence[Mapping[str, Any]]) -> 
 def _column(spec: TensorSpec, values: list[Any], elements_max: int) -> Array:
     """One field of all rows."""
     shape = spec.shape
-    if len(shape) == 1:
-        quick = _quick(spec.datatype, values)
-        if quick is not None:
-            return quick
-    elif all(size == 1 for size in shape[1:]) and not any(isinstance(value, list | tuple) for value in values):
-        flat = _column(TensorSpec(spec.name, spec.datatype, shape[:1]), values, elements_max)
-        return flat.reshape((len(values), *shape[1:]))
-    elif len(shape) == 2:
-        quick = _quick_lists(spec, values, elements_max)
-        if quick is not None:
-            return quick
+    flat = _flat(values, shape)
+    if flat is not None:
+        quick = _quick(spec.datatype, flat)
+        if quick is not None and quick.size <= elements_max:
+            return quick if len(shape) == 1 else quick.reshape((len(values), *shape[1:]))
+    if len(shape) > 1 and all(size == 1 for size in shape[1:]):
+        values = [_alone(value, len(shape) - 1) for value in values]
     try:
         column = array_of(spec, values, elements_max=elements_max)
         if column.shape[:1] == (len(values),) and column.ndim == len(shape) and _fits(column.shape, shape):
@@ -76,45 +82,47 @@ def _column(spec: TensorSpec, values: list[Any], elements_max: int) -> Array:
     raise _first_wrong(spec, values, elements_max)
 
 
-def _quick_lists(spec: TensorSpec, values: list[Any], elements_max: int) -> Array | None:
-    """The same for lists of one length, of plain values that fit."""
-    if set(map(type, values)) != {list}:
-        return None
-    size = len(values[0])
-    if not size or size * len(values) > elements_max or spec.shape[1] not in (-1, size):
-        return None
-    if set(map(len, values)) != {size}:
-        return None
-    flat = _quick(spec.datatype, list(chain.from_iterable(values)))
-    return None if flat is None else flat.reshape(len(values), size)
+def _alone(value: Any, depth: int) -> Any:
+    """The element of a field of one element, where it stands alone, in as many lists as it belongs in."""
+    if not isinstance(value, list | tuple | np.ndarray):
+        for _ in range(depth):
+            value = [value]
+    return value
 
 
-def _quick(datatype: str, values: list[Any]) -> Array | None:
-    """The same for plain values that fit, in one go."""
-    plain = _PLAIN.get(datatype)
+def _flat(values: list[Any], shape: tuple[int, ...]) -> list[Any] | None:
+    """The elements of all rows, where each row is a value alone or a list of the length that it has to have."""
+    if len(shape) == 1:
+        return values
     kinds = set(map(type, values))
-    if plain is not None and kinds <= plain:
-        column = np.empty(len(values), NUMPY[datatype])
-        try:
-            column[:] = values
-        except OverflowError:
-            return None
+    if kinds == {list} and len(shape) == 2:
+        size = shape[1]
+        return list(chain.from_iterable(values)) if all(len(row) == size for row in values) else None
+    return values if list not in kinds and all(size == 1 for size in shape[1:]) else None
+
+
+def _quick(datatype: str, elements: list[Any]) -> Array | None:
+    """Plain elements that fit, in one go; None where something is to be looked at more closely."""
+    accepted = _ACCEPTED.get(datatype)
+    if accepted is None or not elements or not set(map(type, elements)) <= accepted:
+        return None
+    if datatype == "BYTES":
+        column = np.empty(len(elements), np.object_)
+        column[:] = elements
         return column
-    if datatype in _WHOLE and kinds == {int}:
-        if datatype == "INT32" and (max(values) > _INT32_MAX or min(values) < -_INT32_MAX):
-            return None
-        try:
-            return np.array(values, NUMPY[datatype])
-        except OverflowError:
-            return None
-    if datatype == "FP32" and kinds <= {int, float}:
-        with np.errstate(over="ignore"):
-            try:
-                column = np.array(values, np.float32)
-            except OverflowError:
-                return None
-        return column if np.isfinite(column).all() else None
-    return None
+    largest = _LARGEST.get(datatype)
+    if largest is None:
+        return np.array(elements, NUMPY[datatype])
+    if len(elements) <= FEW:  # quicker than numpy
+        fits = max(elements) <= largest and min(elements) >= -largest
+        return np.array(elements, NUMPY[datatype]) if fits else None  # nor where not-a-number comes first
+    try:
+        wide = np.array(elements, np.float64 if accepted is _REALS else np.int64)
+    except OverflowError:
+        return None
+    if not (wide.max() <= largest and wide.min() >= -largest):
+        return None
+    return wide.astype(NUMPY[datatype], copy=False)
 
 
 def _fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
