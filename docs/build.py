@@ -3,11 +3,12 @@
     python -m docs.build            write them
     python -m docs.build --check    say which are not current; exit status 1 when any is not
 
-functions.md, commands.md and openapi.json are generated whole; in configuration.md and query-api.md what stands between
-the lines ``<!-- generated: NAME -->`` and ``<!-- end -->``.
+functions.md, commands.md, metrics.md and openapi.json are generated whole; in configuration.md and query-api.md what
+stands between the lines ``<!-- generated: NAME -->`` and ``<!-- end -->``.
 """
 
 import argparse
+import dataclasses
 import importlib
 import pkgutil
 import re
@@ -213,9 +214,70 @@ def openapi() -> str:
     return face_document().decode()
 
 
+def metrics() -> str:
+    """Every metric of a peer that has counted each of them once."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    from peers.metrics import exposition
+
+    families = text_string_to_metric_families(exposition(counted_once(), openmetrics=False).decode())
+    rows = []
+    for family in families:
+        if family.name.startswith("peerage_"):
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            labels = dict.fromkeys(label for sample in family.samples for label in sample.labels if label != "le")
+            rows.append(
+                f"| `{name}` | {family.type} | {', '.join(f'`{label}`' for label in labels)} | {family.documentation} |"
+            )
+    parts = [
+        "# Metrics",
+        GENERATED,
+        "What `GET /metrics` of a peer tells Prometheus, beside the process's own `process_…`. Seconds and bytes; "
+        "`name` and `version` are of a model or pipeline. A model that runs in a pipeline is counted with it in `pipeline`; "
+        "`step` is a PQL step of a pipeline, or its validations. With `Accept: application/openmetrics-text` it is "
+        "OpenMetrics.",
+        "| metric | | labels | |\n|---|---|---|---|\n" + "\n".join(rows),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def counted_once() -> Any:
+    """A snapshot in which every metric has a value."""
+    from engine.engine import Engine
+    from engine.exceeded import Exceeded
+    from engine.servables import IndexEntry
+    from engine.statistics import Counters, Key
+    from peers.device_mode import unattached
+    from peers.homes import Home
+    from peers.inference_log_parts import log_metrics, opened_inference_log
+    from peers.metrics import LoadedFacts
+    from peers.metrics_routes import Metrics
+    from peers.settings import EdgeSettings
+
+    counters = Counters(Key("name", "version"))
+    counters.ran(1, 0, 1)
+    run = dataclasses.replace(counters.read(), exceeded=(Exceeded("memory", 1, 0, ""),))
+    log = opened_inference_log(Home(HERE / "no-home"), EdgeSettings(), unattached("EDGE"))
+    snapshot = Metrics(Engine(), version="", extras=log_metrics(log)).snapshot()
+    return dataclasses.replace(
+        snapshot,
+        runs=(run,),
+        under_way={"oip": 1},
+        loaded=(LoadedFacts("name", "version", "onnx", "group", 1),),
+        index=(IndexEntry("name", "version", "READY"),),
+        refused={"code": 1},
+        extras=tuple(dataclasses.replace(one, values={("x",) * len(one.labels): 1.0}) for one in snapshot.extras),
+    )
+
+
 # --- files ----------------------------------------------------------------------------------------------------------
 
-WHOLE: dict[str, Callable[[], str]] = {"functions.md": functions, "commands.md": commands, "openapi.json": openapi}
+WHOLE: dict[str, Callable[[], str]] = {
+    "functions.md": functions,
+    "commands.md": commands,
+    "metrics.md": metrics,
+    "openapi.json": openapi,
+}
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "configuration.md": {"settings": settings},
     "query-api.md": {"errors": errors},

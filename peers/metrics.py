@@ -12,7 +12,8 @@ steps and codes of errors, never what a request says.
     peerage_inference_failures_total      counter     requests that fitted and failed
     peerage_inference_refusals_total      counter     requests refused as too many waited
     peerage_limits_exceeded_total         counter     requests that needed more than they may have; also: resource
-                                                      all of these: name, version, pipeline, step
+                                                      all of these: name, version, pipeline, step. A step that runs
+                                                      models is counted by them, with the pipeline that they run in
     peerage_requests_refused_total        counter     answers that were errors: code
     peerage_loads_total                   counter     releases brought into memory: result (loaded, swapped, failed)
     peerage_unloads_total                 counter     releases taken out of memory
@@ -22,6 +23,7 @@ steps and codes of errors, never what a request says.
     peerage_memory_budget_bytes           gauge
     peerage_queue_requests                gauge       in the pool or waiting for it
     peerage_queue_requests_max            gauge
+    peerage_requests_under_way            gauge       inferences that have begun and not ended: protocol
     peerage_dropped_rows_total            counter     rows of a pipeline's answers that lack something: name, version,
                                                       dropped (as in the answers)
     peerage_build_info                    gauge       version
@@ -84,6 +86,7 @@ class Snapshot:
     memory_budget_bytes: int = 0
     queue: int = 0
     queue_max: int = 0
+    under_way: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     refused: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     extras: tuple[Extra, ...] = ()
 
@@ -218,6 +221,12 @@ def _others(snapshot: Snapshot) -> Iterator[Metric]:
 
     yield GaugeMetricFamily("peerage_queue_requests", "in the pool or waiting for it", value=snapshot.queue)
     yield GaugeMetricFamily("peerage_queue_requests_max", "more are refused", value=snapshot.queue_max)
+    under_way = GaugeMetricFamily(
+        "peerage_requests_under_way", "inferences that have begun and not ended", labels=("protocol",)
+    )
+    for protocol, count in sorted(snapshot.under_way.items()):
+        under_way.add_metric((protocol,), count)
+    yield under_way
     refused = CounterMetricFamily("peerage_requests_refused", "answers that were errors, by code", labels=("code",))
     for code, count in sorted(snapshot.refused.items()):
         refused.add_metric((code,), count)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -26,9 +27,19 @@ Extras = Callable[[], Iterable[Extra]]
 
 
 class Metrics:
-    """What is told. ``extras``: the counts of other parts, asked at each scrape."""
+    """What is told. ``under_way``: inferences that have begun and not ended, by protocol; ``extras``: the counts of
+    other parts. Both are asked at each scrape.
+    """
 
-    def __init__(self, engine: Engine, *, version: str, extras: Iterable[Extras] = ()) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        version: str,
+        under_way: Mapping[str, Callable[[], int]] = MappingProxyType({}),
+        extras: Iterable[Extras] = (),
+    ) -> None:
+        self._under_way = dict(under_way)
         self._engine = engine
         self._version = version
         self._extras = tuple(extras)
@@ -59,6 +70,7 @@ class Metrics:
             memory_budget_bytes=engine.settings.memory_budget_bytes,
             queue=engine.waiting(),
             queue_max=engine.settings.queue_max,
+            under_way={protocol: count() for protocol, count in self._under_way.items()},
             refused=dict(self._refused),
             extras=(self._dropped(), *(extra for extras in self._extras for extra in extras())),
         )

@@ -88,6 +88,11 @@ class PipelineFace:
         self._bodies = bodies
         self._ready = ready
 
+    @property
+    def under_way(self) -> int:
+        """Inferences that have begun and not ended."""
+        return self._under_way
+
     def routes(self) -> tuple[web.RouteDef, ...]:
         """For the application face; on loopback none of them needs a token."""
         return (

@@ -48,7 +48,12 @@ class ServingParts:
     ) -> None:
         self._tracing = tracing
         self.bodies = bodies or Bodies()
-        self.metrics = Metrics(engine, version=version, extras=extras)
+        self.metrics = Metrics(
+            engine,
+            version=version,
+            under_way={"oip": lambda: self.inference.under_way, "pipelines": lambda: pipelines.under_way},
+            extras=extras,
+        )
         self.inference = InferenceRoutes(
             engine,
             repository=OwnRepository(engine, layout, statements, caller),

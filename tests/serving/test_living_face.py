@@ -100,6 +100,7 @@ async def test_prometheus_sees_what_was_asked(watched: Watched) -> None:
     assert more("peerage_requests_refused_total", code="bad_input") == 1
     loaded = {"name": "double", "version": "1.0", "kind": "onnx", "origin": "group"}
     assert after["peerage_loaded_info", frozenset(loaded.items())] == 1
+    assert after["peerage_requests_under_way", frozenset({("protocol", "oip")})] == 0
     assert after["peerage_loads_total", frozenset({("result", "loaded")})] >= 2
 
 
