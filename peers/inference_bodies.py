@@ -26,7 +26,7 @@ HELD_BYTES_MAX: Final = 256 * 1024 * 1024  # by all bodies that have not come to
 BASE_S: Final = 15.0
 BYTES_PER_S: Final = 1024 * 1024
 LONG_BYTES: Final = 64 * 1024  # of JSON or packed data, which is worked on beside the loop from here on
-THREADS: Final = 2
+THREADS: Final = 1  # such work holds the interpreter: a second thread would only contend for it
 WAITING_MAX: Final = 32  # pieces of long work that wait for a thread
 
 T = TypeVar("T")
