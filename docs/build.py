@@ -234,8 +234,8 @@ def metrics() -> str:
         GENERATED,
         "What `GET /metrics` of a peer tells Prometheus, beside the process's own `process_…`. Seconds and bytes; "
         "`name` and `version` are of a model or pipeline. A model that runs in a pipeline is counted with it in "
-        "`pipeline`; `step` is a PQL step of a pipeline, or its validations. With `Accept: application/openmetrics-text` it is "
-        "OpenMetrics.",
+        "`pipeline`; `step` is a PQL step of a pipeline, or its validations. With `Accept: "
+        "application/openmetrics-text` it is OpenMetrics.",
         "| metric | | labels | |\n|---|---|---|---|\n" + "\n".join(rows),
     ]
     return "\n\n".join(parts) + "\n"
