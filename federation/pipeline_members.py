@@ -5,15 +5,16 @@ definition names and nothing else. Pure: ``read`` gives a file of the release wh
 ``judge`` judges a signature, so that both who has a release in memory and who has it on disk come here.
 
 Rules: the release's version is its definition's; each model is the record that the definition names, under its own
-publisher's signature; a model has a graph and is no development release; what the pipeline's record says of a model's
-files is what the model's own record says, so their content needs no second look.
+publisher's signature, and the keys that the pipeline's record names for it are keys whose signatures hold, since a
+revocation is looked up by them; a model has a graph and is no development release; what the pipeline's record says of a
+model's files is what the model's own record says, so their content needs no second look.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -38,8 +39,14 @@ MANIFEST_FILE: Final = "manifest.json"
 FILES_FOLDER: Final = "files"
 DEVELOPMENT_PREFIX: Final = "dev+"
 
-Judged = tuple[ReleaseRecord, KeyId, str]
-"""A record whose signature holds, the key under which, and the name of its publisher."""
+
+class Judged(NamedTuple):
+    """A record whose signature holds, the key under which, the name of its publisher, and every key whose does."""
+
+    record: ReleaseRecord
+    keyid: KeyId
+    signer: str
+    valid: frozenset[KeyId]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +54,7 @@ class MemberParts:
     """One model of a pipeline. ``paths``: path in the model's own release → path in the pipeline's."""
 
     document: SignedDocument
-    record: ReleaseRecord
-    keyid: KeyId
-    signer: str
+    judged: Judged
     paths: dict[str, str]
 
 
@@ -79,7 +84,7 @@ def parts_of(
     expected = {DEFINITION_FILE}
     for ref, entry in zip(refs, record.members, strict=True):
         member = _member(record, entries, ref, read, judge)
-        if not {member.keyid} <= set(entry.keys) <= {one.keyid for one in member.document.signatures}:
+        if not {member.judged.keyid} <= set(entry.keys) <= member.judged.valid:
             raise MixedParts(f"the record of {record.label} names other keys of {ref.label} than signed it")
         folder = member_folder(ref)
         expected |= {f"{folder}/{RECORD_FILE}", f"{folder}/{MANIFEST_FILE}", *member.paths.values()}
@@ -126,9 +131,10 @@ def _member(
     if digest_of(document.payload) != ref.record:
         raise MixedParts(f"{record.label} carries another record of {ref.label} than its definition names")
     try:
-        told, keyid, signer = judge(document)
+        judged = judge(document)
     except Problem as problem:
         raise type(problem)(f"{ref.label} in {record.label}: {problem.message}", hint=problem.hint) from problem
+    told = judged.record
     if told.label != ref.label:
         raise MixedParts(f"{record.label} names {ref.label}, whose record is that of {told.label}")
     if told.development or told.kind != "onnx":
@@ -140,7 +146,7 @@ def _member(
             what = "is missing" if found is None else "is another than its own record names"
             raise MixedParts(f"{expected.path} of {record.label} {what}")
     paths = {one.path: f"{folder}/{FILES_FOLDER}/{one.path}" for one in told.files}
-    return MemberParts(document, told, keyid, signer, paths)
+    return MemberParts(document, judged, paths)
 
 
 def _small(

@@ -50,7 +50,8 @@ def pack_pipeline(
     now: float,
     development: bool = False,
 ) -> PackedRelease:
-    """The definition as a release signed by ``publisher``. ``members``: the signed record of each model, by its digest.
+    """The definition as a release signed by ``publisher``. ``members``: the signed record of each model, by its digest,
+    with no signature that does not hold: such a release is refused.
 
     ``inputs`` and ``outputs`` are what clients see of the pipeline. Raises :class:`BadPipeline`, and
     :class:`~federation.errors.Untrusted` for one that no release can hold.
@@ -66,7 +67,7 @@ def pack_pipeline(
         path = f"{member_folder(ref)}/{RECORD_FILE}"
         files[path] = encode(document)
         entries += member_entries(ref, record, _entry(path, files[path]))
-        keys = tuple(signature.keyid for signature in document.signatures)
+        keys = tuple(dict.fromkeys(signature.keyid for signature in document.signatures))
         told.append(MemberEntry(ref.name, ref.version, ref.record, keys))
         records.append(record)
     if len(entries) > FILES_PER_RELEASE_MAX:

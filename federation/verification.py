@@ -127,7 +127,8 @@ def verify(
     of what this device runs, which goes on after its publisher's key was revoked where the revocation says ``keep``.
     Beyond the classes of :func:`verify_record` raises :class:`WrongSize`, :class:`WrongHash`, :class:`MixedParts`.
     """
-    record, keyid, signer = _signed_record(doc, root, development_key, running)
+    judged = _signed_record(doc, root, development_key, running)
+    record = judged.record
     check_content(manifest, f"the manifest of {record.label}", digest=record.manifest, size=record.manifest_size)
     expected = {entry.path for entry in record.files}
     if files.keys() != expected:
@@ -146,19 +147,19 @@ def verify(
         _, parts = parts_of(record, kept.__getitem__, judge_of_members(record, digest, root, running))
         members = tuple(
             _made(
-                (part.record, part.keyid, part.signer),
+                part.judged,
                 digest_of(part.document.payload),
                 {path: kept[place] for path, place in part.paths.items()},
             )
             for part in parts
         )
-    return _made((record, keyid, signer), digest, kept, members)
+    return _made(judged, digest, kept, members)
 
 
 def _made(
     judged: Judged, digest: Digest, files: dict[str, bytes], members: tuple[VerifiedRelease, ...] = ()
 ) -> VerifiedRelease:
-    record, keyid, signer = judged
+    record, keyid, signer, _ = judged
     release = object.__new__(VerifiedRelease)
     for name, value in (
         ("record", record),
@@ -176,8 +177,10 @@ def _made(
 def judge_of_members(
     record: ReleaseRecord, digest: Digest, root: RootRecord, running: Container[Digest] = frozenset()
 ) -> Callable[[SignedDocument], Judged]:
-    """How the models of a pipeline are judged: as released ones; where the pipeline goes on, so do they."""
-    going_on = frozenset(member.record for member in record.members) if digest in running else running
+    """How the models of a pipeline are judged: as released ones; where the pipeline goes on, so do they. One that goes
+    on by itself does not go on in another pipeline.
+    """
+    going_on = frozenset(member.record for member in record.members if digest in running)
     return lambda document: _signed_record(document, root, None, going_on)
 
 
@@ -187,7 +190,15 @@ def verify_record(doc: SignedDocument, root: RootRecord, *, development_key: byt
     Raises :class:`~federation.errors.BadSignature`, :class:`UnknownKey`, :class:`KeyRevoked`, :class:`WrongDocument`,
     :class:`DevelopmentRefused`, and :class:`WrongSize` for a release over our limits.
     """
-    return _signed_record(doc, root, development_key, frozenset())[0]
+    return _signed_record(doc, root, development_key, frozenset()).record
+
+
+def with_what_holds(doc: SignedDocument, root: RootRecord) -> SignedDocument:
+    """A release's record with those of its signatures alone that hold under ``root``. Raises as :func:`verify_record`
+    does of signatures.
+    """
+    _, valid = signers(doc, RELEASE_TYPE, signing_keys(root))
+    return msgspec.structs.replace(doc, signatures=tuple(one for one in doc.signatures if one.keyid in valid))
 
 
 def check_content(content: bytes, what: str, *, digest: Digest, size: int) -> None:
@@ -201,7 +212,7 @@ def check_content(content: bytes, what: str, *, digest: Digest, size: int) -> No
 
 def _signed_record(
     doc: SignedDocument, root: RootRecord, development_key: bytes | None, running: Container[Digest]
-) -> tuple[ReleaseRecord, KeyId, str]:
+) -> Judged:
     keys = signing_keys(root)
     development_id = None if development_key is None else keyid_of(development_key)
     if development_key is not None and development_id is not None:
@@ -233,7 +244,7 @@ def _signed_record(
     else:
         keyid, signer = _publisher(record.label, digest_of(payload), valid, root, running)
     check_record(record)
-    return record, keyid, signer
+    return Judged(record, keyid, signer, valid)
 
 
 def _publisher(

@@ -65,7 +65,7 @@ def check_members(
     def judge(signed: SignedDocument) -> Judged:
         payload, valid = signers(signed, RELEASE_TYPE, keys)
         try:
-            return decode(payload, ReleaseRecord), min(valid), ""
+            return Judged(decode(payload, ReleaseRecord), min(valid), "", valid)
         except msgspec.MsgspecError as error:
             raise WrongDocument(f"expected a release record: {brief(str(error))}") from error
 

@@ -19,7 +19,7 @@ from federation.layout_index import InstalledRelease
 from federation.names import Digest, checked_model, checked_version, digest_of
 from federation.pipelines import BadPipeline, ModelRef, PipelineDefinition
 from federation.record_shape import NameOfAnother
-from federation.verification import VerifiedRelease, verify_record
+from federation.verification import VerifiedRelease, verify_record, with_what_holds
 from query.declarations import Call
 from query.errors import PeerProblem, Problem, WorldProblem, WrongArguments
 
@@ -123,7 +123,7 @@ class StepModels:
                 raise BadPipeline(f"{model.label} left this peer's repository meanwhile")
         signed = await asyncio.to_thread(self._layout.signed, installed)
         await self._verified(signed)
-        return signed
+        return with_what_holds(signed, self._root())
 
     def _whole(self, release: InstalledRelease) -> bool:
         """Whether its files are here, by their sizes; what is in them is hashed before anything of it is loaded."""

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from federation.documents import RELEASE_TYPE, FileEntry, ReleaseRecord, encode
+from federation.documents import RELEASE_TYPE, FileEntry, KeyId, ReleaseRecord, Signature, encode
 from federation.errors import (
     DevelopmentRefused,
     KeyRevoked,
@@ -46,7 +46,7 @@ from federation.record_shape import FILES_PER_RELEASE_MAX, NameOfAnother, check_
 from federation.release_checks import check_release
 from federation.revocation import check_assignable, revocation_of, revoke, stopping
 from federation.signing import sign
-from federation.verification import VerifiedRelease, verify
+from federation.verification import VerifiedRelease, verify, with_what_holds
 from tests.models.making import PUBLISHER, packed, scaling
 from tests.pipelines.defining import (
     BOB,
@@ -301,6 +301,26 @@ def test_a_revoked_publisher_of_one_model_stops_the_pipeline() -> None:
     assert revocation_of(pipeline.signed, ROOT) is None
     assert check_assignable(pipeline.signed, ROOT, "pipe") == PUBLISHER.keyid
     assert stopping({"pipe": {PUBLISHER.keyid, BOB.keyid}, "double": {PUBLISHER.keyid}}, stopped) == ("pipe",)
+
+
+def test_a_signature_that_does_not_hold_saves_no_model_from_a_revocation() -> None:
+    forged = Signature(PUBLISHER.keyid, bytes(64))
+    beside = changed(TRIPLE, signed=replace(TRIPLE.signed, signatures=(*TRIPLE.signed.signatures, forged)))
+    models = (DOUBLE, beside)
+    with pytest.raises(MixedParts, match=r"other keys of triple@2\.1 than signed it"):
+        checked(packed_pipeline(models=models))
+    held = with_what_holds(beside.signed, ROOT)
+    assert held == TRIPLE.signed
+    with pytest.raises(UnknownKey):
+        with_what_holds(replace(held, signatures=(replace(forged, keyid=KeyId("0" * 64)),)), ROOT)
+
+
+def test_a_model_that_goes_on_by_itself_does_not_go_on_in_a_new_pipeline() -> None:
+    kept = revoke(ROOT, [BOB.keyid], running="keep", now=NOW)
+    alone = digest_of(TRIPLE.signed.payload)
+    assert verify(TRIPLE.signed, root=kept, manifest=TRIPLE.manifest, files=TRIPLE.files, running={alone})
+    with pytest.raises(KeyRevoked):
+        checked(packed_pipeline(), root=kept, running={alone})
 
 
 # --- names ----------------------------------------------------------------------------------------------------------
