@@ -15,8 +15,8 @@ from federation.documents import ReleaseRecord
 from federation.errors import WrongDocument, WrongSize
 from federation.names import BadName, checked_digest, checked_model, checked_version
 from federation.pipelines import DEFINITION_FILE
-from query.errors import UserProblem
 from federation.states import STATES_MAX
+from query.errors import UserProblem
 
 MANIFEST_BYTES_MAX: Final = 4 * 1024 * 1024
 FILES_PER_RELEASE_MAX: Final = 256
