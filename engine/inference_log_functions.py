@@ -18,7 +18,7 @@ from query.errors import PeerProblem, WrongArguments, suggestion
 
 if TYPE_CHECKING:
     from engine.inference_log import InferenceLog
-    from engine.inference_log_reading import Filter
+    from engine.inference_log_reading import Filter, LogReader
     from engine.records import Selection
 
 ROWS: Final = 100
@@ -48,7 +48,7 @@ class Asked:
 
     @property
     def wanted(self) -> Filter:
-        from engine.inference_log_reading import Filter
+        from engine.inference_log_reading import Filter, LogReader
 
         return Filter(pipeline=self.pipeline, start_ms=self.start_ms, end_ms=self.end_ms)
 
@@ -112,7 +112,7 @@ class LogFunctions:
 
     def __init__(self, log: InferenceLog | None) -> None:
         self._log = log
-        self._reader = log.reader() if log is not None else None
+        self._reader: LogReader | None = None
 
     @function("logs:local() -> Bag of Record", example=Example("//peer: E1\nlogs:local()"))
     @function(
@@ -143,9 +143,7 @@ class LogFunctions:
         `epoch`, how many `rows` they were, of when (`from_ms`, `to_ms`), and why: `quota`, dropped to make room;
         `cut_off`, by a kill; `lost`, somebody removed a file. What was refused, `logs:status` counts.
         """
-        self._found()
-        assert self._reader is not None
-        found = await asyncio.to_thread(self._reader.gaps)
+        found = await asyncio.to_thread(self._reading().gaps)
         return [msgspec.to_builtins(gap) for gap in found]
 
     @function("logs:status() -> Record", example=Example("//peer: E1\nlogs:status()"))
@@ -155,8 +153,7 @@ class LogFunctions:
         `recorded`, `sampled_out` and `refused`, by reason; `failure` says why rows cannot be recorded now.
         """
         log = self._found()
-        assert self._reader is not None
-        listed = await asyncio.to_thread(self._reader.segments)
+        listed = await asyncio.to_thread(self._reading().segments)
         counts = log.counts()
         return {
             "epoch": log.segments.epoch,
@@ -179,6 +176,12 @@ class LogFunctions:
             )
         return self._log
 
+    def _reading(self) -> LogReader:
+        """Made when something is read: it brings numpy."""
+        if self._reader is None:
+            self._reader = self._found().reader()
+        return self._reader
+
     async def _rows(self, log: InferenceLog, asked: Asked) -> AsyncIterator[dict[str, Any]]:
         from engine.records import Selection
 
@@ -194,6 +197,5 @@ class LogFunctions:
                 return
 
     def _page(self, place: Any, limit: int, asked: Asked, selection: Selection) -> tuple[list[dict[str, Any]], Any]:
-        assert self._reader is not None
-        page = self._reader.read(place, limit=limit, wanted=asked.wanted, newest_first=asked.newest_first)
+        page = self._reading().read(place, limit=limit, wanted=asked.wanted, newest_first=asked.newest_first)
         return list(page.records(selection)), None if page.ends == "end" else page.next
