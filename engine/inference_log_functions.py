@@ -48,7 +48,7 @@ class Asked:
 
     @property
     def wanted(self) -> Filter:
-        from engine.inference_log_reading import Filter, LogReader
+        from engine.inference_log_reading import Filter
 
         return Filter(pipeline=self.pipeline, start_ms=self.start_ms, end_ms=self.end_ms)
 
