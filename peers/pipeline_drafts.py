@@ -123,9 +123,10 @@ class PipelineDrafts:
             return kept
 
     def versions(self, name: str) -> tuple[KeptVersion, ...]:
-        """The oldest first."""
-        found = [self._version(path, name) for path in _files(self._folder(name) / _VERSIONS)]
-        return tuple(sorted(found, key=lambda kept: (kept.created, kept.version)))
+        """The oldest first; of one second as their files were written."""
+        paths = sorted(_files(self._folder(name) / _VERSIONS), key=lambda path: path.stat().st_mtime_ns)
+        found = [self._version(path, name) for path in paths]
+        return tuple(sorted(found, key=lambda kept: kept.created))
 
     def version(self, name: str, version: str) -> KeptVersion | None:
         """None for one that was not made here."""

@@ -1,5 +1,6 @@
 """Pipelines in a home's folder: edited, versions kept for good, and what a damaged file does."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -54,6 +55,15 @@ def test_versions_are_made_once(drafts: PipelineDrafts, tmp_path: Path) -> None:
     assert drafts.version("pipe", "../draft") is None
     assert drafts.version("pipe", "nothing") is None
     assert (first.created, second.version) == (10, version_of(with_steps(D, T)))
+
+
+def test_versions_of_one_second_stay_in_their_order(drafts: PipelineDrafts, tmp_path: Path) -> None:
+    steps = [with_steps(*[D] * count) for count in range(1, 6)]
+    for number, definition in enumerate(steps):
+        drafts.keep(definition, now=10.0)
+        path = tmp_path / "pipelines" / "pipe" / "versions" / f"{version_of(definition)}.json"
+        os.utime(path, ns=(number, number))
+    assert [kept.definition for kept in drafts.versions("pipe")] == steps
 
 
 def test_two_writers_lose_nothing(drafts: PipelineDrafts) -> None:
