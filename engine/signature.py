@@ -29,6 +29,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 ELEMENTS_MAX: Final = 16 * 1024 * 1024
 VARIABLE: Final = -1
+DIGITS_SHOWN_BITS: Final = 128  # of an integer that is written out in an error
 
 NUMPY: Final[dict[str, np.dtype[Any]]] = {
     "BOOL": np.dtype(np.bool_),
@@ -282,13 +283,18 @@ def _packed(spec: TensorSpec, elements: list[Any]) -> Array:
             return array
     for element in elements:
         if not _in_range(dtype, element):
-            raise InputProblem(f'input "{spec.name}": expected numbers that fit {spec.datatype}, found {element}')
+            raise InputProblem(
+                f'input "{spec.name}": expected numbers that fit {spec.datatype}, found {_number(element)}'
+            )
     raise InputProblem(f'input "{spec.name}": expected numbers that fit {spec.datatype}')
 
 
 def _in_range(dtype: np.dtype[Any], element: float) -> bool:
     if dtype.kind == "f":
-        return not math.isfinite(element) or abs(element) <= float(np.finfo(dtype).max)
+        try:
+            return not math.isfinite(element) or abs(element) <= float(np.finfo(dtype).max)
+        except OverflowError:  # an integer beyond every real
+            return False
     bounds = np.iinfo(dtype)
     return bounds.min <= element <= bounds.max
 
@@ -351,6 +357,13 @@ def _too_many(spec: TensorSpec, count: int, elements_max: int) -> NoReturn:
     raise LimitExceeded(f'input "{spec.name}": expected at most {elements_max} elements, found {count}')
 
 
+def _number(value: float) -> str:
+    """A foreign number, which may have thousands of digits."""
+    if isinstance(value, int) and value.bit_length() > DIGITS_SHOWN_BITS:
+        return f"{'-' if value < 0 else ''}2^{value.bit_length() - 1} or more"
+    return str(value)
+
+
 def _kind(value: Any) -> str:
     match value:
         case None:
@@ -358,7 +371,7 @@ def _kind(value: Any) -> str:
         case bool():
             return "a boolean"
         case int() | float():
-            return f"the number {value}"
+            return f"the number {_number(value)}"
         case str():
             return "a string"
         case np.ndarray():

@@ -79,6 +79,16 @@ def test_bytes_in_a_text_tensor_are_decoded() -> None:
         PAIR.checked({"age": np.ones((1, 1), np.int64), "name": np.array([[b"\xff"]], object)})
 
 
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64", "INT64", "UINT8"])
+def test_an_integer_beyond_every_number_is_told_in_few_words(datatype: str) -> None:
+    signature = Signature([spec("x", datatype, -1)])
+    for found in (10**400, -(10**400), 10**10_000):
+        with pytest.raises(InputProblem, match=rf"numbers that fit {datatype}, found -?2\^\d+ or more"):
+            signature.arrays([0, found])
+    with pytest.raises(InputProblem, match=r"expected text for BYTES, found the number 2\^33219 or more"):
+        Signature([spec("t", "BYTES", -1)]).arrays([10**10_000])
+
+
 def test_elements_are_bounded_before_anything_is_made() -> None:
     bounded = Signature([spec("x", "FP32", -1, 4)], elements_max=8)
     assert bounded.checked({"x": f4(2, 4)})
