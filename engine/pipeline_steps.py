@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 import numpy as np
 
+from engine.decimals import plain
 from engine.errors import InputProblem, ModelFailed, OverTime
 from engine.inferences import AnsweringModel
 from engine.passages import Columns, Passage, Rows, Running
@@ -275,10 +276,18 @@ def choosing(step: RandomSplit | KeySplit, *, draw: DrawOne, salt: str) -> Choos
 
 
 def _by_value(column: Array, position: Callable[[str], int], check: Callable[[], None]) -> Array:
-    """The position that each row's value has, each value asked for once."""
+    """The position that each row's value has, each value asked for once; a number is the decimal that an answer shows.
+
+    Raises ``InputProblem`` for several values in a row.
+    """
+    if column.size != len(column):
+        raise InputProblem(f"expected one value in each row to decide by, found a shape of {list(column.shape[1:])}")
+    values = column.reshape(len(column))
+    if values.dtype.kind == "f":
+        values = values + values.dtype.type(0)  # -0.0 is the same value as 0.0
     known: dict[Any, int] = {}
     found = np.empty(len(column), np.intp)
-    for at, value in enumerate(column.reshape(len(column), -1)[:, 0].tolist()):
+    for at, value in enumerate(plain(values)):
         if at % ROWS_BETWEEN_CHECKS == 0:
             check()
         where = known.get(value)

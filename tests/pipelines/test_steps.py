@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from time import monotonic_ns
@@ -277,6 +278,25 @@ async def test_a_key_may_be_a_number_or_a_truth_value(engine: Engine) -> None:
     columns = {"x": rows_of(4, 4), "year": np.array([1990.0, 2010.0])}
     for pipeline in (by_truth, by_number):
         assert splits(await pipeline.infer(columns)) == ["two", "one"]
+
+
+def test_a_number_decides_as_it_is_shown_whatever_stands_beside_it() -> None:
+    def positions(step: RandomSplit | KeySplit, *values: float) -> Any:
+        column = np.array(values, np.float32)
+        return choosing(step, draw=lambda: 0, salt="s")(Passage(len(values), {}, {"k": column}), lambda: None)
+
+    by_key = KeySplit(ref_of(ONE), "k", {"0.1": ref_of(TWO), "0.0": ref_of(TEN)})
+    assert positions(by_key, 0.1, -0.0, 0.0, 7).tolist() == [2, 1, 1, 0]
+    hashed = RandomSplit(weighted(*((1, ONE) for _ in range(16))), hash_key="k")
+    assert positions(hashed, -0.0).tolist() == positions(hashed, 0.0).tolist()
+    assert positions(hashed, math.nan, 0.1, 0.0).tolist()[1:] == positions(hashed, 0.1, -0.0).tolist()
+
+
+def test_several_values_in_a_row_decide_nothing() -> None:
+    choose = choosing(KeySplit(ref_of(ONE), "k", {"a": ref_of(TWO)}), draw=lambda: 0, salt="s")
+    for shape in ((2, 3), (2, 0)):
+        with pytest.raises(errors.InputProblem, match="expected one value in each row to decide by"):
+            choose(Passage(2, {}, {"k": np.zeros(shape)}), lambda: None)
 
 
 # --- shadows --------------------------------------------------------------------------------------------------------
