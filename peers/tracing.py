@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import hdrs, web
 
+from peers.answers import PATH_SHOWN
 from peers.face_errors import status_on_face
 from query.errors import Problem
 
@@ -148,7 +149,11 @@ class Tracing:
                 f"{request.method} {route}",
                 context=propagate.extract(request.headers),
                 kind=SpanKind.SERVER,
-                attributes={"http.request.method": request.method, "http.route": route, "url.path": request.path},
+                attributes={
+                    "http.request.method": request.method,
+                    "http.route": route,
+                    "url.path": request.path[:PATH_SHOWN],
+                },
             )
             request[NOTED] = _NOTHING
             status = 500

@@ -59,16 +59,16 @@ async def loaded_plain(engine: Engine, name: str) -> LoadedPipeline:
 
 
 @asynccontextmanager
-async def facing(*, ready: bool = True) -> AsyncIterator[Facing]:
+async def facing(*, ready: bool = True, requests_max: int = 16) -> AsyncIterator[Facing]:
     engine = Engine(partition="E1")
     bodies = Bodies()
-    face = PipelineFace(engine, bodies=bodies, ready=lambda: ready)
+    face = PipelineFace(engine, bodies=bodies, ready=lambda: ready, requests_max=requests_max)
     refused: list[str] = []
     application = web.Application()
     application.add_routes(
         [web.route(one.method, one.path, told_on_face(one.handler, refused=refused.append)) for one in face.routes()]
     )
-    runner = web.AppRunner(application)
+    runner = web.AppRunner(application, auto_decompress=False)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

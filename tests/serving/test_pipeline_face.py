@@ -6,11 +6,13 @@ import asyncio
 import io
 import json
 import re
+import zlib
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from aiohttp import ClientSession
 
 from engine.engine import Verdict
 from engine.errors import OverMemory
@@ -267,3 +269,30 @@ async def test_a_stream_goes_on_over_requests() -> None:
         assert error.startswith('stream "mic" of sums/1/counter is not open')
         assert "expected true or false" in (await asked("?stream=mic&stream_end=1", status=400))[0]
         assert "a stream's key of 1 to 256 characters" in (await asked("?stream=", status=400))[0]
+
+
+async def test_more_inferences_at_once_than_are_taken_are_refused() -> None:
+    async with facing(requests_max=0) as face:
+        await loaded(face.engine)
+        async with face.session.post(face.url + "/infer", data=BODY) as answer:
+            assert (answer.status, (await answer.json())["code"]) == (429, "too_busy")
+            assert int(answer.headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+async def test_packed_bodies_and_answers(coding: str) -> None:
+    bits = 31 if coding == "gzip" else 15
+    packer = zlib.compressobj(wbits=bits)
+    packed = packer.compress(BODY) + packer.flush()
+    async with facing() as face:
+        await loaded(face.engine)
+        headers = {"Content-Encoding": coding, "Accept-Encoding": coding}
+        async with ClientSession(auto_decompress=False) as session:
+            async with session.post(face.url + "/infer?dataset=out", data=packed, headers=headers) as answer:
+                assert answer.headers["Content-Encoding"] == coding
+                rows = json.loads(zlib.decompress(await answer.read(), bits))
+                assert rows == [{"out": {"y": 10.0}}, {"out": {"y": 100.5}}]
+            async with session.post(face.url + "/infer", data=packed[:-3], headers=headers) as answer:
+                assert answer.status == 400
+            async with session.post(face.url + "/infer", data=BODY, headers={"Content-Encoding": "br"}) as answer:
+                assert answer.status == 415
