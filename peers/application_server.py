@@ -20,6 +20,8 @@ from typing import Any, Final, cast
 import msgspec
 from aiohttp import web
 
+from peers.throttle import Throttle
+
 KEEPALIVE_S: Final = 330.0  # longer than a client keeps an idle connection, so that the client closes first
 WIDE_KEEPALIVE_S: Final = 75.0  # where a stranger may hold connections
 LINGERING_S: Final = 2.0  # for the rest of a body that was refused
@@ -28,6 +30,7 @@ BACKLOG: Final = 1024
 SOCKET_CONNECTIONS_MAX: Final = 128
 REFUSED_MAX: Final = 1024
 REFUSAL_S: Final = 2.0
+TOLD_EVERY_S: Final = 60.0  # the log, while connections are refused
 DESCRIPTORS_KEPT: Final = 256  # for everything else that this process opens
 
 log = logging.getLogger("peerage.http")
@@ -68,6 +71,7 @@ class Connections:
         self.open = 0
         self.refused = 0  # since the start
         self._refusing = 0
+        self._telling = Throttle(1 / TOLD_EVERY_S, 1)
 
     def __call__(self) -> asyncio.Protocol:
         """A protocol that decides when the connection is there, over TLS after its handshake."""
@@ -78,6 +82,8 @@ class Connections:
             self.open += 1
             return _Connection(self._left, self._server, loop=asyncio.get_running_loop(), **self._settings)
         self.refused += 1
+        if self._telling.take(asyncio.get_running_loop().time()):
+            log.warning("too_many_connections", extra={"open": self.open, "refused": self.refused})
         if self._refusing >= self._refused_max:
             transport.abort()
             return None

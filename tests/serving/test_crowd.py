@@ -41,3 +41,4 @@ def test_ten_thousand_connections(tmp_path: Path) -> None:
         assert told["freed"] == "200"
         assert process.memory_info().rss - before < 150 * 1024 * 1024
         assert "Traceback" not in edge.log
+        assert edge.log.count("too_many_connections") == 1
