@@ -7,7 +7,7 @@ nothing left returns.
 
 Rules: whoever waited longest goes first, and with it whoever fits beside it, in order, up to ``rows_max`` rows. A batch
 that fails is run again request by request, so that nobody fails for another's input; only time that ran out is told
-to all. A batch for which nobody waits any more is ended.
+to all. A request that waited for too long is refused instead of run. A batch for which nobody waits any more is ended.
 
 :func:`gain_of` says what batching gives, and that it changes no answer: a graph may well mix its rows.
 """
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from engine.errors import OverTime
+from engine.scheduling import too_late
 from engine.signature import Array
 from engine.vectors import Vector, same_elements
 from query.errors import Problem
@@ -93,8 +94,9 @@ class _Batch:
 class BatchQueue:
     """The requests that wait for one loaded model. Thread-safe."""
 
-    def __init__(self, rows_max: int) -> None:
+    def __init__(self, rows_max: int, *, wait_ns_max: int) -> None:
         self._rows_max = rows_max
+        self._wait_ns_max = wait_ns_max
         self._lock = threading.Lock()
         self._waiting: deque[Waiting] = deque()
 
@@ -104,10 +106,16 @@ class BatchQueue:
 
     def run_next(self, model: LoadedModel) -> None:
         """Runs what waits longest and what fits beside it; answers by their futures and raises nothing of a run."""
-        taken = self._taken()
+        now_ns = monotonic_ns()
+        taken = []
+        for one in self._taken():
+            if now_ns - one.since_ns <= self._wait_ns_max:
+                taken.append(one)
+            else:
+                model.counters.refuse()
+                one.future.set_exception(too_late(self._wait_ns_max))
         if not taken:
             return
-        now_ns = monotonic_ns()
         for one in taken:
             model.counters.waited(now_ns - one.since_ns)
         batch = _Batch(model, taken)

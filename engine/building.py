@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Final
 from engine.contents import Contents, contents_of
 from engine.deployments import deployment_of, graph_of, held, require_memory
 from engine.engine_settings import EngineSettings
+from engine.lanes import Lane
 from engine.providers import CPU, CPU_ALONE, Choice, Provider, SessionSettings
 from engine.runtime import runtime_version
-from engine.scheduling import Lane, Scheduler
+from engine.scheduling import Scheduler
 from engine.servables import Origin, Recorder, Servable
 from engine.statistics import Statistics
 from engine.trials import Verdict

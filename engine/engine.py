@@ -31,9 +31,10 @@ from engine.engine_settings import EngineSettings
 from engine.errors import ModelNotLoaded, NotAModel
 from engine.exceeded import Exceeded, together
 from engine.index import Index
+from engine.lanes import Lane
 from engine.neighbours import CheckFunctions, any_functions, check_beside, needed_models
 from engine.returning import FreedMemory
-from engine.scheduling import Lane, Scheduler
+from engine.scheduling import Scheduler
 from engine.servables import IndexEntry, Origin, Recorder, Servable
 from engine.statistics import ModelStatistics
 from engine.trials import Description, Trials, Verdict, require_verified
@@ -313,7 +314,10 @@ class Engine:
             log.info("made_room", extra={"model": self.unload(name).label, "for": release.label})
         made: list[Servable] = []  # as a thread's result it would be held a while longer, by the thread and by the loop
         await asyncio.wrap_future(  # named, it and its error would hold each other, and with them what is loaded
-            self._building.submit(lambda: made.append(self._builder.built(release, contents, accepted, origin=origin)))
+            self._building.submit(
+                release.record.name,
+                lambda: made.append(self._builder.built(release, contents, accepted, origin=origin)),
+            )
         )
         return made.pop()
 

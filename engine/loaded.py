@@ -20,8 +20,8 @@ from engine.contents import Contents
 from engine.deadlines import RunDeadlines, Started
 from engine.deployments import graph_of
 from engine.errors import InputProblem, OverMemory, OverTime
+from engine.lanes import Lane
 from engine.providers import Provider
-from engine.scheduling import Lane
 from engine.servables import Origin
 from engine.sessions import GraphSession, require_signature
 from engine.signature import VARIABLE, Array, Signature

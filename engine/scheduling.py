@@ -1,11 +1,12 @@
 """Where a run happens: on the event loop when that is quick, else in a bounded pool.
 
-Owns the pool's threads, the places in its queue, and what becomes of a run that nobody waits for any more. Refuses a
-run when every place is taken (:class:`~engine.errors.EngineBusy`), so that no queue grows.
+Owns the places in the pool's queue, and what becomes of a run that nobody waits for any more. Refuses a run
+(:class:`~engine.errors.EngineBusy`), so that no queue grows: when every place is taken, when three quarters of them are
+taken by the same model, and when it has waited for as long as a run may take.
 
-Rules: the threads wait without spinning and start with the first run that needs one; a place is held until the thread
-is done with it, also when whoever asked has gone; a run whose deadline passes while it waits never begins. What has
-processors of its own by its deployment has threads of its own, a :class:`Lane`; places are the same for all.
+Rules: a place is held until the thread is done with it, also when whoever asked has gone; a run whose deadline passes
+while it waits never begins; models take turns (:mod:`engine.lanes`). What has processors of its own by its deployment
+has threads of its own; places are the same for all.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from engine.engine_settings import EngineSettings
 from engine.errors import EngineBusy, OverTime
+from engine.lanes import Lane
 
 if TYPE_CHECKING:
     from engine.batching import BatchQueue
@@ -30,30 +33,9 @@ if TYPE_CHECKING:
     from engine.statistics import Counters
     from engine.streams import StreamCall
 
+SHARED_FROM: Final = 8  # places; of fewer, one model may take all
+
 T = TypeVar("T")
-P = ParamSpec("P")
-
-
-class Lane:
-    """So many threads, started with the first run that needs one, and ended when nobody holds the lane any more."""
-
-    def __init__(self, threads: int, *, name: str = "inference") -> None:
-        self.threads = threads
-        self._name = name
-        self._pool: ThreadPoolExecutor | None = None
-
-    @property
-    def started(self) -> bool:
-        return self._pool is not None
-
-    def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix=self._name)
-        return self._pool.submit(work, *args, **kwargs)
-
-    def close(self, *, wait: bool) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=wait, cancel_futures=True)
 
 
 class Scheduler:
@@ -65,6 +47,9 @@ class Scheduler:
         self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet([self._shared])
         self._lock = threading.Lock()
         self._held = 0
+        self._held_by: dict[Counters, int] = {}
+        self._share = settings.queue_max - (settings.queue_max // 4 if settings.queue_max >= SHARED_FROM else 0)
+        self._wait_ns_max = int(settings.run_s * 1e9)
         self._queues: weakref.WeakKeyDictionary[LoadedModel, BatchQueue] = weakref.WeakKeyDictionary()
 
     @property
@@ -136,11 +121,19 @@ class Scheduler:
         Raises ``EngineBusy`` at once when every place is taken, and ``OverTime`` after ``deadline_s``.
         """
         self._take_place(counters)
-        return await _within(self._submitted(work, lane), deadline_s)
+        return await _within(self._submitted(work, counters, lane or self._shared), deadline_s)
 
-    def _submitted(self, work: Callable[[], T], lane: Lane | None) -> Future[T]:
-        future = (lane or self._shared).submit(work)
-        future.add_done_callback(self._give_back)
+    def _submitted(self, work: Callable[[], T], counters: Counters, lane: Lane) -> Future[T]:
+        asked_ns = monotonic_ns()
+
+        def timely() -> T:
+            if monotonic_ns() - asked_ns > self._wait_ns_max:
+                counters.refuse()
+                raise too_late(self._wait_ns_max)
+            return work()
+
+        future = lane.submit(counters, timely)
+        future.add_done_callback(partial(self._give_back, counters))
         return future
 
     async def _run_batched(
@@ -154,11 +147,11 @@ class Scheduler:
         self._take_place(model.counters)
         queue = self._queues.get(model)
         if queue is None:
-            queue = self._queues[model] = BatchQueue(model.batch_rows_max)
+            queue = self._queues[model] = BatchQueue(model.batch_rows_max, wait_ns_max=self._wait_ns_max)
         waiting = Waiting(feed, len(next(iter(feed.values()))), deadline_s)
-        waiting.future.add_done_callback(self._give_back)
+        waiting.future.add_done_callback(partial(self._give_back, model.counters))
         queue.add(waiting)
-        turn = (model.lane or self._shared).submit(queue.run_next, model)
+        turn = (model.lane or self._shared).submit(model.counters, partial(queue.run_next, model))
         turn.add_done_callback(waiting.leave_if_cancelled)
         try:
             return await _within(waiting.future, deadline_s)
@@ -175,18 +168,33 @@ class Scheduler:
 
     def _take_place(self, counters: Counters) -> None:
         with self._lock:
-            if self._held < self._settings.queue_max:
+            own, most = self._held_by.get(counters, 0), self._settings.queue_max
+            full = self._held >= most
+            if not full and own < self._share:
                 self._held += 1
+                self._held_by[counters] = own + 1
                 return
         counters.refuse()
+        whose, most = ("", most) if full else (" of one model", self._share)
         raise EngineBusy(
-            f"expected at most {self._settings.queue_max} calls at once that take long, found more",
+            f"expected at most {most} calls{whose} at once that take long, found more",
             hint="ask again in a second, or with several rows in one request",
         )
 
-    def _give_back(self, _: Future[Any]) -> None:
+    def _give_back(self, counters: Counters, _: Future[Any]) -> None:
         with self._lock:
             self._held -= 1
+            self._held_by[counters] -= 1
+            if not self._held_by[counters]:
+                del self._held_by[counters]
+
+
+def too_late(wait_ns_max: int) -> EngineBusy:
+    """The refusal of a run that waited for too long to be begun."""
+    return EngineBusy(
+        f"expected a turn within {wait_ns_max / 1e9:g} s, as long as a run may take, found none",
+        hint="ask again in a second",
+    )
 
 
 async def _within(future: Future[T], deadline_s: float | None) -> T:

@@ -15,9 +15,9 @@ from federation.names import Digest
 if TYPE_CHECKING:
     from engine.contents import Contents
     from engine.inferences import Inference
+    from engine.lanes import Lane
     from engine.loaded import LoadedModel
     from engine.providers import Provider
-    from engine.scheduling import Lane
     from engine.signature import Array, Signature
     from engine.statistics import Counters
     from engine.streams import StreamCall

@@ -211,7 +211,7 @@ async def test_nobody_fails_for_anothers_input() -> None:
 
 async def test_a_batch_takes_what_fits_and_leaves_the_rest_in_order() -> None:
     engine, model = await batching()
-    queue = BatchQueue(4)
+    queue = BatchQueue(4, wait_ns_max=60_000_000_000)
     waiting = [Waiting({"x": np.full((rows, 4), rows, np.float32)}, rows) for rows in (2, 3, 1, 1, 1)]
     for one in waiting:
         queue.add(one)
@@ -226,6 +226,19 @@ async def test_a_batch_takes_what_fits_and_leaves_the_rest_in_order() -> None:
     queue.run_next(model)  # a turn too many finds nothing
     found = model.counters.read()
     assert {rows: one.count for rows, one in found.batches.items()} == {3: 1, 4: 1}
+    engine.close()
+
+
+async def test_who_waited_for_too_long_is_refused_and_not_run() -> None:
+    engine, model = await batching()
+    queue = BatchQueue(64, wait_ns_max=-1)
+    late = Waiting(row(1), 1)
+    queue.add(late)
+    queue.run_next(model)
+    with pytest.raises(errors.EngineBusy, match="expected a turn within"):
+        late.future.result()
+    found = engine.statistics("scaling")
+    assert (found.execution_count, found.refused) == (0, 1)
     engine.close()
 
 
