@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from engine.expression_pace import ExpressionPace
 from engine.inferences import AnsweringModel
 from engine.passages import Rows
 from engine.pipeline_steps import (
@@ -25,7 +26,6 @@ from engine.pipeline_steps import (
     choosing,
     step_label,
 )
-from engine.pipeline_validations import measured_row_us
 from federation.names import Digest
 from federation.pipeline_schemas import StepSchema
 from federation.pipelines import KeySplit, PipelineDefinition, PqlStep, RandomSplit, Shadow
@@ -81,13 +81,14 @@ class StepMaking:
         self._draw = draw
         self._splits = 0
         self.groups: list[list[Member]] = []
+        self.pace = ExpressionPace()
         self.expression_us = 0.0
 
     def step(self, number: int, schema: StepSchema) -> TakenStep:
         label = step_label(number, schema)
         step = schema.step
         if isinstance(step, PqlStep):
-            row_us = sum(measured_row_us(expression) for expression in schema.expressions.values())
+            row_us = sum(map(self.pace.row_us, schema.expressions.values()))
             self.expression_us += row_us
             return PqlTaken(label, self._counters(label), schema.expressions, row_us=row_us)
         members = [self._member(number, at, schema) for at in range(len(schema.models))]

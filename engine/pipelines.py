@@ -284,7 +284,8 @@ def build(
     steps = tuple(making.step(number, step) for number, step in enumerate(schema.steps))
     validations = None
     if schema.validations:
-        validations = Validations(schema, counters=counters("validations"), failed=failures.add)
+        row_us = sum(making.pace.row_us(condition) for _, condition in schema.validations)
+        validations = Validations(schema, row_us=row_us, counters=counters("validations"), failed=failures.add)
     row_elements = sum(math.prod(max(size, 1) for size in spec.shape[1:]) for spec in schema.signature.inputs)
     expression_us = making.expression_us + (validations.row_us if validations else 0.0)
     memory: dict[Digest, int] = {}
