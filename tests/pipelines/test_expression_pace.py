@@ -1,9 +1,8 @@
-"""What an expression is expected to take for a row: measured, within bounds, and never for what goes through elements."""
+"""What an expression is expected to take for a row: measured, bounded, and slow for what goes through elements."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from engine.expression_pace import ELEMENTS_MAX, ROWS, SLOW_US, UNMEASURED_US, ExpressionPace, resting
 from query.row_expressions import RowExpression, record
@@ -23,12 +22,9 @@ def test_plain_arithmetic_is_quick_and_handing_on_costs_nothing() -> None:
     assert pace.row_us(expression('t || "!"')) < 100
 
 
-@pytest.mark.parametrize(
-    "text", ["count(select x from x in v where x > a)", "sum(extract(v))", "count(range(1, 10)) + a"]
-)
-def test_what_goes_through_elements_is_slow(text: str) -> None:
-    found = ExpressionPace().row_us(expression(text))
-    assert found == SLOW_US or "select" not in text
+def test_what_goes_through_elements_is_slow() -> None:
+    assert ExpressionPace().row_us(expression("count(select x from x in v where x > a)")) == SLOW_US
+    assert ExpressionPace().row_us(expression("sum(v)")) < SLOW_US
 
 
 def test_what_gives_no_answer_on_zeros_is_taken_for_usual() -> None:
