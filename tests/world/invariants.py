@@ -67,10 +67,10 @@ def _in_memory(edge: Edge) -> Iterator[str]:
             beside = edge.memory.get(name_needed)
             if beside is None or not satisfies(beside.record.version, condition):
                 yield f"{release.label} is active and needs {name_needed}{condition}, there is {beside}"
-        keyid = made.signer
-        if keyid not in edge.root.revoked:
+        gone = made.signers & edge.root.revoked.keys()
+        if not gone:
             continue
-        if release.record_digest not in edge.watch.running_then.get(keyid, ()):
+        if any(release.record_digest not in edge.watch.running_then.get(keyid, ()) for keyid in gone):
             yield f"{release.label} came to be active after its key was revoked"
         told = edge.actual.errors.get(release.label)
         loaded = edge.actual.loaded.get(name)
@@ -131,9 +131,9 @@ def check_stopped_later(edge: Edge, root: RootRecord) -> None:
             check_stopped_later(edge, root)
             return
         for release in edge.memory.values():
-            gone = root.revoked.get(edge.world.releases[release.record_digest].signer)
+            signers = edge.world.releases[release.record_digest].signers
             edge.world.expect(
-                gone is None or gone.running == "keep",
+                all(root.revoked[keyid].running == "keep" for keyid in signers & root.revoked.keys()),
                 f"{edge.name}: {release.label} still answers {TURN_S:g} s after its key was stopped",
             )
 
@@ -157,7 +157,7 @@ def unconverged(edge: Edge) -> Iterator[str]:
         present = edge.memory.get(name)
         told = edge.actual.errors.get(model.label)
         hindered = told is not None and told.error in ("needs_unmet", "still_needed")
-        if edge.world.releases[model.record].signer in server.state.root.revoked:
+        if edge.world.releases[model.record].signers & server.state.root.revoked.keys():
             if told is None or not (told.error == "revoked_key" or hindered or bad):
                 yield f"does not say that the key of {model.label} was revoked: {told}"
             continue

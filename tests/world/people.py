@@ -26,7 +26,7 @@ from federation.revocation import (
 )
 from federation.roots import active_key, endorse, first_root
 from query.errors import Problem
-from tests.world.releases import FAILS, GOOD, MODELS, Made, made
+from tests.world.releases import FAILS, GOOD, MODELS, PIPELINE, Made, made, made_pipeline
 
 if TYPE_CHECKING:
     from tests.world.world import World
@@ -77,7 +77,8 @@ class People:
                 if known:
                     self.assign(random.choice(known).digest, random.choice((*GROUPS, "all")))
             case 4:
-                server.append(remove_group_models(server.state, group, [random.choice(MODELS)]))
+                present = [*server.state.find_group(group).assignments] or MODELS
+                server.append(remove_group_models(server.state, group, [random.choice(present)]))
             case 5 | 6:
                 server.append(commands.add_group(server.state, edge.name, group))
             case 7:
@@ -102,10 +103,17 @@ class People:
     def publish(self, name: str, *, content: str, signer: PrivateKey | None = None) -> Made:
         """Mostly with a key that may."""
         server, random = self.world.nameserver, self.world.random
-        signer = signer or (self.signer() if random.random() < 0.9 else random.choice([*self.keys.values()]))
+        keys = [signer] if signer is not None else [*self.keys.values()]
+        signer = signer or (self.signer() if random.random() < 0.9 else random.choice(keys))
         root = server.state.root
         refused = signer.keyid not in root.publishers or root.publishers[signer.keyid].retired is not None
-        release = made(name, f"{len(self.world.releases)}.0", signer, content=content, needs=self._needs(name))
+        number = len(self.world.releases)
+        if name == PIPELINE:
+            parts = [signer, signer if random.random() < 0.5 else random.choice(keys)]
+            release = made_pipeline(number, signer, content=content, signers=parts)
+            refused = refused or any(key.keyid in root.revoked for key in parts)
+        else:
+            release = made(name, f"{number}.0", signer, content=content, needs=self._needs(name))
         try:
             events = release_commands.publish_release(server.state, release.packed.signed)
         except Problem as problem:

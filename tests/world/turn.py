@@ -289,9 +289,10 @@ class Turning:
                 return Lasting("failed_vectors", "otherwise")
             self.crash_point("verify.done")
             return Done("{}")
-        gone = self.root.revoked.get(release.keyid)
+        signers = {release.keyid, *(member.keyid for member in release.members)}
         self.world.expect(
-            gone is None or gone.running == "keep", f"{self.name} loads {action.label}, whose key was stopped"
+            all(self.root.revoked[keyid].running == "keep" for keyid in signers & self.root.revoked.keys()),
+            f"{self.name} loads {action.label}, whose key was stopped",
         )
         self.memory[action.name] = release
         self.crash_point("load.swapped")
