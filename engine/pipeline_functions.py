@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from time import monotonic_ns
+from typing import Any
 
 from engine.engine import Engine
 from engine.errors import InputProblem, ModelNotLoaded
 from query.declarations import Call, Example, function
 from query.errors import LimitExceeded
-
-ROWS_MAX: Final = 65_536
+from query.values import type_of
 
 
 class PipelineInference:
@@ -39,7 +39,9 @@ class PipelineInference:
         of the stream, in their order. Then `metadata` has `stream` too: its `key`, its `position` in calls, and
         `restarted`, which says why when it was open before and had to begin anew.
         """
+        from engine.loaded import is_small
         from engine.pipelines import LoadedPipeline  # no sooner: it brings numpy
+        from engine.records import ROWS_MAX
         from engine.streams import StreamCall
 
         pipeline = await self._engine.wanted(name)
@@ -49,15 +51,14 @@ class PipelineInference:
             )
         listed = [rows] if isinstance(rows, Mapping) else rows
         if not isinstance(listed, list):
-            raise InputProblem("expected a record or a vector of records")
+            raise InputProblem(f"expected a record or a vector of records, found {type_of(rows)}")
         if len(listed) > ROWS_MAX:
             raise LimitExceeded(f"expected at most {ROWS_MAX} rows, found {len(listed)}")
-        from engine.loaded import is_small
-
+        started_ns = monotonic_ns()
         small = is_small(listed)
         columns = pipeline.columns_of(listed) if small else await asyncio.to_thread(pipeline.columns_of, listed)
         if stream is None:
-            return (await pipeline.infer(columns)).rows()
+            return (await pipeline.infer(columns, parsed_ns=monotonic_ns() - started_ns)).rows()
         going = StreamCall(key=stream)
         found = (await pipeline.infer(columns, stream=going)).rows()
         told = {"key": going.key, "position": going.position, "restarted": going.restarted}
