@@ -41,7 +41,7 @@ from peers.inference_descriptions import (
     server_metadata,
     statistics_entry,
 )
-from peers.tracing import is_traced, note
+from peers.tracing import note
 from peers.whole_answers import BINARY, JSON, WholeAnswer, json_answer
 
 if TYPE_CHECKING:
@@ -89,7 +89,10 @@ class InferenceRoutes:
         version: str,
         bodies: Bodies | None = None,
         requests_max: int = REQUESTS_MAX,
+        traced: bool = False,
     ) -> None:
+        """``traced``: what is noted of an inference is read (:mod:`peers.tracing`)."""
+        self._traced = traced
         self._engine = engine
         self._repository = repository
         self._unready = unready
@@ -182,7 +185,7 @@ class InferenceRoutes:
             answer, told = protocol.write(asked, outputs)
         written_ns = monotonic_ns()
         servable.counters.translated(read_ns - begun_ns, written_ns - ran_ns)
-        if is_traced(request):
+        if self._traced:
             parts = ("read", read_ns - begun_ns), (servable.label, ran_ns - read_ns), ("write", written_ns - ran_ns)
             note(request, time_ns() - (written_ns - begun_ns), parts, {"peerage.release": servable.label})
         kind, more = (JSON, b"") if told is None else (BINARY, b"Inference-Header-Content-Length: %d\r\n" % told)

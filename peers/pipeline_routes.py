@@ -36,7 +36,7 @@ from peers.answers import TooBusy
 from peers.content_coding import compressed, wanted_coding
 from peers.face_bodies import ModelEntry, ModelList, PipelineEntry, PipelineList
 from peers.inference_bodies import LONG_BYTES, Bodies
-from peers.tracing import is_traced, note
+from peers.tracing import note
 from peers.whole_answers import WholeAnswer, json_answer
 from query.errors import UnknownName, UserProblem
 
@@ -77,11 +77,20 @@ class WhichPipeline(UserProblem):
 
 
 class PipelineFace:
-    """The handlers. ``ready``: whether everything that should be loaded is."""
+    """The handlers. ``ready``: whether everything that should be loaded is; ``traced``: what is noted of an inference
+    is read (:mod:`peers.tracing`).
+    """
 
     def __init__(
-        self, engine: Engine, *, bodies: Bodies, ready: Callable[[], bool], requests_max: int = REQUESTS_MAX
+        self,
+        engine: Engine,
+        *,
+        bodies: Bodies,
+        ready: Callable[[], bool],
+        requests_max: int = REQUESTS_MAX,
+        traced: bool = False,
     ) -> None:
+        self._traced = traced
         self._requests_max = requests_max
         self._under_way = 0
         self._engine = engine
@@ -187,7 +196,7 @@ class PipelineFace:
         answer = await self._written(inference, selection, form)
         written_ns = time.perf_counter_ns() - inferred_ns
         pipeline.counters.translated(parsed_ns, written_ns)
-        if is_traced(request):
+        if self._traced:
             labels = ("read", *(step.label for step in pipeline.steps), "write")
             parts = zip(labels, (*inference.elapsed_ns, written_ns), strict=True)
             note(

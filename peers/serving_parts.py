@@ -61,8 +61,11 @@ class ServingParts:
             version=version,
             bodies=self.bodies,
             requests_max=requests_max,
+            traced=tracing is not None,
         )
-        pipelines = PipelineFace(engine, bodies=self.bodies, ready=lambda: unready() is None)
+        pipelines = PipelineFace(
+            engine, bodies=self.bodies, ready=lambda: unready() is None, traced=tracing is not None
+        )
         inference = (*self.inference.routes(), *pipelines.routes())
         changing = (*self.inference.changing_routes(), *log_routes(find_log, bodies=self.bodies))
         self.listener = ApplicationListener(

@@ -61,15 +61,10 @@ NOTED: Final = web.RequestKey("noted", Noted)
 _NOTHING: Final = Noted(0, (), {})
 
 
-def is_traced(request: web.BaseRequest) -> bool:
-    """Whether a trace is made of a request, so that what is noted of it will be read."""
-    return NOTED in request
-
-
 def note(
     request: web.BaseRequest, started_ns: int, parts: Sequence[tuple[str, int]], about: Mapping[str, str | int]
 ) -> None:
-    """Keep what was done for a traced request."""
+    """Keep what was done for a request, where it is traced."""
     request[NOTED] = Noted(started_ns, parts, about)
 
 
@@ -155,7 +150,6 @@ class Tracing:
                     "url.path": request.path[:PATH_SHOWN],
                 },
             )
-            request[NOTED] = _NOTHING
             status = 500
             try:
                 answer = await handler(request)
