@@ -164,7 +164,8 @@ async def test_an_installed_release_is_shown_and_an_unknown_one_is_named(tmp_pat
 def test_every_function_is_declared_with_documentation_and_bound(tmp_path: Path) -> None:
     static = declarations(ModelFunctions)
     assert {one.name for one in static} == {
-        f"models:{name}" for name in ("create", "list", "folder", "loaded", "test", "info", "labels", "infer")
+        f"models:{name}"
+        for name in ("create", "list", "folder", "loaded", "test", "info", "labels", "infer", "streams", "end_stream")
     }
     assert all(one.documentation and one.examples for one in static)
     bound = bind(functions(Engine(EngineSettings()), tmp_path))
