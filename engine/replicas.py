@@ -272,6 +272,9 @@ class _Replica:
             raise
         except UnicodeEncodeError as error:  # before anything was written
             raise InputProblem(HALF_A_PAIR) from error
+        except MemoryError as error:  # ours: what came cannot be taken, so neither can what follows it
+            self._lost()
+            raise OverMemory("the answer of the model's process needs more memory than there is here") from error
         except BadFrame as error:
             self._lost()
             raise ModelFailed(f"the model's process answered what cannot be read: {error}") from error

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import onnxruntime
 import psutil
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
 from engine.errors import InputProblem, ModelFailed, NotOnnx, OverMemory, OverTime, ReplicaLost
 from engine.replicas import ReplicaSet, ReplicaSettings
@@ -145,6 +146,18 @@ def one() -> Iterator[ReplicaSet]:
     found.close()
 
 
+def busy(replicas: ReplicaSet) -> int:
+    """The process of a set, once its run is under way: it has taken more time than its start does."""
+    while True:
+        for process in replicas.process_ids:
+            with suppress(psutil.Error):
+                before = psutil.Process(process).cpu_times().user
+                threading.Event().wait(0.1)
+                if psutil.Process(process).cpu_times().user - before > 0.02 and before > 0.6:
+                    return process
+        threading.Event().wait(0.01)
+
+
 def test_a_process_that_is_gone_is_started_again(one: ReplicaSet) -> None:
     session = one.session(digest("scaling"))
     (before,) = one.process_ids
@@ -157,12 +170,9 @@ def test_a_process_that_is_gone_is_started_again(one: ReplicaSet) -> None:
 
 
 def test_a_process_that_ends_in_a_run_is_told(one: ReplicaSet) -> None:
-    (process,) = one.process_ids
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(one.session(digest("endless")).run, {"x": f4([1, 0, 0, 0])})
-        while psutil.Process(process).cpu_times().user < 0.3:
-            threading.Event().wait(0.01)
-        os.kill(process, signal.SIGSEGV)
+        os.kill(busy(one), signal.SIGSEGV)
         with pytest.raises(ModelFailed, match="the model ended its process by SIGSEGV"):
             run.result()
 
@@ -170,12 +180,9 @@ def test_a_process_that_ends_in_a_run_is_told(one: ReplicaSet) -> None:
 def test_a_process_that_ends_again_and_again_is_not_started_at_once(one: ReplicaSet) -> None:
     session = one.session(digest("endless"))
     for _ in range(2):
-        options = run_options()
         with ThreadPoolExecutor(1) as pool:
-            run = pool.submit(session.run, {"x": f4([1, 0, 0, 0])}, options)
-            while not one.process_ids:
-                threading.Event().wait(0.01)
-            os.kill(one.process_ids[0], signal.SIGKILL)
+            run = pool.submit(session.run, {"x": f4([1, 0, 0, 0])})
+            os.kill(busy(one), signal.SIGKILL)
             with pytest.raises(OverMemory, match="than the 268435456 bytes of memory that its process may have"):
                 run.result()
     with pytest.raises(ReplicaLost, match=r"ended 2 times in a row; the next is started in 0\.\d s"):
@@ -300,3 +307,48 @@ def test_processes_do_not_outlive_their_peer(tmp_path: Path) -> None:
         owner.kill()
     gone, alive = psutil.wait_procs(processes, timeout=10)
     assert (len(gone), alive) == (2, [])
+
+
+SMALL_OWNER = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from engine.errors import OverMemory
+from engine.replicas import ReplicaSet, ReplicaSettings
+from federation.names import digest_of
+
+graph = Path(sys.argv[1]).read_bytes()
+replicas = ReplicaSet({digest_of(graph): graph}, ReplicaSettings(count=1, memory_bytes=1 << 29))
+session = replicas.session(digest_of(graph))
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), used + (64 << 20)))
+try:
+    session.run({"x": np.full((1, 4), 8e6, np.float32)})
+except OverMemory as problem:
+    print(problem.message)
+print(session.run({"x": np.full((1, 4), 2, np.float32)})[0].tolist())
+"""
+
+
+def repeating() -> bytes:
+    """x[1,4] → y[-1,4]: x, as often as its largest element says."""
+    one = numpy_helper.from_array(np.array([1], np.int64), "one")
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+        helper.make_node("Cast", ["most"], ["count"], to=TensorProto.INT64),
+        helper.make_node("Reshape", ["count", "one"], ["counted"]),
+        helper.make_node("Concat", ["counted", "one"], ["shape"], axis=0),
+        helper.make_node("Expand", ["x", "shape"], ["y"]),
+    ]
+    graph = graph_of(nodes, [spec("x", "FP32", 1, 4)], [spec("y", "FP32", -1, 4)], initializers=[one])
+    return graph.SerializeToString()
+
+
+def test_an_answer_that_the_peer_has_no_room_for_is_told(tmp_path: Path) -> None:
+    (tmp_path / "repeating.onnx").write_bytes(repeating())
+    command = [sys.executable, "-c", SMALL_OWNER, str(tmp_path / "repeating.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "the answer of the model's process needs more memory than there is here",
+        "[[2.0, 2.0, 2.0, 2.0], [2.0, 2.0, 2.0, 2.0]]",
+    ]
