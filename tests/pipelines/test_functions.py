@@ -280,6 +280,15 @@ async def test_an_edge_runs_its_pipeline_again_after_a_restart_from_its_own_disk
     await federation.start_edge("e1")
     assert f"stays@{version}" in await federation.value("models:loaded()", home="e1")
     assert (await federation.value(f'models:infer("stays", {ROWS})', home="e1"))["y"].tolist() == [[2, 4, 6, 8]]
+
+    await federation.stop("e1")  # a model's file vanishes from its disk, and is fetched again
+    layout = ImageLayout(federation.home("e1").releases)
+    record = layout.packed(layout.installed("stays", version)).record
+    layout.blobs.path(next(entry.digest for entry in record.files if entry.kind == "weight")).unlink()
+    await federation.start_edge("e1")
+    await standing(federation, "stays", "Running")
+    await federation.until("models:loaded()", [f"stays@{version}"], home="e1")
+    assert (await federation.value(f'models:infer("stays", {ROWS})', home="e1"))["y"].tolist() == [[2, 4, 6, 8]]
     await ada(federation, 'pipeline:undeploy("stays", {"group": "lab"})')
     await standing(federation, "stays", "Undeployed")
 
