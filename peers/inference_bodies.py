@@ -5,7 +5,7 @@ Owns reading and unpacking a body, and the threads beside the event loop that lo
 Rules: a body that is there already costs nothing but taking it. One that comes in parts has ``BASE_S`` seconds, and one
 second more for each ``BYTES_PER_S`` that came: whoever trickles is ended. All bodies on their way hold at most
 ``held_bytes_max``; the one that would hold more is refused, and may be sent again. ``bytes_max`` counts what came and,
-for a compressed body, what comes out of it.
+for a compressed body, what comes out of it. Long answers that wait to be read hold at most as much as bodies do.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from aiohttp import hdrs, web
 
 from peers.answers import TooBusy
 from peers.content_coding import coding_of, decompressed
+from peers.whole_answers import TOGETHER_BYTES_MAX
 from query.errors import DeadlinePassed, LimitExceeded
 
 BODY_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -30,6 +31,22 @@ THREADS: Final = 1  # such work holds the interpreter: a second thread would onl
 WAITING_MAX: Final = 32  # pieces of long work that wait for a thread
 
 T = TypeVar("T")
+
+
+class HeldAnswer:
+    """Counts one long answer until it was written, or is dropped because nobody reads it any more."""
+
+    def __init__(self, bodies: Bodies, size: int) -> None:
+        self._bodies = bodies
+        self._size = size
+        bodies.answered_bytes += size
+
+    def release(self) -> None:
+        self._bodies.answered_bytes -= self._size
+        self._size = 0
+
+    def __del__(self) -> None:
+        self.release()
 
 
 class Bodies:
@@ -48,6 +65,7 @@ class Bodies:
         self._base_s = base_s
         self._bytes_per_s = bytes_per_s
         self.held_bytes = 0  # by bodies on their way
+        self.answered_bytes = 0  # by long answers that were not read yet
         self._waiting = 0
         self._threads: ThreadPoolExecutor | None = None
 
@@ -77,6 +95,20 @@ class Bodies:
         if len(body) < LONG_BYTES // 64:  # cannot become long enough to hold up the loop
             return decompressed(body, coding, bytes_max=self.bytes_max)
         return await self.aside(lambda: decompressed(body, coding, bytes_max=self.bytes_max))
+
+    def hold_answer(self, size: int) -> HeldAnswer | None:
+        """A place for an answer of ``size`` bytes until it has left; short ones need none.
+
+        Raises ``TooBusy`` when those that wait to be read hold too much.
+        """
+        if size <= TOGETHER_BYTES_MAX:
+            return None
+        if self.answered_bytes and self.answered_bytes + size > self._held_bytes_max:
+            raise TooBusy(
+                f"expected all answers on their way to hold at most {self._held_bytes_max} bytes, found more",
+                hint="read answers as they come, or ask for fewer rows at once",
+            )
+        return HeldAnswer(self, size)
 
     async def aside(self, work: Callable[[], T]) -> T:
         """``work()`` in a thread. Raises ``TooBusy`` when much of it waits already."""

@@ -161,7 +161,8 @@ class InferenceRoutes:
         body = self._bodies.at_once(request)
         if body is None:
             body = await self._bodies.read(request)
-            servable, protocol = self._known.get(model) or await self._wanted(model, version)  # as it is by now
+            if version != servable.version:  # what was not named is answered by what is loaded by now
+                servable, protocol = self._known.get(model) or await self._wanted(model, version)
         if version is not None and version != servable.version:
             raise ModelNotLoaded(f"{model}@{shortened(version)} is not loaded here, {servable.label} is")
         begun_ns = monotonic_ns()
@@ -195,7 +196,7 @@ class InferenceRoutes:
             if coding is not None:
                 answer = await self._packed(answer, coding)
                 more += b"Content-Encoding: %b\r\n" % coding.encode()
-        return WholeAnswer(answer, kind=kind, more=more)
+        return WholeAnswer(answer, kind=kind, more=more, held=self._bodies.hold_answer(len(answer)))
 
     async def _packed(self, answer: bytes, coding: Any) -> bytes:
         if len(answer) <= LONG_BYTES:

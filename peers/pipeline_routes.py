@@ -205,9 +205,10 @@ class PipelineFace:
         more = b"" if stream is None else stream_lines(stream)
         coding = wanted_coding(headers.get(hdrs.ACCEPT_ENCODING))
         if coding is None:
-            return WholeAnswer(answer, kind=_KINDS[form], more=more)
+            return WholeAnswer(answer, kind=_KINDS[form], more=more, held=self._bodies.hold_answer(len(answer)))
         packed = await self._beside(len(answer) >= LONG_BYTES, lambda: compressed(answer, coding))
-        return WholeAnswer(packed, kind=_KINDS[form], more=more + b"Content-Encoding: %b\r\n" % coding.encode())
+        more += b"Content-Encoding: %b\r\n" % coding.encode()
+        return WholeAnswer(packed, kind=_KINDS[form], more=more, held=self._bodies.hold_answer(len(packed)))
 
     async def _written(self, inference: Inference, selection: Selection, form: Form) -> bytes:
         groups = (inference.inputs, inference.outputs, *inference.challengers.values())

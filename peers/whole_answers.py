@@ -4,21 +4,25 @@ Owns :class:`WholeAnswer`: the path of every inference, where head and body leav
 twice. Refuses nothing. Errors are answered by :mod:`peers.face_errors`.
 
 Rules: an answer has the headers that it was given, ``Content-Length``, ``Date``, and ``Connection`` where HTTP asks for
-it. A long body is not copied to its head.
+it. A long body is not copied to its head, and whoever takes longer to read it than ``BASE_S`` seconds and one more for
+each ``BYTES_PER_S`` is cut off.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 TOGETHER_BYTES_MAX: Final = 64 * 1024  # a longer body is written behind its head
+BASE_S: Final = 15.0
+BYTES_PER_S: Final = 1024 * 1024
 
 JSON: Final = b"application/json"
 BINARY: Final = b"application/octet-stream"
@@ -30,15 +34,25 @@ _encode: Final = msgspec.json.Encoder().encode
 _now: tuple[int, bytes] = (0, b"")
 
 
+class Held(Protocol):
+    """What is let go when an answer has left, or never will."""
+
+    def release(self) -> None: ...
+
+
 class WholeAnswer(web.StreamResponse):
     """``more``: further header lines, each ended by CRLF, which the caller made."""
 
-    def __init__(self, body: bytes, *, status: int = 200, kind: bytes = JSON, more: bytes = b"") -> None:
+    def __init__(
+        self, body: bytes, *, status: int = 200, kind: bytes = JSON, more: bytes = b"", held: Held | None = None
+    ) -> None:
         super().__init__(status=status)
+        self._held = held
         self._whole = body
         self._kind = kind
         self._more = more
         self._out: AbstractStreamWriter | None = None
+        self._transport: asyncio.Transport | None = None
         self._bare = False
 
     @property
@@ -48,6 +62,7 @@ class WholeAnswer(web.StreamResponse):
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         self._out = request.writer
+        self._transport = request.transport
         self._bare = request.method == "HEAD"
         if self._keep_alive is None:
             self._keep_alive = request.keep_alive
@@ -69,8 +84,21 @@ class WholeAnswer(web.StreamResponse):
         elif len(body) <= TOGETHER_BYTES_MAX:
             await out.write_eof(head + body)
         else:
-            await out.write(head)
-            await out.write_eof(body)
+            await self._write_long(out, head, body)
+
+    async def _write_long(self, out: AbstractStreamWriter, head: bytes, body: bytes) -> None:
+        try:
+            async with asyncio.timeout(BASE_S + len(body) / BYTES_PER_S):
+                await out.write(head)
+                await out.write_eof(body)
+        except TimeoutError as error:
+            if self._transport is not None:
+                self._transport.abort()
+            raise ConnectionError("the answer was not read in time") from error
+        finally:
+            self._whole = b""
+            if self._held is not None:
+                self._held.release()
 
 
 def json_answer(value: Any, *, status: int = 200, more: bytes = b"") -> WholeAnswer:

@@ -369,6 +369,24 @@ async def test_a_swap_and_an_unload_reach_the_next_request(face: Face) -> None:
     assert (await face.ask("POST", INFER, GOOD)).status == 404
 
 
+async def test_a_version_that_a_request_named_answers_it_over_a_swap(face: Face) -> None:
+    """The body ends after the swap: who named a version is answered by it, everybody else by what is loaded."""
+    asked = {}
+    for path in ("/v2/models/one/versions/1.0/infer", INFER):
+        reader, writer = await asyncio.open_connection("127.0.0.1", face.port)
+        writer.write(request(path, GOOD, "Connection: close")[: -len(GOOD)] + GOOD[:-5])
+        await writer.drain()
+        asked[path] = reader, writer
+    await until(lambda: face.parts.inference.under_way == 2 and face.parts.bodies.held_bytes == 2 * len(GOOD[:-5]))
+    await face.load(release(scaling(3.0), name="one", version="2.0"))
+    versions = []
+    for reader, writer in asked.values():
+        writer.write(GOOD[-5:])
+        versions.append(json.loads((await reader.read()).partition(b"\r\n\r\n")[2])["model_version"])
+        writer.close()
+    assert versions == ["1.0", "2.0"]
+
+
 async def test_statistics_count(face: Face) -> None:
     await face.ask("POST", INFER, GOOD)
     await face.ask("POST", INFER, asking(tensor(shape=[3, 4], data=[0.0] * 12)))
@@ -533,3 +551,25 @@ async def test_a_thousand_requests_over_swaps_fail_none(face: Face) -> None:
     await until(lambda: len(seen) >= 2)
     going = False
     assert sum(await asyncio.gather(*clients)) > 10
+
+
+async def test_who_does_not_read_answers_is_given_no_more(tmp_path: Path) -> None:
+    count = 3_000_000
+    settings = EdgeSettings(application_port=0)
+    async with serving(tmp_path, identity("one"), settings=settings, bodies=Bodies(held_bytes_max=20_000_000)) as face:
+        about = tensor(shape=[count // 4, 4], parameters={"binary_data_size": 4 * count})
+        text = asking(about, parameters={"binary_data_output": True})
+        long = text + bytes(4 * count)
+        header = f"Inference-Header-Content-Length: {len(text)}"
+        reader, writer = await asyncio.open_connection("127.0.0.1", face.port, limit=1024)
+        writer.write(request(INFER, long, header))
+        await until(lambda: face.parts.bodies.answered_bytes > 4 * count)
+        named = {"Inference_Header_Content_Length": str(len(text))}
+        reply = await face.ask("POST", INFER, long, **named)
+        assert (reply.status, reply.json["code"]) == (429, "too_busy")
+        assert (await face.ask("POST", INFER, GOOD)).status == 200  # a short one needs no place
+        writer.transport.abort()
+        await until(lambda: not face.parts.bodies.answered_bytes)
+        assert (await face.ask("POST", INFER, long, **named)).status == 200
+        assert not face.parts.bodies.answered_bytes
+        del reader
