@@ -41,8 +41,8 @@ from query.resolution import resolve
 from query.session import Session
 
 GOAL_US: Final = 5.0
-PAIRS: Final = 41
-CALLS: Final = 400
+PAIRS: Final = 201
+CALLS: Final = 100
 DIGITS: Final = Path(__file__).parents[1] / "examples" / "digits"
 STATEMENT: Final = 'models:infer("digits", :image)'
 CASES: Final = (("1.0", 1), ("2.0", 1), ("2.0", 32))
