@@ -5,8 +5,9 @@ What a row is: :mod:`engine.inferences`; the folder: :mod:`engine.inference_log_
 :mod:`engine.inference_log_reading`.
 
 Rules:
-- Recording never delays an answer: :meth:`InferenceLog.append` takes references and returns. Whoever gave an array to
-  an inference does not write to it afterwards.
+- Recording never delays an answer: :meth:`InferenceLog.append` takes a reference, or the bytes of a few columns
+  (:mod:`engine.inference_log_batches`), and returns. Whoever gave an array to an inference does not write to it
+  afterwards.
 - Rows for which there is no room are refused and counted by reason. They have numbers like those that are taken, and
   the next frame says why they are not there: ``busy`` (the writer is behind), ``disk_low`` (less than the floor is
   free), ``disk_full``, ``disk_failed``, ``too_large``, ``in_use`` (another process writes to the folder), ``damaged``
@@ -22,10 +23,11 @@ import errno
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from engine.inference_log_batches import Batch
 from engine.inference_log_frames import Refusal
 from engine.inference_log_sampling import Sampling
 from engine.inference_log_segments import NotTaken, Segments
@@ -36,14 +38,13 @@ if TYPE_CHECKING:
     from federation.pipelines import LogSettings
 
 PENDING_BYTES_MAX: Final = 32 << 20
-PENDING_REQUESTS_MAX: Final = 32_768
-FRAME_REQUESTS_MAX: Final = 512  # few enough that who infers waits for no more than parts of a millisecond
 FRAME_BYTES: Final = 1 << 20
+FRAMES_OF_QUOTA: Final = 64  # a frame of several requests is at most about this part of it
+FULL_WAITING: Final = 8  # frames for which the writer does not go on gathering
 GATHER_S: Final = 0.1
 SYNC_S: Final = 1.0
 RETRY_S: Final = 1.0  # while rows cannot be written
 FLUSH_S_MAX: Final = 10.0
-OBJECT_BYTES: Final = 64  # what a text or record takes beside its characters or fields
 
 log = logging.getLogger("peerage.inferences")
 
@@ -78,12 +79,14 @@ class InferenceLog:
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._written = threading.Condition(self._lock)
-        self._pending: list[Inference] = []
-        self._held = 0  # requests that wait or are being written, and their bytes
-        self._held_bytes = 0
+        self._frame_bytes = min(FRAME_BYTES, segments.quota_bytes // FRAMES_OF_QUOTA, pending_bytes_max // FULL_WAITING)
+        self._batch = Batch()  # to which requests are added
+        self._full: list[Batch] = []
+        self._held_bytes = 0  # of full batches, until they are written
+        self._refusing = ""  # why rows are refused now
         self._asleep = True
         self._hurry = False
-        self._taken = 0  # requests, ever
+        self._begun = 0  # batches, ever
         self._settled = 0  # of these written or refused
         self._recorded = 0
         self._refused: dict[str, int] = {}
@@ -99,26 +102,39 @@ class InferenceLog:
             if chosen is None:
                 return
             inference = chosen
-        size = _size_of(inference.inputs) + _size_of(inference.outputs)
-        if inference.challengers:
-            size += sum(map(_size_of, inference.challengers.values()))
         with self._lock:
-            if self._held and (self._held_bytes + size > self._pending_bytes_max or self._held >= PENDING_REQUESTS_MAX):
-                self._refuse("busy", (inference,))
+            batch = self._batch
+            if self._refusing:
+                self._refuse(self._refusing, inference.count, (inference.time_ms,))
                 return
-            if self._failure or self._closed:
-                self._refuse(self._failure or "closed", (inference,))
-                return
-            self._pending.append(inference)
-            self._held += 1
-            self._held_bytes += size
+            batch.add(inference)
+            if batch.size >= self._frame_bytes:
+                self._turn_over()
             if self._asleep:
                 self._begin()
+
+    def _turn_over(self) -> None:
+        """With the lock: a frame is full."""
+        batch, self._batch = self._batch, Batch()
+        self._full.append(batch)
+        self._begun += 1
+        self._held_bytes += batch.size
+        if len(self._full) >= FULL_WAITING:
+            self._hurry = True
+            self._wake.notify()
+        self._decide()
+
+    def _decide(self) -> None:
+        """With the lock: whether rows are refused, and why."""
+        busy = "busy" if self._held_bytes >= self._pending_bytes_max else ""
+        self._refusing = self._failure or ("closed" if self._closed else busy)
 
     def flush(self, *, within_s: float = FLUSH_S_MAX) -> bool:
         """Wait until everything appended so far is in the log, or refused; whether that is so."""
         with self._lock:
-            goal = self._taken + len(self._pending)
+            if self._batch.rows:
+                self._turn_over()
+            goal = self._begun
             if self._settled >= goal:
                 return True
             self._hurry = True
@@ -139,6 +155,7 @@ class InferenceLog:
         """Write what was appended, and end. What comes later is refused."""
         with self._lock:
             self._closed = True
+            self._decide()
             self._hurry = True
             self._wake.notify()
             thread = self._thread
@@ -161,10 +178,8 @@ class InferenceLog:
         else:
             self._wake.notify()
 
-    def _refuse(self, reason: str, requests: Sequence[Inference]) -> None:
-        """With the lock."""
-        rows = sum(one.count for one in requests)
-        times = [one.time_ms for one in requests]
+    def _refuse(self, reason: str, rows: int, times: Sequence[int]) -> None:
+        """With the lock. ``times``: when the requests were answered."""
         self._refused[reason] = self._refused.get(reason, 0) + rows
         self._tell_later(Refusal(reason, rows, min(times), max(times)))
 
@@ -182,17 +197,18 @@ class InferenceLog:
         due: float | None = None  # when what was written has to be synced
         while True:
             with self._lock:
-                if not self._pending and not self._closed:
+                if not self._waits() and not self._closed:
                     self._asleep = True
                     left_s = None if due is None else max(due - time.monotonic(), 0.0)
                     self._wake.wait_for(self._is_awake, RETRY_S if self._failure else left_s)
                     self._asleep = False
-                if self._pending and not self._hurry:
+                if self._waits() and not self._hurry:
                     self._wake.wait_for(lambda: self._hurry, self._gather_s)
-                closing, self._hurry = self._closed, False
-                batch, self._pending = self._pending, []
-                self._taken += len(batch)
-            if self._write_batch(batch) and due is None:
+                closing = self._closed
+                if self._batch.rows:
+                    self._turn_over()
+                batches, self._full, self._hurry = self._full, [], False
+            if self._write_batches(batches) and due is None:
                 due = time.monotonic() + SYNC_S
             if due is not None and (closing or time.monotonic() >= due):
                 due = None
@@ -201,33 +217,32 @@ class InferenceLog:
                 self._tell_refused()
                 return
 
+    def _waits(self) -> bool:
+        return bool(self._full or self._batch.rows)
+
     def _is_awake(self) -> bool:
         return not self._asleep or self._closed
 
-    def _write_batch(self, batch: list[Inference]) -> bool:
-        """Frame by frame; whether anything was written."""
-        if not batch and not self._failure:
+    def _write_batches(self, batches: list[Batch]) -> bool:
+        """A frame for each; whether anything was written."""
+        if not batches and not self._failure:
             return False
         self._make_ready()
-        with self._lock:
-            size = self._held_bytes
-        at_once = max(min(FRAME_REQUESTS_MAX, FRAME_BYTES * len(batch) // max(size, 1)), 1)
         written = False
-        for at in range(0, len(batch), at_once):
-            frame = batch[at : at + at_once]
+        for batch in batches:
             with self._lock:
                 refused, self._untold = tuple(self._untold.values()), {}
-            failure = self._failure or self._write(frame, refused)
+            failure = self._failure or self._write(batch, refused)
             with self._lock:
-                self._held -= len(frame)
-                self._held_bytes -= size * len(frame) // len(batch)
-                self._settled += len(frame)
+                self._held_bytes -= batch.size
+                self._settled += 1
+                self._decide()
                 if failure:
                     for one in refused:
                         self._tell_later(one)
-                    self._refuse(failure, frame)
+                    self._refuse(failure, batch.rows, batch.times)
                 else:
-                    self._recorded += sum([one.count for one in frame])
+                    self._recorded += batch.rows
                     written = True
                 self._written.notify_all()
         return written
@@ -243,25 +258,23 @@ class InferenceLog:
             failed, said = _reason(error), str(error)
         with self._lock:
             before, self._failure = self._failure, failed
+            self._decide()
         if failed and failed != before:
             log.warning("inference_log_stopped", extra={"reason": failed, "said": said})
         elif before and not failed:
             log.info("inference_log_goes_on")
 
-    def _write(self, requests: Sequence[Inference], refused: tuple[Refusal, ...]) -> str:
+    def _write(self, batch: Batch, refused: tuple[Refusal, ...]) -> str:
         """One frame. Why it could not be written; empty when it was."""
         from engine.inference_log_columns import frame_of
 
         try:
-            frame = frame_of(requests, first=self.segments.next, refused=refused)
+            frame = frame_of(batch, first=self.segments.next, refused=refused)
             self.segments.write(frame)
         except NotTaken as problem:
             return problem.reason
         except OSError as error:
-            with self._lock:
-                self._failure = _reason(error)
-            log.warning("inference_log_stopped", extra={"reason": self._failure, "said": str(error)})
-            return self._failure
+            return self._stop(error)
         except (TypeError, ValueError, OverflowError, RecursionError, MemoryError) as error:  # what no column holds
             log.warning("inference_not_recorded", extra={"reason": f"{type(error).__name__}: {error}"[:300]})
             return "damaged"
@@ -271,27 +284,23 @@ class InferenceLog:
         try:
             self.segments.sync()
         except OSError as error:
-            with self._lock:
-                self._failure = _reason(error)
-            log.warning("inference_log_stopped", extra={"reason": self._failure, "said": str(error)})
+            self._stop(error)
+
+    def _stop(self, error: OSError) -> str:
+        reason = _reason(error)
+        with self._lock:
+            self._failure = reason
+            self._decide()
+        log.warning("inference_log_stopped", extra={"reason": reason, "said": str(error)})
+        return reason
 
     def _tell_refused(self) -> None:
         """At the end, so that the counts are not lost with the process."""
         with self._lock:
             refused, self._untold = tuple(self._untold.values()), {}
         if refused and not self._failure and self.segments.is_open:
-            self._write((), refused)
+            self._write(Batch(), refused)
 
 
 def _reason(error: OSError) -> str:
     return "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "disk_failed"
-
-
-def _size_of(columns: Mapping[str, Any]) -> int:
-    """About what columns take in memory while they wait."""
-    size = 0
-    for column in columns.values():
-        size += column.nbytes
-        if column.dtype.hasobject:
-            size += sum(OBJECT_BYTES + len(one) for one in column.ravel().tolist() if isinstance(one, str | dict))
-    return size

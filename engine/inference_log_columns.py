@@ -17,16 +17,18 @@ bits, half a surrogate pair) is kept as the nearest text.
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 
 from engine.decimals import plain
+from engine.inference_log_batches import Batch, Filled
 from engine.inference_log_frames import (
     BadSegment,
     ColumnHeader,
@@ -42,6 +44,7 @@ from engine.records import EVERYTHING, Selection
 from engine.signature import Array
 
 OWN: Final = "#"
+ALONE_BYTES: Final = 2048  # a column of a request from here on is written from where it lies
 _TEXTS: Final = "texts"
 _RECORDS: Final = "records"
 
@@ -135,35 +138,32 @@ class LoggedRows:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def frame_of(requests: Sequence[Inference], *, first: int, refused: Sequence[Refusal] = ()) -> Frame:
+def frame_of(batch: Batch, *, first: int, refused: Sequence[Refusal] = ()) -> Frame:
     """The frame of some requests. Numbers from ``first`` on: of the rows that were refused before, then of these."""
-    counts = [one.count for one in requests]
-    times = [one.time_ms for one in requests]
     sets: list[_Set] = []
-    if requests:
-        labels = {one.pipeline for one in requests}, {one.version for one in requests}
-        try:
-            if len(labels[0]) > 1 or len(labels[1]) > 1:
-                raise _Mixed
-            sets.append(_joined(requests, counts, times, None))
-        except _Mixed:
-            offsets = np.cumsum([0, *counts])
-            for members in _alike(requests):
-                chosen = [requests[at] for at in members]
-                own_counts, own_times = [counts[at] for at in members], [times[at] for at in members]
-                sets.append(_joined(chosen, own_counts, own_times, offsets[np.array(members)]))
-    header = msgspec.msgpack.encode(FrameHeader(tuple(one.header for one in sets), tuple(refused)))
+    alone = len(batch.filled) + bool(batch.held) == 1
+    for filled in batch.filled.values():
+        sets.append(_taken_down(filled, alone=alone))
+    held = [inference for _, inference in batch.held]
+    for members in _alike(held):
+        offsets = [batch.held[at][0] for at in members]
+        in_a_row = alone and len(members) == len(held)
+        sets.append(_joined([held[at] for at in members], None if in_a_row else offsets))
+    header = msgspec.msgpack.encode(
+        FrameHeader(tuple(one.header for one in sets if one.header is not None), tuple(refused))
+    )
     parts = [part for one in sets for part in one.parts]
     checksum, body_size = zlib.crc32(header), 0
     for part in parts:
         checksum = zlib.crc32(part, checksum)
         body_size += len(part)
-    from_ms, to_ms, rows = min(times, default=0), max(times, default=0), sum(counts)
+    times = batch.times
+    from_ms, to_ms = min(times, default=0), max(times, default=0)
     first += sum(one.rows for one in refused)
     head = head_bytes(
-        header, body_size=body_size, first=first, rows=rows, from_ms=from_ms, to_ms=to_ms, checksum=checksum
+        header, body_size=body_size, first=first, rows=batch.rows, from_ms=from_ms, to_ms=to_ms, checksum=checksum
     )
-    return Frame((head, header, *parts), len(head) + len(header) + body_size, first, rows, from_ms, to_ms)
+    return Frame((head, header, *parts), len(head) + len(header) + body_size, first, batch.rows, from_ms, to_ms)
 
 
 def only_rows(inference: Inference, at: Array) -> Inference:
@@ -183,14 +183,63 @@ def only_rows(inference: Inference, at: Array) -> Inference:
     )
 
 
-class _Mixed(Exception):
-    """Requests that have not one form."""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Set:
-    header: RequestsHeader
-    parts: list[bytes | memoryview]
+    """Columns as they are added, and their bytes."""
+
+    headers: list[ColumnHeader] = field(default_factory=list)
+    parts: list[bytes | memoryview] = field(default_factory=list)
+    header: RequestsHeader | None = None
+
+    def add(self, group: str, name: str, column: Array) -> None:
+        dtype, part = _bytes_of(column)
+        self.headers.append(ColumnHeader(group, name, dtype, column.shape, len(part)))
+        self.parts.append(part)
+
+    def add_parts(
+        self, group: str, name: str, dtype: str, shape: tuple[int, ...], parts: Sequence[bytes | memoryview]
+    ) -> None:
+        size = sum(map(len, parts))
+        if size != math.prod(shape) * np.dtype(dtype).itemsize:
+            raise ValueError(f"column {group}.{name}: {size} bytes do not make {shape} of {dtype}")
+        self.headers.append(ColumnHeader(group, name, dtype, shape, size))
+        self.parts.extend(parts)
+
+    def add_requests(self, counts: list[int], times: list[int], elapsed: list[int], offsets: list[int] | None) -> None:
+        requests = len(counts)
+        self.add(OWN, "count", np.array(counts, "<u4"))
+        self.add(OWN, "time", np.array(times, "<i8"))
+        self.add(OWN, "elapsed", np.array(elapsed, "<u8").reshape(requests, len(elapsed) // requests))
+        if offsets is not None:
+            self.add(OWN, "offset", np.array(offsets, "<u4"))
+
+    def end(self, first: Inference, models: Sequence[AnsweringModel], dropped: Sequence[tuple[str, ...]]) -> _Set:
+        told = tuple((model.name, model.version, model.sha) for model in models)
+        self.header = RequestsHeader(
+            first.pipeline, first.version, first.partition, told, tuple(dropped), tuple(self.headers)
+        )
+        return self
+
+
+def _taken_down(filled: Filled, *, alone: bool) -> _Set:
+    """The columns of requests whose bytes were taken down."""
+    made = _Set()
+    made.add_requests(filled.counts, filled.times, filled.elapsed, None if alone else filled.offsets)
+    rows = sum(filled.counts)
+    for group, name, dtype, tail, parts in filled.columns:
+        made.add_parts(group, name, dtype.str, (rows, *tail), _in_a_row(parts))
+    return made.end(filled.first, filled.models, ((),))
+
+
+def _in_a_row(parts: Sequence[bytes | Array]) -> list[bytes | memoryview]:
+    """Small parts joined, large ones as they lie."""
+    found: list[bytes | memoryview] = []
+    for taken, run in groupby(parts, lambda part: part.__class__ is bytes):
+        if taken:
+            found.append(b"".join(run))  # type: ignore[arg-type]
+        else:
+            found.extend(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data for part in run)
+    return found
 
 
 def _alike(requests: Sequence[Inference]) -> list[list[int]]:
@@ -216,82 +265,40 @@ def _groups(inference: Inference) -> dict[str, Mapping[str, Array]]:
     return groups
 
 
-def _joined(chosen: Sequence[Inference], counts: list[int], times: list[int], offsets: Array | None) -> _Set:
-    """The columns of some requests of one version. Raises :class:`_Mixed` when they have not one form.
-
-    In the path of every request: what is done for each of them is done by list displays and numpy.
-    """
-    first = chosen[0]
-    headers: list[ColumnHeader] = []
-    parts: list[bytes | memoryview] = []
-
-    def add(group: str, name: str, column: Array) -> None:
-        dtype, part = _bytes_of(column)
-        headers.append(ColumnHeader(group, name, dtype, column.shape, len(part)))
-        parts.append(part)
-
-    add(OWN, "count", np.array(counts, "<u4"))
-    add(OWN, "time", np.array(times, "<i8"))
-    elapsed = [one.elapsed_ns for one in chosen]
-    steps = len(first.elapsed_ns)
-    if {*map(len, elapsed)} != {steps}:
-        raise _Mixed
-    flat = np.fromiter(chain.from_iterable(elapsed), np.uint64, steps * len(chosen))
-    add(OWN, "elapsed", flat.reshape(len(chosen), steps))
-    if offsets is not None:
-        add(OWN, "offset", offsets.astype("<u4"))
+def _joined(chosen: Sequence[Inference], offsets: list[int] | None) -> _Set:
+    """The columns of some requests that have one form."""
+    first, made = chosen[0], _Set()
+    elapsed = [taken for one in chosen for taken in one.elapsed_ns]
+    made.add_requests([one.count for one in chosen], [one.time_ms for one in chosen], elapsed, offsets)
     models, answered = _answering(chosen)
     if answered is not None:
-        add(OWN, "answered", answered)
+        made.add(OWN, "answered", answered)
     dropped = list(dict.fromkeys([one.dropped for one in chosen]))
     if len(dropped) > 1:
         places = {one: at for at, one in enumerate(dropped)}
-        add(OWN, "dropped", np.array([places[one.dropped] for one in chosen], "<u2"))
-    _add_joined("in", [one.inputs for one in chosen], add)
-    _add_joined("out", [one.outputs for one in chosen], add)
-    challengers = [one.challengers for one in chosen]
-    if any(challengers):
-        if len({tuple(one) for one in challengers}) > 1:
-            raise _Mixed
-        for name in first.challengers:
-            _add_joined(f"out_{name}", [one[name] for one in challengers], add)
-    _add_joined("anomaly", [one.anomalies for one in chosen], add)
-    told = tuple((model.name, model.version, model.sha) for model in models)
-    header = RequestsHeader(first.pipeline, first.version, first.partition, told, tuple(dropped), tuple(headers))
-    return _Set(header, parts)
-
-
-def _add_joined(group: str, each: list[Mapping[str, Array]], add: Callable[[str, str, Array], None]) -> None:
-    names = each[0]
-    if len(each) == 1:
-        for name, column in names.items():
-            add(group, name, column)
-        return
-    if {*map(len, each)} != {len(names)}:
-        raise _Mixed
-    for name, first in names.items():
-        try:
-            joined = np.concatenate([columns[name] for columns in each], dtype=first.dtype, casting="no")
-        except (KeyError, ValueError, TypeError):
-            raise _Mixed from None
-        add(group, name, joined)
+        made.add(OWN, "dropped", np.array([places[one.dropped] for one in chosen], "<u2"))
+    groups = [_groups(one) for one in chosen]
+    for group, columns in groups[0].items():
+        for name, column in columns.items():
+            each = [one[group][name] for one in groups]
+            if len(each) == 1:
+                made.add(group, name, column)
+            elif column.nbytes < ALONE_BYTES or column.dtype.kind in "OU":
+                made.add(group, name, np.concatenate(each, dtype=column.dtype, casting="no"))
+            else:
+                dtype = column.dtype.newbyteorder("<").str
+                rows = sum(len(one) for one in each)
+                made.add_parts(group, name, dtype, (rows, *column.shape[1:]), [_bytes_of(one)[1] for one in each])
+    return made.end(first, models, dropped)
 
 
 def _answering(chosen: Sequence[Inference]) -> tuple[tuple[AnsweringModel, ...], Array | None]:
-    """The models of some requests, and for each row which of them; None: the first, for all. Raises :class:`_Mixed`
-    where some have none.
-    """
-    each = list({id(one.models): one.models for one in chosen}.values())
-    whole = {one.answered is None for one in chosen} == {True}
-    if len(each) == 1 and whole:
-        return each[0], None
-    if len({bool(models) for models in each}) > 1:
-        raise _Mixed
+    """The models of some requests, and for each row which of them; None: the first, for all."""
     places: dict[AnsweringModel, int] = {}
-    for models in each:
-        for model in models:
+    for one in chosen:
+        for model in one.models:
             places.setdefault(model, len(places))
-    if len(places) <= 1 and whole:
+    if len(places) <= 1 and all(one.answered is None for one in chosen):
         return tuple(places), None
     found = []
     for one in chosen:

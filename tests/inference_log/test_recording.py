@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.inference_log_batches import Batch
 from engine.inference_log_columns import frame_of, rows_of
 from engine.inference_log_frames import FrameHeader, Head
 from engine.inferences import Inference
@@ -184,7 +185,10 @@ requests = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(made=requests, first=st.integers(1, 2**40))
 def test_a_frame_gives_back_what_was_put_into_it(made: list[Inference], first: int) -> None:
-    frame = frame_of(made, first=first)
+    batch = Batch()
+    for one in made:
+        batch.add(one)
+    frame = frame_of(batch, first=first)
     raw = b"".join(bytes(part) for part in frame.parts[1:])
     header = msgspec.msgpack.decode(frame.parts[1], type=FrameHeader)
     body = memoryview(raw)[len(frame.parts[1]) :]
