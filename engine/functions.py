@@ -161,7 +161,7 @@ class ModelFunctions:
         written out take it on when they fit.
 
         A stateful model goes on where the last call on the same `stream` ended; rows are moments of the stream, in
-        their order. The result then has a record `_stream` too: `key`, `position` (calls so far), and `restarted`,
+        their order. The result then has a record `_stream` too: `key`, `position` (rows so far), and `restarted`,
         which says why when the stream was open before and had to begin anew.
         """
         if stream is None:
@@ -178,7 +178,7 @@ class ModelFunctions:
     def streams(self, call: Call, name: str) -> list[dict[str, Any]]:
         """The streams that are open on a stateful model, the one used least recently first.
 
-        Each with its `key`, its `position` (calls so far), `idle_s` and `state_bytes`. Streams are dropped when there
+        Each with its `key`, its `position` (rows so far), `idle_s` and `state_bytes`. Streams are dropped when there
         are too many, when their states take too much memory, when nobody uses them, and with their model; `scope` names
         the model, or the step of the pipeline that keeps the stream.
         """

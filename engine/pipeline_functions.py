@@ -36,7 +36,7 @@ class PipelineInference:
         because it failed, and `partition`, the peer.
 
         With a stateful model in it, a pipeline goes on where the last call on the same `stream` ended; rows are moments
-        of the stream, in their order. Then `metadata` has `stream` too: its `key`, its `position` in calls, and
+        of the stream, in their order. Then `metadata` has `stream` too: its `key`, its `position` in rows, and
         `restarted`, which says why when it was open before and had to begin anew.
         """
         from engine.loaded import is_small

@@ -82,7 +82,7 @@ class StatefulSession:
 
     def advance(self, feed: Mapping[str, Array], state: State, options: Any = None) -> tuple[list[Array], State]:
         """The outputs of a checked feed after ``state``, and the state that follows. Raises what a run raises."""
-        rows = self._rows(feed)
+        rows = self.rows(feed)
         answers: list[list[Array]] = []
         for row in range(rows):
             given, kept = self._fed(feed, row, state)
@@ -94,7 +94,8 @@ class StatefulSession:
             return answers[0], state
         return [np.concatenate(parts) for parts in zip(*answers, strict=True)], state
 
-    def _rows(self, feed: Mapping[str, Array]) -> int:
+    def rows(self, feed: Mapping[str, Array]) -> int:
+        """How many moments of a stream a checked feed is. Raises ``InputProblem`` when its inputs disagree."""
         rows = {feed[name].shape[0] for name, in_rows, _ in self._given if in_rows}
         if len(rows) > 1:
             told = ", ".join(f'"{name}" {feed[name].shape[0]}' for name, in_rows, _ in self._given if in_rows)

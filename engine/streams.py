@@ -45,8 +45,8 @@ class StreamCall:
     """One call on a stream; the last two fields are filled in by the run.
 
     ``start``: begin it (True), go on with it (False), or whichever it is (None). ``end``: forget it after this call.
-    ``scope``: empty for the model itself. ``position``: calls of the stream up to and with this one. ``restarted``: why
-    a stream that was open before began anew.
+    ``scope``: empty for the model itself. ``position``: rows of the stream up to and with this call's. ``restarted``:
+    why a stream that was open before began anew.
     """
 
     key: str
@@ -122,8 +122,10 @@ class Streams:
                 if not entry.position:
                     self._removed(key)
             raise
+        rows = session.rows(feed)
         with self._lock:
             self._kept(key, entry, state, state_bytes)
+            entry.position += rows
             call.position = entry.position
             if call.end:
                 self._removed(key)
@@ -201,7 +203,6 @@ class Streams:
     def _kept(self, key: Key, entry: _Entry, state: State, state_bytes: int) -> None:
         self._bytes += state_bytes - entry.state_bytes
         entry.state, entry.state_bytes = state, state_bytes
-        entry.position += 1
         entry.busy = False
         entry.used = self._clock()
 

@@ -121,11 +121,11 @@ async def test_two_streams_do_not_hear_each_other(asking: Asking) -> None:
 async def test_the_answer_says_where_the_stream_is(asking: Asking, engine: Engine, path: Path) -> None:
     question = 'models:infer("speech", {"input": :row, "sr": 16000}, "m")["_stream"]'
     row = windows(hum(0.1))
-    assert await asking.value(question, row=row) == {"key": "m", "position": 1, "restarted": ""}
-    assert await asking.value(question, row=row) == {"key": "m", "position": 2, "restarted": ""}
+    assert await asking.value(question, row=row) == {"key": "m", "position": 3, "restarted": ""}
+    assert await asking.value(question, row=row) == {"key": "m", "position": 6, "restarted": ""}
     await engine.load(await packed_speech(path, engine, version="1.1"), origin="manual")
     told = await asking.value(question, row=row)
-    assert told == {"key": "m", "position": 1, "restarted": "its model was replaced by another version"}
+    assert told == {"key": "m", "position": 3, "restarted": "its model was replaced by another version"}
 
 
 async def test_what_does_not_fit_is_told_in_the_words_of_the_release(asking: Asking) -> None:

@@ -229,6 +229,14 @@ def test_a_stream_goes_on_and_others_do_not_see_it(session: StatefulSession) -> 
     assert not streams.end("m", "b")
 
 
+def test_a_position_counts_rows(session: StatefulSession) -> None:
+    streams = Streams()
+    for rows, position in ((3, 3), (1, 4), (2, 6)):
+        call = StreamCall(key="a", scope="m")
+        streams.run(session, {"x": np.ones((rows, 2), np.float32)}, call, record=ONE)
+        assert call.position == position
+
+
 def test_who_goes_on_with_what_is_not_open_is_told(session: StatefulSession) -> None:
     streams = Streams()
     with pytest.raises(StreamUnknown, match='stream "a" of m is not open: it never began, or was ended'):
@@ -313,6 +321,9 @@ def test_calls_of_one_stream_come_one_after_another(session: StatefulSession) ->
                 streams.end("m", "a")
             streams.forget("m")
             return session.advance(feed, state, options)
+
+        def rows(self, feed: Any) -> int:
+            return session.rows(feed)
 
     streams.run(Within(), {"x": f4([1, 1])}, StreamCall(key="a", scope="m"), record=ONE)  # type: ignore[arg-type]
     assert going(streams, session)[0] == 2

@@ -263,8 +263,8 @@ async def test_a_stream_goes_on_over_requests() -> None:
                 return (told["error"] if status != 200 else [row["out"]["y"] for row in told], *named)
 
         assert await asked("") == ([[1.0], [3.0]], None, None)
-        assert await asked("?stream=mic&stream_start=true") == ([[1.0], [3.0]], "1", None)
-        assert await asked("?stream=mic&stream_end=true") == ([[4.0], [6.0]], "2", None)
+        assert await asked("?stream=mic&stream_start=true") == ([[1.0], [3.0]], "2", None)
+        assert await asked("?stream=mic&stream_end=true") == ([[4.0], [6.0]], "4", None)
         (error, *_) = await asked("?stream=mic&stream_start=false", status=400)
         assert error.startswith('stream "mic" of sums/1/counter is not open')
         assert "expected true or false" in (await asked("?stream=mic&stream_end=1", status=400))[0]

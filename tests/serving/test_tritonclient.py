@@ -271,9 +271,9 @@ class TestSequences:
     def test_a_sequence_goes_on_until_its_end(self, client: triton.InferenceServerClient) -> None:
         assert client.get_model_metadata("summing")["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]
         first = self.summed(client, 7, 1, 2, sequence_start=True)
-        assert first == ([1, 3], {"sequence_id": "7", "sequence_position": 1})
+        assert first == ([1, 3], {"sequence_id": "7", "sequence_position": 2})
         assert self.summed(client, "seven", 5, sequence_start=True)[0] == [5]
-        assert self.summed(client, 7, 1) == ([4], {"sequence_id": "7", "sequence_position": 2})
+        assert self.summed(client, 7, 1) == ([4], {"sequence_id": "7", "sequence_position": 3})
         assert self.summed(client, 7, 1, sequence_end=True)[0] == [5]
         with pytest.raises(InferenceServerException, match='stream "7" of summing is not open: it never began'):
             self.summed(client, 7, 1)
