@@ -256,6 +256,7 @@ def counted_once() -> Any:
 
     counters = Counters(Key("name", "version"))
     counters.ran(1, 0, 1)
+    counters.waited(1)
     run = dataclasses.replace(counters.read(), exceeded=(Exceeded("memory", 1, 0, ""),))
     log = opened_inference_log(Home(HERE / "no-home"), EdgeSettings(), unattached("EDGE"))
     snapshot = Metrics(Engine(), version="", extras=log_metrics(log)).snapshot()

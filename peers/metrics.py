@@ -2,8 +2,9 @@
 
 Owns the table of metrics below and their text. Rules: nothing is counted here, so that a peer which nobody scrapes pays
 nothing; prometheus_client is imported at the first scrape, in a thread. Units are Prometheus's: seconds and bytes. What
-is unloaded keeps its counts until it is forgotten (:mod:`engine.statistics`); labels are names of releases, versions,
-steps and codes of errors, never what a request says.
+is unloaded keeps its counts until it is forgotten (:mod:`engine.statistics`). A histogram, which is long, is told from
+its first observation on, a counter from the beginning. Labels are names of releases, versions, steps and codes of
+errors, never what a request says.
 
     peerage_inference_duration_seconds    histogram   requests by the time of their run
     peerage_queue_wait_seconds            histogram   requests that waited for the pool, by how long
@@ -127,7 +128,8 @@ def _runs(runs: tuple[ModelStatistics, ...]) -> Iterator[Metric]:
         family = HistogramMetricFamily(name, says, labels=_OF_RUNS)
         for one in runs:
             buckets, total = of(one)
-            family.add_metric(_place(one), buckets, total)
+            if buckets[-1][1]:
+                family.add_metric(_place(one), buckets, total)
         return family
 
     def counter(name: str, says: str, of: Callable[[ModelStatistics], int]) -> CounterMetricFamily:

@@ -121,6 +121,12 @@ def test_a_peer_without_models_tells_of_itself(openmetrics: bool) -> None:
     assert told["peerage_queue_requests", ()] == 2
 
 
+def test_what_was_never_asked_is_counted_and_has_no_histogram() -> None:
+    told = samples(False, runs=(Counters(Key("price", "1.0")).read(),))
+    assert told["peerage_inference_rows_total", at(**PLACE)] == 0
+    assert not [name for name, _ in told if name.endswith("_bucket")]
+
+
 @pytest.mark.skipif(
     shutil.which("promtool") is None and not os.environ.get("CI"), reason="promtool is not here (Debian: prometheus)"
 )
