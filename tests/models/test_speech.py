@@ -18,8 +18,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from engine.engine import Engine
+from engine.engine import Engine, Verdict
 from engine.errors import FailedVectors, InputProblem
+from engine.sessions import Session
 from engine.signature import Array
 from federation.folders import read_folder
 from federation.packing import Inspection, pack
@@ -44,11 +45,11 @@ def windows(sound: Array) -> Array:
     return sound[: len(sound) // WINDOW * WINDOW].reshape(-1, WINDOW)
 
 
-async def packed_speech(path: Path, engine: Engine, *, version: str = "1.0") -> VerifiedRelease:
+def packed_speech(path: Path, *, version: str = "1.0") -> VerifiedRelease:
     read = read_folder(path)
     assert read.weight is not None
-    found = await engine.describe(read.weight)
-    inspection = Inspection(found.inputs, found.outputs, found.opset)
+    found = Session(read.weight)
+    inspection = Inspection(found.inputs, found.outputs, found.reading.opset)
     return verified(pack(read, version=version, publisher=PUBLISHER, inspection=inspection, now=0.0))
 
 
@@ -69,9 +70,14 @@ async def engine() -> AsyncIterator[Engine]:
 @pytest.fixture
 async def asking(engine: Engine, path: Path, tmp_path: Path) -> Asking:
     peer = Asking(engine, tmp_path)
-    candidate = await packed_speech(path, engine)
-    assert await engine.load(candidate, origin="manual")
+    await put(engine, packed_speech(path))
     return peer
+
+
+async def put(engine: Engine, candidate: VerifiedRelease) -> None:
+    """Without a trial, which other tests hold."""
+    verdict = Verdict(record=candidate.record_digest, runtime=engine.runtime_version)
+    await engine.load(candidate, origin="manual", verdict=verdict)
 
 
 async def probabilities(asking: Asking, sound: Array, *, stream: str, per_call: int = 7) -> list[float]:
@@ -123,7 +129,7 @@ async def test_the_answer_says_where_the_stream_is(asking: Asking, engine: Engin
     row = windows(hum(0.1))
     assert await asking.value(question, row=row) == {"key": "m", "position": 3, "restarted": ""}
     assert await asking.value(question, row=row) == {"key": "m", "position": 6, "restarted": ""}
-    await engine.load(await packed_speech(path, engine, version="1.1"), origin="manual")
+    await put(engine, packed_speech(path, version="1.1"))
     told = await asking.value(question, row=row)
     assert told == {"key": "m", "position": 3, "restarted": "its model was replaced by another version"}
 
@@ -148,7 +154,7 @@ async def test_the_wrong_tail_is_caught_by_the_test_vectors(engine: Engine, path
     shutil.copytree(path, tmp_path / "speech")
     toml = (tmp_path / "speech/model.toml").read_text("utf-8")
     (tmp_path / "speech/model.toml").write_text(toml.replace("tail = 64", "tail = 32"), "utf-8")
-    verdict = await engine.trial(await packed_speech(tmp_path / "speech", engine))
+    verdict = await engine.trial(packed_speech(tmp_path / "speech"))
     assert isinstance(verdict.problem(), FailedVectors)
 
 
@@ -156,7 +162,7 @@ async def test_the_wrong_tail_is_caught_by_the_test_vectors(engine: Engine, path
 @pytest.mark.parametrize("build", sorted(speech_folder.BUILDS))
 async def test_other_builds_keep_their_states_too(build: str, engine: Engine, tmp_path: Path) -> None:
     speech_folder.make_folder(tmp_path / "speech", build)
-    model: Any = await engine.load(await packed_speech(tmp_path / "speech", engine), origin="manual")
+    model: Any = await engine.load(packed_speech(tmp_path / "speech"), origin="manual")
     assert model.require_vectors() == 2
     shape = (-1, 512) if build == "fixed" else (-1, 576 - 64) if build == "sequence" else (-1, -1)
     assert model.record.inputs[0].shape == shape
