@@ -22,7 +22,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from aiohttp import web
 
-from engine.errors import ContentProblem, EngineBusy, ModelNotLoaded, OverTime
+from engine.errors import ContentProblem, EngineBusy, ModelNotLoaded, OverTime, ReplicaLost, StreamBusy
 from peers.answers import Answer, TooBusy, Unauthorized, WrongMethod, headers_of
 from peers.content_coding import UnknownCoding
 from query.errors import (
@@ -40,6 +40,7 @@ from query.errors import (
 
 BUSY_S: Final = 1  # after which a client may ask a busy peer again
 LOADING_S: Final = 5
+_BUSY: Final = (EngineBusy, TooBusy, ReplicaLost, StreamBusy)
 
 
 class BadHttp(UserProblem):
@@ -97,7 +98,7 @@ def face_error(
         body["hint"] = problem.hint
     more = headers_of(problem) | dict(headers or {})
     if status in (429, 503):
-        more.setdefault("Retry-After", str(BUSY_S if isinstance(problem, EngineBusy | TooBusy) else LOADING_S))
+        more.setdefault("Retry-After", str(BUSY_S if isinstance(problem, _BUSY) else LOADING_S))
     return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json", headers=more)
 
 
