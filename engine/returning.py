@@ -1,8 +1,10 @@
-"""Giving memory back to the system: of what a dropped model freed, or the loading of one, libc would keep most.
+"""Giving memory back to the system: of what a dropped model freed, the loading of one, or long requests, libc would
+keep most.
 
-Owns when that happens: after a load, and once the last call that held a dropped model has gone; however many go at a
-time, on a thread, so that the event loop does not wait for it. Does nothing where libc cannot. What libc gives back is
-whole pages: a few MiB more or less may stay, and are used again.
+Owns how that happens: after a load, once the last call that held a dropped model has gone, and when whoever serves says
+that long requests have passed; however many go at a time, on a thread, so that the event loop does not wait for it.
+Does nothing where libc cannot. What libc gives back is whole pages: a few MiB more or less may stay, and are used
+again.
 """
 
 from __future__ import annotations
@@ -39,6 +41,10 @@ class FreedMemory:
 
     def loaded(self) -> None:
         """Memory is given back that a load needed and freed."""
+        self._gone(asyncio.get_running_loop())
+
+    def passed(self) -> None:
+        """Memory is given back that requests needed and freed."""
         self._gone(asyncio.get_running_loop())
 
     def _gone(self, loop: asyncio.AbstractEventLoop) -> None:

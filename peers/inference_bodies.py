@@ -4,26 +4,30 @@ Owns reading and unpacking a body, and the threads beside the event loop that lo
 
 Rules: a body that is there already costs nothing but taking it. One that comes in parts has ``BASE_S`` seconds, and one
 second more for each ``BYTES_PER_S`` that came: whoever trickles is ended. All bodies on their way hold at most
-``held_bytes_max``; the one that would hold more is refused, and may be sent again. ``bytes_max`` counts what came and,
-for a compressed body, what comes out of it. Long answers that wait to be read hold at most as much as bodies do.
+``held_bytes_max``, and so do those that wait for their answer; the one that would hold more is refused, and may be sent
+again. ``bytes_max`` counts what came and, for a compressed body, what comes out of it. Long answers that wait to be
+read hold at most as much as bodies do. What long bodies took is given back to the system ``RETURN_S`` after the last.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from aiohttp import hdrs, web
 
+from engine.returning import FreedMemory
 from peers.answers import TooBusy
 from peers.content_coding import coding_of, decompressed
 from peers.whole_answers import TOGETHER_BYTES_MAX
 from query.errors import DeadlinePassed, LimitExceeded
 
 BODY_BYTES_MAX: Final = 64 * 1024 * 1024
-HELD_BYTES_MAX: Final = 256 * 1024 * 1024  # by all bodies that have not come to their end yet
+HELD_BYTES_MAX: Final = 256 * 1024 * 1024  # by bodies that have not come to their end, and by those not answered yet
+RETURN_S: Final = 5.0
 BASE_S: Final = 15.0
 BYTES_PER_S: Final = 1024 * 1024
 LONG_BYTES: Final = 64 * 1024  # of JSON or packed data, which is worked on beside the loop from here on
@@ -59,12 +63,17 @@ class Bodies:
         held_bytes_max: int = HELD_BYTES_MAX,
         base_s: float = BASE_S,
         bytes_per_s: int = BYTES_PER_S,
+        return_s: float = RETURN_S,
     ) -> None:
         self.bytes_max = bytes_max
         self._held_bytes_max = held_bytes_max
         self._base_s = base_s
         self._bytes_per_s = bytes_per_s
         self.held_bytes = 0  # by bodies on their way
+        self.asked_bytes = 0  # by long bodies that were not answered yet
+        self.freed = FreedMemory()
+        self._return_s = return_s
+        self._returning: asyncio.TimerHandle | None = None
         self.answered_bytes = 0  # by long answers that were not read yet
         self._waiting = 0
         self._threads: ThreadPoolExecutor | None = None
@@ -94,7 +103,24 @@ class Bodies:
             return body
         if len(body) < LONG_BYTES // 64:  # cannot become long enough to hold up the loop
             return decompressed(body, coding, bytes_max=self.bytes_max)
-        return await self.aside(lambda: decompressed(body, coding, bytes_max=self.bytes_max))
+        with self.holding(body):
+            return await self.aside(lambda: decompressed(body, coding, bytes_max=self.bytes_max))
+
+    @contextmanager
+    def holding(self, body: bytes) -> Iterator[None]:
+        """A place for a long body that has come until it was answered. Raises ``TooBusy`` when all hold too much."""
+        size = len(body)
+        if self.asked_bytes and self.asked_bytes + size > self._held_bytes_max:
+            raise TooBusy(f"expected all requests under way to hold at most {self._held_bytes_max} bytes, found more")
+        self.asked_bytes += size
+        try:
+            yield
+        finally:
+            self.asked_bytes -= size
+            loop = asyncio.get_running_loop()
+            if self._returning is not None:
+                self._returning.cancel()
+            self._returning = loop.call_later(self._return_s, self.freed.passed)
 
     def hold_answer(self, size: int) -> HeldAnswer | None:
         """A place for an answer of ``size`` bytes until it has left; short ones need none.
@@ -123,6 +149,8 @@ class Bodies:
             self._waiting -= 1
 
     def close(self) -> None:
+        if self._returning is not None:
+            self._returning.cancel()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from time import monotonic_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import unquote
 
 import msgspec
 from aiohttp import hdrs, web
@@ -156,7 +155,6 @@ class InferenceRoutes:
         return await self.infer(request, request.match_info["model"], request.match_info.get("version"))
 
     async def _inferred(self, request: web.BaseRequest, model: str, version: str | None) -> web.StreamResponse:
-        headers = request.headers
         servable, protocol = self._known.get(model) or await self._wanted(model, version)
         body = self._bodies.at_once(request)
         if body is None:
@@ -165,6 +163,15 @@ class InferenceRoutes:
                 servable, protocol = self._known.get(model) or await self._wanted(model, version)
         if version is not None and version != servable.version:
             raise ModelNotLoaded(f"{model}@{shortened(version)} is not loaded here, {servable.label} is")
+        if len(body) <= LONG_BYTES:
+            return await self._answered(request, servable, protocol, body)
+        with self._bodies.holding(body):
+            return await self._answered(request, servable, protocol, body)
+
+    async def _answered(
+        self, request: web.BaseRequest, servable: Servable, protocol: ModelProtocol, body: bytes
+    ) -> web.StreamResponse:
+        headers = request.headers
         begun_ns = monotonic_ns()
         length = header_length_of(headers.get(HEADER_LENGTH))
         if len(body) > LONG_BYTES and (length is None or length > LONG_BYTES or protocol.has_texts):
@@ -341,44 +348,6 @@ class InferenceRoutes:
         if not isinstance(asked, dict):
             raise BadMessage(f"expected an object or nothing, found {kind_of(asked)}")
         return asked
-
-
-class QuickInference:
-    """Inferences without a router: the paths that were seen are known with their model and version.
-
-    ``PATHS_MAX`` are kept; a stranger can fill it with names, and then they cost what they cost without it.
-    """
-
-    PATHS_MAX: Final = 1024
-
-    def __init__(self, routes: InferenceRoutes) -> None:
-        self._routes = routes
-        self._known: dict[str, tuple[str, str | None] | None] = {}
-
-    def takes(self, path: str) -> bool:
-        """Whether it is an inference's, as it stands in the request's first line."""
-        known = self._known
-        if path not in known:
-            if len(known) >= self.PATHS_MAX:
-                known.clear()
-            known[path] = _read_path(path)
-        return known[path] is not None
-
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answers a request whose path it takes."""
-        found = self._known[request.raw_path]
-        assert found is not None
-        return await self._routes.infer(request, *found)
-
-
-def _read_path(path: str) -> tuple[str, str | None] | None:
-    match path.partition("?")[0].split("/"):
-        case ["", "v2", "models", model, "infer"] if model:
-            return unquote(model), None
-        case ["", "v2", "models", model, "versions", version, "infer"] if model and version:
-            return unquote(model), unquote(version)
-        case _:
-            return None
 
 
 def _keeps_state(servable: Servable) -> bool:

@@ -25,7 +25,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 
 from aiohttp import hdrs, web
 
@@ -43,7 +43,7 @@ from query.errors import UnknownName, UserProblem
 if TYPE_CHECKING:
     from engine.inferences import Inference
     from engine.pipelines import LoadedPipeline
-    from engine.records import Selection
+    from engine.records import Query, Selection
     from engine.servables import Servable
     from engine.signature import Array, Signature
     from engine.streams import StreamCall
@@ -74,6 +74,14 @@ class WhichPipeline(UserProblem):
     """Several pipelines are loaded, and the request names none."""
 
     code = "which_pipeline"
+
+
+class _Asked(NamedTuple):
+    """What a request's head says of its answer."""
+
+    selection: Selection
+    stream: StreamCall | None
+    form: Form
 
 
 class PipelineFace:
@@ -179,11 +187,22 @@ class PipelineFace:
             self._under_way -= 1
 
     async def _answered(self, request: web.Request, pipeline: LoadedPipeline) -> web.StreamResponse:
-        headers = request.headers
-        selection = selection_of(request.query, pipeline)
-        stream = stream_of(request.query)
-        form = form_of(headers.getall(hdrs.ACCEPT, ()))
+        asked = _Asked(
+            selection_of(request.query, pipeline),
+            stream_of(request.query),
+            form_of(request.headers.getall(hdrs.ACCEPT, ())),
+        )
         body = await self._bodies.read(request)
+        if len(body) < LONG_BYTES:
+            return await self._computed(request, pipeline, asked, body)
+        with self._bodies.holding(body):
+            return await self._computed(request, pipeline, asked, body)
+
+    async def _computed(
+        self, request: web.Request, pipeline: LoadedPipeline, asked: _Asked, body: bytes
+    ) -> web.StreamResponse:
+        headers = request.headers
+        selection, stream, form = asked
         is_arrow = body.startswith(b"ARROW1") or "apache.arrow" in headers.get(hdrs.CONTENT_TYPE, "").lower()
         if is_arrow or form != "records":
             await _arrow_loaded()
@@ -230,13 +249,11 @@ def _models_of(servable: Servable) -> Iterable[Servable]:
     return (servable,) if servable.record.kind != "pipeline" else _pipeline(servable).members.values()
 
 
-def selection_of(query: Mapping[str, str], pipeline: LoadedPipeline) -> Selection:
+def selection_of(query: Query, pipeline: LoadedPipeline) -> Selection:
     """The columns that a request asks for. Raises ``InputProblem`` for those that its answer will not have."""
-    from engine.records import EVERYTHING, METADATA, Selection
+    from engine.records import METADATA, Selection
 
-    if not query:
-        return EVERYTHING
-    selection = Selection.of(*(_all(query, name) for name in ("dataset", "dataset_exclude")))
+    selection = Selection.of_query(query)
     if selection.everything:
         return selection
     steps = pipeline.definition.steps
@@ -251,11 +268,6 @@ def selection_of(query: Mapping[str, str], pipeline: LoadedPipeline) -> Selectio
     }
     selection.check(columns)
     return selection
-
-
-def _all(query: Any, name: str) -> list[str]:
-    """Every value of a parameter, also in the spelling ``name[]``."""
-    return [*query.getall(name, ()), *query.getall(f"{name}[]", ())]
 
 
 def stream_of(query: Mapping[str, str]) -> StreamCall | None:

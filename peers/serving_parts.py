@@ -12,12 +12,13 @@ from engine.engine import Engine
 from federation.layout import ImageLayout
 from peers.application_listener import ApplicationListener
 from peers.inference_bodies import Bodies
-from peers.inference_routes import REQUESTS_MAX, InferenceRoutes, QuickInference
+from peers.inference_routes import REQUESTS_MAX, InferenceRoutes
 from peers.log_routes import FindLog, log_routes
 from peers.metrics_routes import Extras, Metrics, metrics_routes
 from peers.model_repository import OwnRepository
 from peers.openapi_operations import openapi_routes
 from peers.pipeline_routes import PipelineFace
+from peers.quick_inference import QuickInference
 from peers.requests import StatementRunner
 from peers.tracing import Tracing
 from query.declarations import Caller

@@ -271,6 +271,24 @@ async def test_bodies_on_their_way_hold_so_much_and_no_more(tmp_path: Path) -> N
         del reader
 
 
+async def test_long_bodies_that_wait_for_an_answer_hold_so_much_and_no_more(tmp_path: Path) -> None:
+    """And what they took is given back to the system once they have passed."""
+    bodies = Bodies(held_bytes_max=300_000, return_s=0.0)
+    waiting = endless_when_positive()
+    async with serving(
+        tmp_path, release(waiting, name="endless"), engine=EngineSettings(run_s=0.5), bodies=bodies
+    ) as face:
+        long = asking(tensor(shape=[1, 4], data=[1.0, 0, 0, 0])) + b" " * 200_000
+        replies = await asyncio.gather(*(face.ask("POST", "/v2/models/endless/infer", long) for _ in range(3)))
+        assert sorted((reply.status, reply.json["code"]) for reply in replies) == [
+            (429, "too_busy"),
+            (429, "too_busy"),
+            (504, "over_time"),
+        ]
+        assert bodies.asked_bytes == bodies.held_bytes == 0
+        await until(lambda: bodies.freed.returned > 0)
+
+
 async def test_more_requests_at_once_than_allowed(tmp_path: Path) -> None:
     async with serving(tmp_path, identity("one"), requests_max=2) as face:
         waiting = []
