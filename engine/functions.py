@@ -123,7 +123,12 @@ class ModelFunctions:
 
     @function("models:info(String name) -> Record", example='models:info("my-model")')
     async def info(self, call: Call, name: str) -> dict[str, Any]:
-        """What a model is: its signature, digest, signer and size, and, where it is loaded, what it needs."""
+        """What a model is: its signature, digest, signer and size, and, where it is loaded, what it needs.
+
+        `run` says what was measured when it was loaded: `p99_us` of a run; up to how many elements of input a run
+        happens at once, larger ones and all where it is 0 in a pool; up to how many rows of requests that wait run
+        together, where that was seen to pay.
+        """
         for model in self._engine.loaded():
             if model.name == name:
                 exceeded = [dataclasses.asdict(one) for one in self._engine.exceeded(name)]
@@ -229,15 +234,28 @@ def _described(release: SignedRelease | Servable) -> dict[str, Any]:
 
 
 def in_memory(model: Servable) -> dict[str, Any]:
-    """What is shown of a release because it is loaded."""
+    """What is shown of a release because it is loaded. ``run``: where runs of a model happen, by what was measured."""
     return {
         "loaded": True,
         "origin": model.origin,
         "since": datetime.fromtimestamp(model.since, UTC),
         "memory_bytes": model.memory_bytes,
         "providers": list(model.providers),
+        "run": _run(model),
         "labels": len(model.contents.labels),
         "functions": [one.name for one in model.contents.functions],
+    }
+
+
+def _run(model: Servable) -> dict[str, Any] | None:
+    from engine.loaded import LoadedModel
+
+    if not isinstance(model, LoadedModel) or model.session is None:
+        return None
+    return {
+        "p99_us": round(model.pace.p99_us, 1),
+        "at_once_elements": max(model.inline_elements, 0),
+        "together_rows": model.batch_rows_max,
     }
 
 

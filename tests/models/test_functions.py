@@ -130,6 +130,8 @@ async def test_a_loaded_model_is_tested_shown_and_run(tmp_path: Path) -> None:
         "labels": 2,
     }
     assert info["digest"].startswith("sha256:")
+    assert info["run"].keys() == {"p99_us", "at_once_elements", "together_rows"}
+    assert info["run"]["at_once_elements"] > 4
     for given in (
         {"x": [1, 2, 3, 4]},
         [1, 2, 3, 4],
