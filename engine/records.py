@@ -25,7 +25,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 import numpy as np
@@ -98,6 +98,14 @@ def _kind(value: object) -> str:
     return words.get(type(value), "a number")
 
 
+class Query(Protocol):
+    """The parameters of a request, of which each may come several times."""
+
+    def __len__(self) -> int: ...
+
+    def getall(self, key: str, default: tuple[()]) -> Iterable[str]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Which columns of an answer are given; ``None`` for ``wanted``: all of them."""
@@ -111,6 +119,20 @@ class Selection:
         wanted, unwanted = _names("dataset", dataset), _names("dataset_exclude", exclude)
         return cls(wanted or None, unwanted)
 
+    @classmethod
+    def of_query(cls, query: Query) -> Selection:
+        """From a request's query, where each parameter may also be written ``dataset[]``. Raises ``LimitExceeded``."""
+        if not query:
+            return EVERYTHING
+        return cls.of(
+            *([*query.getall(name, ()), *query.getall(f"{name}[]", ())] for name in ("dataset", "dataset_exclude"))
+        )
+
+    @property
+    def named(self) -> frozenset[str]:
+        """Every name that was asked for or left out."""
+        return self.unwanted | (self.wanted or frozenset())
+
     @property
     def everything(self) -> bool:
         return self.wanted is None and not self.unwanted
@@ -119,7 +141,7 @@ class Selection:
         """``columns``: each group that an answer will have, with its columns; None: they are not known before it is
         there. Raises ``InputProblem`` for a name that is not among them.
         """
-        for name in sorted((self.wanted or frozenset()) | self.unwanted):
+        for name in sorted(self.named):
             group, dot, column = name.partition(".")
             if name == "*":
                 continue

@@ -69,16 +69,11 @@ def asked_of(body: bytes) -> LogsRequest:
 
 
 def _selection(request: web.Request) -> Selection:
-    from engine.records import EVERYTHING, Selection
+    """The columns that are asked for; which challengers there are, only the rows know."""
+    from engine.records import Selection
 
-    if not request.query:
-        return EVERYTHING
-    query = request.query
-    selection = Selection.of(
-        *([*query.getall(name, ()), *query.getall(f"{name}[]", ())] for name in ("dataset", "dataset_exclude"))
-    )
-    named = (selection.wanted or frozenset()) | selection.unwanted
-    challengers = {name.partition(".")[0] for name in named if name.startswith("out_")}
+    selection = Selection.of_query(request.query)
+    challengers = (name.partition(".")[0] for name in selection.named if name.startswith("out_"))
     selection.check(dict.fromkeys((*GROUPS, *challengers)))
     return selection
 
