@@ -217,7 +217,7 @@ class PipelineFace:
         pipeline.counters.translated(parsed_ns, written_ns)
         if self._traced:
             labels = ("read", *(step.label for step in pipeline.steps), "write")
-            parts = zip(labels, (*inference.elapsed_ns, written_ns), strict=True)
+            parts = zip(labels, (*inference.elapsed_ns, written_ns), strict=False)  # a trace fails no request
             note(
                 request, started_ns, tuple(parts), {"peerage.release": pipeline.label, "peerage.rows": inference.count}
             )
