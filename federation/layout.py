@@ -58,8 +58,8 @@ class ImageLayout(ManifestStore):
                 return known
             if known is not None:
                 raise taken(record.label, known.manifest, record.manifest)
-            others = (one for one in self.releases() if one.name == record.name)
-            check_kind(record, (decode(self.signed(one).payload, ReleaseRecord) for one in others))
+        others = (one for one in self.releases() if one.name == record.name)
+        check_kind(record, (decode(self.signed(one).payload, ReleaseRecord) for one in others))
         for content in (*packed.files.values(), packed.config):
             self.blobs.put(content)
         tag = None if record.development else record.version

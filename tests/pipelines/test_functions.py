@@ -18,6 +18,7 @@ from federation.retention import ReleaseHeld
 from peers.examining import examine
 from peers.homes import Home
 from peers.joining import join
+from peers.pipeline_deployment import PartlyDeployed
 from peers.pipeline_drafts import BadPipelineFile
 from peers.pipeline_models import StepMissing
 from peers.publisher_keys import NotAPublisher
@@ -381,6 +382,16 @@ async def test_a_publishers_key_that_is_gone(federation: Living) -> None:
         key.write_bytes(kept)
         key.chmod(0o600)
     assert (await ada(federation, 'pipeline:status("keyless")'))["status"] == "Undeployed"
+
+
+async def test_groups_that_took_a_change_and_one_that_did_not_are_both_named(federation: Living) -> None:
+    await ada(federation, 'pipeline:create("partly")')
+    await ada(federation, 'pipeline:add_model_step("partly", "double", "1.0")')
+    made = await ada(federation, 'pipeline:deploy("partly", {"groups": ["lab"]})')
+    assert [one["group"] for one in made["groups"]] == ["lab"]
+    with pytest.raises(PartlyDeployed, match=r'group "all" could not be changed: .*; changed: lab'):
+        await ada(federation, 'pipeline:undeploy("partly", {"groups": ["lab", "all"]})')
+    await standing(federation, "partly", "Undeployed")
 
 
 # --- bad input ------------------------------------------------------------------------------------------------------

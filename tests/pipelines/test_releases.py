@@ -343,6 +343,8 @@ def test_a_repository_keeps_the_namespace(tmp_path: Path) -> None:
     layout.install(packed_pipeline())
     with pytest.raises(NameOfAnother):
         layout.install(packed(scaling(), name="pipe"))
+    with pytest.raises(NameOfAnother):
+        layout.install(packed_pipeline(definition(TRIPLE, name="double"), models=(TRIPLE,), development=True))
 
 
 # --- on disk --------------------------------------------------------------------------------------------------------
