@@ -11,10 +11,13 @@ from engine import errors
 from engine.demand import CONTENT_FAILURE_S, FAILURES_KEPT_MAX, LOADS_MAX, PASSING_FAILURE_S, Demand
 from engine.engine import Engine
 from engine.servables import Servable
-from federation.verification import VerifiedRelease
+from federation.revocation import revoke
+from federation.verification import VerifiedRelease, verify
+from peers.demanded import DemandedReleases
 from query.errors import Problem
-from tests.models.making import release, scaling
+from tests.models.making import packed, release, scaling
 from tests.models.putting import accepted, put
+from tests.pipelines.defining import BOB, root_of
 
 
 class Shelf:
@@ -163,3 +166,35 @@ async def test_only_so_many_loads_at_a_time() -> None:
     demand.close()
     ended = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(one, asyncio.CancelledError) for one in ended)
+
+
+@pytest.mark.parametrize("later", [True, False])
+async def test_what_must_stop_does_whatever_else_was_asked_for(engine: Engine, later: bool) -> None:
+    """Two versions of one name by two publishers: the one that came first is loaded, and its publisher is revoked."""
+    root = root_of()
+    first, second = (
+        verify(made.signed, root=root, manifest=made.manifest, files=made.files)
+        for made in (packed(scaling(), publisher=BOB), packed(scaling(3.0), version="2.0"))
+    )
+    installed = {one.record.version: know(engine, one) for one in (first, second)}
+    stopped = revoke(root, [BOB.keyid], running="stop", now=1_800_000_000)
+    now = [root]
+
+    async def find(name: str, version: str | None) -> VerifiedRelease | None:
+        return installed[version or "1.0"]
+
+    demanded = DemandedReleases(engine, find, root=lambda: now[0])
+    assert await demanded.found("scaling", "2.0") is second
+    loading = asyncio.ensure_future(engine.wanted("scaling", "1.0"))
+    while not engine.index():  # noqa: ASYNC110 — until it has begun
+        await asyncio.sleep(0)
+    await demanded.found("scaling", "2.0")
+    if later:
+        await loading
+        assert [one.label for one in engine.loaded()] == ["scaling@1.0"]
+        demanded.obey(stopped)
+    else:
+        now[0] = stopped
+        await loading
+        await asyncio.sleep(0)
+    assert engine.loaded() == ()
