@@ -11,6 +11,7 @@ while the wanted one cannot be loaded is in error, and says which version answer
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
@@ -23,6 +24,7 @@ from federation.reports import moment
 
 Status = Literal["Running", "Starting", "Error", "Stopping", "Undeployed"]
 
+EDGES_TOLD_MAX: Final = 1000
 _ORDER: Final[Sequence[Status]] = ("Error", "Starting", "Stopping", "Running")
 
 
@@ -99,8 +101,15 @@ def summary(edges: Sequence[EdgeStanding]) -> Status:
 
 
 def status_record(name: str, edges: Sequence[EdgeStanding], **more: Any) -> Mapping[str, Any]:
-    """As ``pipeline:status`` shows it."""
-    return {"pipeline": name, "status": summary(edges), **more, "edges": [one.record() for one in edges]}
+    """As ``pipeline:status`` shows it: how many edges stand how, and the first ``EDGES_TOLD_MAX``, the worst first."""
+    worst = sorted(edges, key=lambda one: _ORDER.index(one.status))
+    return {
+        "pipeline": name,
+        "status": summary(edges),
+        "counts": dict(Counter(one.status for one in worst)),
+        **more,
+        "edges": [one.record() for one in worst[:EDGES_TOLD_MAX]],
+    }
 
 
 def _failed(here: EdgeStanding, errors: list[LoadError], version: str | None, *, status: Status) -> EdgeStanding:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeVar
 
@@ -89,8 +89,8 @@ class EdgeStatus:
 
 @dataclass(frozen=True, slots=True)
 class PipelineStatus:
-    """All edges, and the worst of them. ``here``: the version in the memory of the client that asks, and which of its
-    resources it exceeded there.
+    """``edges``: the worst first, up to a thousand; ``counts`` are of all. ``here``: the version in the memory of the
+    client that asks, and which of its resources it exceeded there.
     """
 
     pipeline: str
@@ -98,6 +98,7 @@ class PipelineStatus:
     edges: tuple[EdgeStatus, ...]
     here: str | None
     here_exceeded: tuple[str, ...] = ()
+    counts: Mapping[Status, int] = field(default_factory=dict)
 
 
 class AsyncPipeline:
@@ -217,7 +218,12 @@ class AsyncPipeline:
         told = await self._ask("pipeline:status(:name)")
         edges = tuple(_read(EdgeStatus, edge, exceeded=tuple(edge["exceeded"])) for edge in told["edges"])
         return PipelineStatus(
-            told["pipeline"], told["status"], edges, told.get("here"), tuple(told.get("here_exceeded", ()))
+            told["pipeline"],
+            told["status"],
+            edges,
+            told.get("here"),
+            tuple(told.get("here_exceeded", ())),
+            told.get("counts", {}),
         )
 
     async def wait(self, *, timeout_s: float = 60.0) -> PipelineStatus:

@@ -180,9 +180,10 @@ class PipelineDeployment:
 
     @function("pipeline:status(String name) -> Record", example='pipeline:status("my-pipeline")')
     async def status(self, call: Call, name: str) -> dict[str, Any]:
-        """How a pipeline stands: `Starting`, `Running`, `Error`, `Stopping` or `Undeployed`, for all and for each edge,
-        with the version that answers, the one that is wanted and for which group, why it is not there, and which of
-        its resources it exceeded. An edge tells of itself; a client also what it has in memory, as `here`.
+        """How a pipeline stands: `Starting`, `Running`, `Error`, `Stopping` or `Undeployed`, for all, counted, and for
+        each edge, the worst first and up to a thousand: the version that answers, the one that is wanted and for which
+        group, why it is not there, and which of its resources it exceeded. An edge tells of itself; a client also what
+        it has in memory, as `here`.
         """
         return await self._standings.status(name, call)
 

@@ -5,7 +5,15 @@ import pytest
 from federation.documents import LoadedEntry, LoadError
 from federation.explanation import Waiting
 from federation.names import digest_of
-from federation.pipeline_standing import EdgeStanding, Status, WantedVersion, standing_of, status_record, summary
+from federation.pipeline_standing import (
+    EDGES_TOLD_MAX,
+    EdgeStanding,
+    Status,
+    WantedVersion,
+    standing_of,
+    status_record,
+    summary,
+)
 
 OLD, NEW = digest_of(b"old"), digest_of(b"new")
 WANTED = WantedVersion("v2", NEW, "lab")
@@ -64,6 +72,14 @@ def test_one_edge(
 )
 def test_all_edges(edges: list[Status], worst: Status) -> None:
     assert summary([EdgeStanding("e", status) for status in edges]) == worst
+
+
+def test_of_very_many_edges_all_are_counted_and_the_worst_are_told() -> None:
+    edges = [EdgeStanding(f"e{number}", "Running") for number in range(EDGES_TOLD_MAX)]
+    told = status_record("pipe", [*edges, EdgeStanding("last", "Error"), EdgeStanding("late", "Starting")])
+    assert told["counts"] == {"Error": 1, "Starting": 1, "Running": EDGES_TOLD_MAX}
+    assert [edge["edge"] for edge in told["edges"][:3]] == ["LAST", "LATE", "E0"]
+    assert len(told["edges"]) == EDGES_TOLD_MAX
 
 
 def test_the_record() -> None:
