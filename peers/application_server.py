@@ -5,7 +5,8 @@ the answer to what is no HTTP, which no handler sees.
 
 Rules: at most ``connections_max`` at once. One more is answered 503 and closed, at most ``REFUSED_MAX`` and as many as
 are allowed at a time; what comes beyond is dropped. A refused connection has ``REFUSAL_S`` to say something, so that
-its answer is not lost with what it was about to send. Every error is JSON.
+its answer is not lost with what it was about to send. A new connection has ``FIRST_S`` to send the head of a request,
+so that nobody holds a place by saying nothing. Every error is JSON.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from peers.throttle import Throttle
 
 KEEPALIVE_S: Final = 330.0  # longer than a client keeps an idle connection, so that the client closes first
 WIDE_KEEPALIVE_S: Final = 75.0  # where a stranger may hold connections
+FIRST_S: Final = 30.0
 LINGERING_S: Final = 2.0  # for the rest of a body that was refused
 READ_BYTES: Final = 256 * 1024  # of a body that waits to be taken, before the connection is read no further
 BACKLOG: Final = 1024
@@ -57,8 +59,9 @@ class Connections:
     ``server`` is aiohttp's, ``kept_s`` how long an idle connection is kept.
     """
 
-    def __init__(self, server: web.Server, *, connections_max: int, kept_s: float) -> None:
+    def __init__(self, server: web.Server, *, connections_max: int, kept_s: float, first_s: float = FIRST_S) -> None:
         self._server = server
+        self._first_s = min(first_s, kept_s)
         self._connections_max = connections_max
         self._refused_max = min(REFUSED_MAX, connections_max)
         self._settings: dict[str, Any] = {
@@ -80,7 +83,8 @@ class Connections:
     def _enter(self, transport: asyncio.Transport) -> asyncio.Protocol | None:
         if self.open < self._connections_max:
             self.open += 1
-            return _Connection(self._left, self._server, loop=asyncio.get_running_loop(), **self._settings)
+            loop = asyncio.get_running_loop()
+            return _Connection(self._left, self._server, first_s=self._first_s, loop=loop, **self._settings)
         self.refused += 1
         if self._telling.take(asyncio.get_running_loop().time()):
             log.warning("too_many_connections", extra={"open": self.open, "refused": self.refused})
@@ -112,13 +116,23 @@ class _Door(asyncio.Protocol):
 
 
 class _Connection(web.RequestHandler):
-    """aiohttp's protocol, which tells when it ends, and answers what is no HTTP with JSON."""
+    """aiohttp's protocol, which tells when it ends, waits ``first_s`` for a first request, and answers what is no HTTP
+    with JSON.
+    """
 
-    __slots__ = ("_left",)
+    __slots__ = ("_first_s", "_left")
 
-    def __init__(self, left: Callable[[], None], server: web.Server, **settings: Any) -> None:
+    def __init__(self, left: Callable[[], None], server: web.Server, *, first_s: float, **settings: Any) -> None:
         super().__init__(server, **settings)
         self._left = left
+        self._first_s = first_s
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self._keepalive_handle is not None:  # which would wait as long as between two requests
+            self._keepalive_handle.cancel()
+        self._next_keepalive_close_time = self._loop.time() + self._first_s
+        self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._manager is not None:  # told once

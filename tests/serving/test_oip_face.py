@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from aiohttp import web
 from onnx import helper, numpy_helper
 
 from engine.engine import EngineSettings
 from federation.documents import TensorSpec
+from peers.application_server import Connections
 from peers.inference_bodies import Bodies
 from peers.settings import EdgeSettings
 from tests.models.making import X, endless_when_positive, gathering, graph_of, release, scaling
@@ -519,6 +521,29 @@ async def test_more_connections_than_allowed(tmp_path: Path) -> None:
         assert b" 200 " in (await face.raw(request(INFER, GOOD, "Connection: close"))).partition(b"\r\n")[0]
         for _, writer in kept:
             writer.close()
+
+
+async def test_who_says_nothing_holds_no_place() -> None:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(text="here")
+
+    connections = Connections(web.Server(answer), connections_max=3, kept_s=60.0, first_s=0.1)
+    server = await asyncio.get_running_loop().create_server(connections, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    asked = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    kept, silent, half = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+    kept[1].write(asked)
+    assert (await kept[0].readuntil(b"here")).startswith(b"HTTP/1.1 200 ")
+    half[1].write(asked[:-5])
+    async with asyncio.timeout(10):
+        assert await silent[0].read() == await half[0].read() == b""
+    await until(lambda: connections.open == 1)
+    kept[1].write(asked)
+    assert (await kept[0].readuntil(b"here")).startswith(b"HTTP/1.1 200 ")
+    for _, writer in (kept, silent, half):
+        writer.close()
+    server.close()
+    await until(lambda: connections.open == 0)
 
 
 async def test_a_model_on_its_way_into_memory_may_be_asked_again(face: Face) -> None:
