@@ -32,7 +32,7 @@ OUT_OF_MEMORY: Final = 3  # exit status
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """``memory_bytes``: address space for the graphs and their runs."""
+    """``memory_bytes``: address space for the graphs and their runs. ``threads``: of one run, where they pay."""
 
     graph_sizes: tuple[int, ...]
     memory_bytes: int
@@ -80,12 +80,12 @@ def _main() -> None:
 def serve(peer: socket.socket, task: Task, graphs: list[bytes]) -> None:
     """Answers runs until the socket ends, which ends the process."""
     from engine.providers import SessionSettings
-    from engine.sessions import Session
     from engine.tensor_frames import Head, send
+    from engine.thread_choice import quickest
 
     settings = SessionSettings(task.providers, task.threads)
     try:
-        sessions = [Session(graph, settings) for graph in graphs]
+        sessions = [quickest(graph, settings) for graph in graphs]
     except (Problem, MemoryError) as error:
         send(peer, Head(kind="failure", error=_told(error)))
         return

@@ -54,7 +54,9 @@ END_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaSettings:
-    """``count`` processes; ``memory_bytes`` and ``threads`` of each. ``start_s``: until it has read its graphs."""
+    """``count`` processes; ``memory_bytes`` and ``threads`` (:mod:`engine.thread_choice`) of each. ``start_s``: until
+    it has read its graphs.
+    """
 
     count: int
     memory_bytes: int

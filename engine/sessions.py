@@ -103,7 +103,7 @@ class Session:
 
     ``feed`` must have been checked against the signature: the runtime lets some mismatches through. ``native`` is the
     runtime's own session, for who measures. ``providers``: those that it runs on in fact, the first preferred; one that
-    was asked for and could not start, as of a card without its libraries, is not among them.
+    was asked for and could not start, as of a card without its libraries, is not among them. ``threads``: of one run.
     """
 
     __slots__ = (
@@ -116,12 +116,14 @@ class Session:
         "outputs",
         "providers",
         "reading",
+        "threads",
     )
     waits = False
 
     def __init__(self, model: bytes, settings: SessionSettings = DEFAULT_SETTINGS) -> None:
         """Raises a :class:`ContentProblem`, or :class:`OverMemory`."""
         self.reading = inspection.read(model)
+        self.threads = settings.threads
         runtime = load_runtime()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = settings.threads
