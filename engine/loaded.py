@@ -121,9 +121,12 @@ class LoadedModel:
         try:
             outputs = session.run(feed, options) if stream is None else self._advanced(feed, options, stream)
         except BaseException as error:
-            self.counters.failed(monotonic_ns() - started_ns)
-            if isinstance(error, OverMemory | OverTime):
-                self.counters.exceed("memory" if isinstance(error, OverMemory) else "time", error.message)
+            taken_ns = monotonic_ns() - started_ns
+            self.counters.failed(taken_ns)
+            if isinstance(error, OverMemory):
+                self.counters.exceed("memory", error.message)
+            elif isinstance(error, OverTime) and taken_ns >= self.deadlines.limit_s * 1e9:  # else a caller's own limit
+                self.counters.exceed("time", error.message)
             raise
         finally:
             self.deadlines.end(options)

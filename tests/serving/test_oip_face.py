@@ -323,6 +323,8 @@ async def test_a_model_that_goes_round_for_ever(tmp_path: Path) -> None:
         assert {reply.status for reply in replies[2:]} == {200}
         failed = (await face.ask("GET", "/v2/models/endless/stats")).json["model_stats"][0]
         assert failed["inference_stats"]["fail"]["count"] >= 1
+        (exceeded,) = face.engine.exceeded("endless")
+        assert (exceeded.resource, exceeded.count) == ("time", 1)  # the client's own limit is nobody's excess
 
 
 async def test_a_model_that_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
