@@ -97,7 +97,7 @@ class StepModels:
         label = next(
             (
                 one.label
-                for one in self._layout.releases(development=True)
+                for one in self._layout.releases()
                 if one.name == name and decode(self._layout.signed(one).payload, ReleaseRecord).kind != "pipeline"
             ),
             None,
