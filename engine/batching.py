@@ -6,8 +6,9 @@ has a thread to spare calls :meth:`BatchQueue.run_next`, once for each request t
 nothing left returns.
 
 Rules: whoever waited longest goes first, and with it whoever fits beside it, in order, up to ``rows_max`` rows. A batch
-that fails is run again request by request, so that nobody fails for another's input; only time that ran out is told
-to all. A request that waited for too long is refused instead of run. A batch for which nobody waits any more is ended.
+that fails, or answers with other than a row for each row, is run again request by request, so that nobody fails for
+another's input or gets another's answer; only time that ran out is told to all. A request that waited for too long is
+refused instead of run. A batch for which nobody waits any more is ended.
 
 :func:`gain_of` says what batching gives, and that it changes no answer: a graph may well mix its rows.
 """
@@ -134,21 +135,29 @@ class BatchQueue:
             _answer(taken[0], lambda: model.run(taken[0].feed, begun=batch.begun, limit_s=taken[0].limit_s))
             return
         try:
+            rows = [one.rows for one in taken]
             outputs = model.run(merged([one.feed for one in taken]), begun=batch.begun)
+            answers = list(parted(outputs, rows)) if has_rows(outputs, sum(rows)) else None
         except OverTime as problem:
             for one in taken:
                 one.future.set_exception(_bare(problem))
         except Problem:
-            for one in taken:
-                _answer(one, lambda feed=one.feed: model.run(feed))  # type: ignore[misc]
+            self._run_apart(batch)
         except BaseException as error:
             for one in taken:
                 one.future.set_exception(_bare(error))
             raise
         else:
+            if answers is None:  # a graph may leave out rows, and whose they were nobody could say
+                self._run_apart(batch)
+                return
             model.counters.batched(len(taken), monotonic_ns() - started_ns)
-            for one, answers in zip(taken, parted(outputs, [one.rows for one in taken]), strict=True):
-                one.future.set_result(answers)
+            for one, answer in zip(taken, answers, strict=True):
+                one.future.set_result(answer)
+
+    def _run_apart(self, batch: _Batch) -> None:
+        for one in batch.waiting:
+            _answer(one, lambda feed=one.feed: batch.model.run(feed))  # type: ignore[misc]
 
     def _taken(self) -> list[Waiting]:
         taken: list[Waiting] = []
@@ -199,6 +208,11 @@ def even(feed: Mapping[str, Array]) -> bool:
 def merged(feeds: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     """One feed with the rows of all, in order."""
     return {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
+
+
+def has_rows(outputs: Mapping[str, Array], count: int) -> bool:
+    """Whether every output has a row for each row that went in."""
+    return all(array.ndim and array.shape[0] == count for array in outputs.values())
 
 
 def parted(outputs: Mapping[str, Array], rows: Sequence[int]) -> Iterator[dict[str, Array]]:

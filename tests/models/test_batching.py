@@ -209,6 +209,37 @@ async def test_nobody_fails_for_anothers_input() -> None:
     engine.close()
 
 
+def leaving_out() -> bytes:
+    """x[-1,1] → y[-1,1]: the rows above zero."""
+    zero, flat = (
+        numpy_helper.from_array(np.zeros(1, np.float32), "zero"),
+        numpy_helper.from_array(np.array([-1]), "flat"),
+    )
+    nodes = [
+        helper.make_node("Greater", ["x", "zero"], ["above"]),
+        helper.make_node("Reshape", ["above", "flat"], ["kept"]),
+        helper.make_node("Compress", ["x", "kept"], ["y"], axis=0),
+    ]
+    inputs, outputs = [spec("x", "FP32", -1, 1)], [TAKEN]
+    return graph_of(nodes, inputs, outputs, initializers=[zero, flat]).SerializeToString()
+
+
+async def test_nobody_gets_anothers_rows_where_a_graph_leaves_some_out() -> None:
+    """Its vectors do not show that it does."""
+    engine = Engine(EngineSettings(threads=1, inline_us=0.0))
+    vectors = vectors_of(({"x": [[1], [2]]}, {"y": [[1], [2]]}))
+    await put(engine, leaving_out(), name="some", inputs=[spec("x", "FP32", -1, 1)], outputs=[TAKEN], vectors=vectors)
+    model = engine.find_model("some")
+    assert model.batch_rows_max
+    let_go = await held(engine, model)
+    asked = [np.array([[value]], np.float32) for value in (1, -2, 3)]
+    calls = [asyncio.create_task(engine.run(model, {"x": one})) for one in asked]
+    await queued(engine, 4)
+    let_go()
+    assert [one["y"].tolist() for one in await asyncio.gather(*calls)] == [[[1]], [], [[3]]]
+    engine.close()
+
+
 async def test_a_batch_takes_what_fits_and_leaves_the_rest_in_order() -> None:
     engine, model = await batching()
     queue = BatchQueue(4, wait_ns_max=60_000_000_000)
