@@ -132,7 +132,11 @@ class Scheduler:
                 raise too_late(self._wait_ns_max)
             return work()
 
-        future = lane.submit(counters, timely)
+        try:
+            future = lane.submit(counters, timely)
+        except BaseException:  # no thread could be started
+            self._give_back(counters)
+            raise
         future.add_done_callback(partial(self._give_back, counters))
         return future
 
@@ -151,7 +155,11 @@ class Scheduler:
         waiting = Waiting(feed, len(next(iter(feed.values()))), deadline_s)
         waiting.future.add_done_callback(partial(self._give_back, model.counters))
         queue.add(waiting)
-        turn = (model.lane or self._shared).submit(model.counters, partial(queue.run_next, model))
+        try:
+            turn = (model.lane or self._shared).submit(model.counters, partial(queue.run_next, model))
+        except BaseException:  # no thread could be started
+            waiting.future.cancel()
+            raise
         turn.add_done_callback(waiting.leave_if_cancelled)
         try:
             return await _within(waiting.future, deadline_s)
@@ -181,7 +189,7 @@ class Scheduler:
             hint="ask again in a second, or with several rows in one request",
         )
 
-    def _give_back(self, counters: Counters, _: Future[Any]) -> None:
+    def _give_back(self, counters: Counters, _: Future[Any] | None = None) -> None:
         with self._lock:
             self._held -= 1
             self._held_by[counters] -= 1

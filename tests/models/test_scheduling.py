@@ -181,3 +181,14 @@ async def test_a_lane_that_nobody_holds_ends_its_threads() -> None:
     del lane
     await asyncio.to_thread(thread.join, 20.0)
     assert not thread.is_alive()
+
+
+async def test_a_place_is_given_back_when_no_thread_can_be_started(scheduler: Scheduler) -> None:
+    class NoThreads(Lane):
+        def submit(self, whose: Any, work: Any) -> Any:
+            raise RuntimeError("can't start new thread")
+
+    for _ in range(5):
+        with pytest.raises(RuntimeError, match="new thread"):
+            await scheduler.offload(lambda: 1, counters=COUNTERS, lane=NoThreads(1))
+    assert scheduler.held == 0
