@@ -80,6 +80,10 @@ class Builder:
             self._streams = Streams()
         return self._streams
 
+    def open_streams(self) -> tuple[int, int]:
+        """How many streams are open, and the bytes of their states; imports nothing."""
+        return (0, 0) if self._streams is None else (len(self._streams), self._streams.memory_bytes)
+
     def forget(self, name: str) -> None:
         """A name is not in memory any more."""
         if self._streams is not None:

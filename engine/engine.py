@@ -289,6 +289,10 @@ class Engine:
         """The streams that are open on stateful models."""
         return self._builder.streams()
 
+    def open_streams(self) -> tuple[int, int]:
+        """How many streams are open, and the bytes of their states."""
+        return self._builder.open_streams()
+
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """``listener(name, servable)`` after each swap, ``(name, None)`` after an unload. Returns its removal."""
         self._listeners.append(listener)

@@ -27,6 +27,8 @@ errors, never what a request says.
     peerage_requests_under_way            gauge       inferences that have begun and not ended: protocol
     peerage_dropped_rows_total            counter     rows of a pipeline's answers that lack something: name, version,
                                                       dropped (as in the answers)
+    peerage_streams_open                  gauge       streams of stateful models
+    peerage_stream_state_bytes            gauge       what they carry from call to call
     peerage_build_info                    gauge       version
 
 and the process's own, as ``process_resident_memory_bytes`` and ``process_cpu_seconds_total``.

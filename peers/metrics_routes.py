@@ -72,7 +72,7 @@ class Metrics:
             queue_max=engine.settings.queue_max,
             under_way={protocol: count() for protocol, count in self._under_way.items()},
             refused=dict(self._refused),
-            extras=(self._dropped(), *(extra for extras in self._extras for extra in extras())),
+            extras=(self._dropped(), *self._streams(), *(extra for extras in self._extras for extra in extras())),
         )
 
     def _dropped(self) -> Extra:
@@ -91,6 +91,12 @@ class Metrics:
             found,
             labels=("name", "version", "dropped"),
         )
+
+    def _streams(self) -> Iterable[Extra]:
+        """Of stateful models."""
+        count, state_bytes = self._engine.open_streams()
+        yield Extra("peerage_streams_open", "streams of stateful models", {(): count}, counts=False)
+        yield Extra("peerage_stream_state_bytes", "what they carry from call to call", {(): state_bytes}, counts=False)
 
     def _changed(self, name: str, servable: Servable | None) -> None:
         if servable is None:

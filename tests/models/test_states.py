@@ -351,6 +351,7 @@ async def loaded(engine: Engine, graph: bytes, **about: Any) -> Any:
 
 
 async def test_a_loaded_model_keeps_streams(engine: Engine) -> None:
+    assert engine.open_streams() == (0, 0)
     model = await loaded(engine, summing())
     assert model.rows_input is None, "requests are never merged"
     for expected in (1, 2, 3):
@@ -359,6 +360,7 @@ async def test_a_loaded_model_keeps_streams(engine: Engine) -> None:
     alone = await engine.infer("summing", [[1, 1], [1, 1]])
     assert alone["y"].tolist() == [[1, 1], [2, 2]]
     assert [one.key for one in engine.streams().shown("summing")] == ["mic"]
+    assert engine.open_streams() == (1, 8)
     await loaded(engine, summing(2.0), version="2.0")
     call = StreamCall(key="mic")
     assert (await engine.infer("summing", [1, 1], stream=call))["y"].tolist() == [[2, 2]]
