@@ -45,3 +45,10 @@ def test_the_guide_to_pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("EXAMPLES", str(DOCS.parent / "examples"))
     with terminal(tmp_path) as place:
         place.play(DOCS / "pipelines.md")
+
+
+def test_the_guide_to_the_inference_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registries.program("curl")
+    monkeypatch.setenv("EXAMPLES", str(DOCS.parent / "examples"))
+    with terminal(tmp_path) as place:
+        place.play(DOCS / "inference-log.md")
