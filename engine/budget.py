@@ -28,7 +28,7 @@ def making_room(record: ReleaseRecord, graphs: Graphs, present: Iterable[Servabl
     """
     kept = tuple(present)
     going: list[str] = []
-    leaving = iter(_least_used(kept, record.name))
+    leaving = iter(_least_used(kept, record))
     while True:
         held = _held(servable for servable in kept if servable.name not in going)
         needed = sum(size for graph, size in graphs.items() if graph not in held)
@@ -52,7 +52,8 @@ def _held(servables: Iterable[Servable]) -> dict[Digest, int]:
     return held
 
 
-def _least_used(servables: Sequence[Servable], loading: str) -> list[str]:
-    needed = {name for servable in servables for name in servable.record.needs.releases}
-    may_go = [one for one in servables if one.origin == "demand" and one.name != loading and one.name not in needed]
+def _least_used(servables: Sequence[Servable], loading: ReleaseRecord) -> list[str]:
+    stay = {name for record in (loading, *(one.record for one in servables)) for name in record.needs.releases}
+    stay.add(loading.name)
+    may_go = [one for one in servables if one.origin == "demand" and one.name not in stay]
     return [one.name for one in sorted(may_go, key=lambda one: max(one.counters.last_ns, one.counters.known_ns))]

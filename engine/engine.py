@@ -149,10 +149,16 @@ class Engine:
         return servable
 
     def load_on_demand(self, find: Find) -> None:
-        """From now on :meth:`wanted` loads what ``find`` finds for it."""
+        """From now on :meth:`wanted` loads what ``find`` finds for it, and before that what it needs."""
         from engine.demand import Demand
 
-        self._demand = Demand(find, lambda release: self.load(release, origin="demand"))
+        async def load(release: VerifiedRelease) -> Servable:
+            for name in release.record.needs.releases:
+                if name not in self._servables:
+                    await demand.loaded(name, None)
+            return await self.load(release, origin="demand")
+
+        self._demand = demand = Demand(find, load)
 
     async def wanted(self, name: str, version: str | None = None) -> Servable:
         """What a request asks for: what is loaded, and where the device's owner lets requests load, what is installed.

@@ -103,6 +103,13 @@ async def test_what_others_need_stays(engine: Engine) -> None:
     assert names(engine) == ["base", "built"]
 
 
+async def test_what_is_being_loaded_does_not_push_out_what_it_needs(engine: Engine) -> None:
+    await demanded(engine, "base", 1.0, 40_000)
+    await demanded(engine, "spare", 2.0, 40_000)
+    await put(engine, scaling(3.0), name="built", needs=Needs(releases={"base": ">=1.0"}), peak_bytes=60_000)
+    assert names(engine) == ["base", "built"]
+
+
 async def test_a_person_or_group_takes_over_what_was_loaded_on_demand_and_demand_replaces_nothing(
     engine: Engine,
 ) -> None:

@@ -11,6 +11,7 @@ from engine import errors
 from engine.demand import CONTENT_FAILURE_S, FAILURES_KEPT_MAX, LOADS_MAX, PASSING_FAILURE_S, Demand
 from engine.engine import Engine
 from engine.servables import Servable
+from federation.documents import Needs
 from federation.revocation import revoke
 from federation.verification import VerifiedRelease, verify
 from peers.demanded import DemandedReleases
@@ -88,6 +89,20 @@ async def test_many_requests_wait_for_one_load(engine: Engine) -> None:
     found = await asyncio.gather(*requests[1:])
     assert {id(one) for one in found} == {id(engine.find("scaling"))}
     assert len(shelf.searches) == 1
+
+
+async def test_what_it_needs_is_loaded_first(engine: Engine) -> None:
+    base = know(engine, release(scaling(), name="base"))
+    built = know(engine, release(scaling(3.0), name="built", needs=Needs(releases={"base": ">=1.0"})))
+    engine.load_on_demand(Shelf(base, built).find)
+    await engine.wanted("built")
+    assert [(one.name, one.origin) for one in engine.loaded()] == [("base", "demand"), ("built", "demand")]
+
+
+async def test_a_need_that_is_not_installed_is_told(engine: Engine) -> None:
+    engine.load_on_demand(Shelf(release(scaling(), name="built", needs=Needs(releases={"base": ">=1.0"}))).find)
+    with pytest.raises(errors.NeedsNotMet, match=r"built@1\.0 needs base>=1\.0: no base is loaded here"):
+        await engine.wanted("built")
 
 
 class Loads:
