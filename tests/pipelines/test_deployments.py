@@ -83,6 +83,28 @@ async def test_replicas_answer_and_end_with_their_pipeline(engine: Engine) -> No
     assert await left(0) == set()
 
 
+async def test_swaps_of_replicas_fail_no_request(engine: Engine) -> None:
+    models = (affine(2, name="price"), affine(3, name="price", version="2.0"))
+    deployment = Deployment(replicas=1)
+    releases = [pipeline_release([model], [step_of(model)], deployment=deployment) for model in models]
+    await put(engine, releases[0])
+    swapped = asyncio.Event()
+    found: list[float] = []
+
+    async def asking() -> None:
+        while not swapped.is_set():
+            found.append(await answered(engine.find("pipe"), 4))
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(2):
+            tasks.create_task(asking())
+        for number in range(1, 7):
+            await put(engine, releases[number % 2])
+        swapped.set()
+    assert set(found) == {8.0, 12.0}
+    assert len(await left(1)) == 1
+
+
 async def test_an_engine_that_closes_ends_its_processes() -> None:
     engine = Engine()
     model = affine(2, name="price")
