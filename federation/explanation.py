@@ -100,9 +100,8 @@ def explain(
     loaded = {one.name: one for one in actual.loaded} if actual else {}
     names = sorted({*decided, *loaded})
     if model is not None:
-        published = {release.record.name for release in state.releases()}
-        if model not in decided and model not in loaded and model not in published:
-            raise unknown("model", model, {*names, *published})
+        if model not in decided and model not in loaded and not state.published.versions(model):
+            raise unknown("model", model, {*names, *(release.record.name for release in state.releases())})
         names = [model]
     if not names:
         yield Explanation(None, None, None, _idle(entry, actual, contact, now=now))

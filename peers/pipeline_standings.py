@@ -26,6 +26,7 @@ from query.declarations import Call
 from query.errors import Problem, UnknownName, unknown
 
 REPORTS_PER_PAGE: Final = 500
+EDGES_AT_ONCE: Final = 100
 
 
 class Standings(Protocol):
@@ -61,9 +62,14 @@ class FederationStandings:
             entry = state.entry(report.edge)
             if entry is not None:
                 members.setdefault(entry.member.uuid, entry.member)
-        now = call.now.timestamp()
-        edges = [self._standing(name, member, now) for member in members.values()]
-        return dict(status_record(name, [edge for edge in edges if edge is not None]))
+        edges = []
+        for number, member in enumerate(members.values()):
+            if number % EDGES_AT_ONCE == 0:
+                await asyncio.sleep(0)  # polls are answered in between
+            standing = self._standing(name, member, call.now.timestamp())
+            if standing is not None:
+                edges.append(standing)
+        return dict(status_record(name, edges))
 
     def _standing(self, name: str, member: Member, now: float) -> EdgeStanding | None:
         report = self._store.reports.latest(member.uuid)
