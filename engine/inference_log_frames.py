@@ -177,7 +177,7 @@ def read_preamble(file: BinaryIO) -> tuple[Preamble, int]:
         raise BadSegment("it does not begin as a segment of an inference log does")
     try:
         return msgspec.json.decode(line, type=Preamble), len(MAGIC) + len(line) + 1
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadSegment(f"its first lines are damaged: {error}") from error
 
 

@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from engine.inference_log_frames import MAGIC
 from tests.inference_log.filling import ALL, EDGE, everything, inference, log_in
 
 QUOTA = 192 * 1024  # segments of 12 KiB: they are sealed and dropped all the time
@@ -90,3 +93,21 @@ def test_a_kill_in_the_middle_of_a_write(tmp_path: Path) -> None:
             rows, gaps = everything(log.reader())
             assert [number for _, _, number in rows] == [1, 2, 3, 4, 5]
             assert [gap.reason for gap in gaps] == ([] if part == 0.0 else ["cut_off"])
+
+
+@pytest.mark.parametrize("damage", [b"\xff", b"\x00", b"{", b"\n"])
+def test_first_lines_that_cannot_be_read_stop_no_log(tmp_path: Path, damage: bytes) -> None:
+    """Whatever byte of them: a log is there again, and nothing stands in it twice."""
+    with log_in(tmp_path / "kept") as log:
+        log.append(inference(1, count=3), ALL)
+    (segment,) = (tmp_path / "kept").glob("*.log")
+    whole = segment.read_bytes()
+    for at in range(len(MAGIC) - 2, whole.index(b"PILF"), 7):
+        folder = tmp_path / f"{at}"
+        folder.mkdir()
+        (folder / segment.name).write_bytes(whole[:at] + damage + whole[at + 1 :])
+        with log_in(folder) as log:
+            log.append(inference(9), ALL)
+            rows, _ = everything(log.reader())
+            assert len(set(rows)) == len(rows) >= 1
+            assert log.counts().failure == ""
