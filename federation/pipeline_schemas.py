@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from federation.documents import ReleaseRecord, TensorSpec
+from federation.log_columns import check_log_columns
 from federation.names import Digest
 from federation.pipelines import (
     BadPipeline,
@@ -224,6 +225,9 @@ class _Making:
                 validations.append((validation.name, condition(validation.condition, groups)))
             except Problem as problem:
                 raise _told(f'validation "{validation.name}"', problem) from problem
+        said = {f"out_{name}": [spec.name for spec in specs] for name, specs in self.challengers.items()}
+        logged = {"in": [*groups["in"]], "out": [*groups["out"]], **said, "anomaly": ["count", *dict(validations)]}
+        check_log_columns(self.definition.deployment.log.columns, logged)
         return PipelineSchema(signature, tuple(self.steps), tuple(validations))
 
     # --- inside -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,9 @@ from federation.names import Digest, digest_of
 from federation.pipeline_schemas import PipelineSignature, check_schemas, schema_of
 from federation.pipelines import (
     BadPipeline,
+    Deployment,
     KeySplit,
+    LogSettings,
     ModelRef,
     ModelStep,
     PipelineDefinition,
@@ -224,3 +226,20 @@ def test_the_models_of_a_split_need_the_same_of_a_field() -> None:
     found = checked(RandomSplit((Weighted(1, loose.ref), Weighted(1, A.ref))), known=(*KNOWN, loose))
     assert shapes(found.inputs) == {"x": "FP32[-1, 4]", "k": "INT64[-1]"}
     assert shapes(found.outputs)["y"] == "FP32[-1, -1]"
+
+
+def logging(*columns: str) -> PipelineDefinition:
+    steps = (Shadow(A.ref, (B.ref,)),)
+    deployment = Deployment(log=LogSettings(columns=columns))
+    return PipelineDefinition(
+        name="p", steps=steps, validations=(Validation("odd", "out.y[1] > 1"),), deployment=deployment
+    )
+
+
+def test_the_log_names_columns_that_there_are() -> None:
+    records = {one.ref.record: one.record for one in (A, B)}
+    every = ("*", "time", "metadata", "in", "in.x", "out.y", "out_b", "out_b.label", "anomaly.count", "anomaly.odd")
+    check_schemas(logging(*every), records)
+    for name in ("y", "output", "out.z", "out_a", "anomaly.even"):
+        with pytest.raises(BadPipeline, match=f'the log has no column "{name}"'):
+            check_schemas(logging("time", name), records)
