@@ -59,7 +59,8 @@ def checked_model(name: str) -> str:
     """``name`` itself when it may name a model. Raises :class:`BadName`."""
     if not names_model(name):
         raise BadName(
-            f'"{name}" cannot name a model: expected lower-case letters and digits, joined by single ".", "_" or by "-"'
+            f'"{name}" cannot name a model or pipeline: expected lower-case letters and digits, '
+            'joined by single ".", "_" or by "-"'
         )
     return name
 

@@ -37,6 +37,7 @@ VALIDATIONS_MAX: Final = 64
 TEXT_LENGTH_MAX: Final = 4096  # of one PQL text in a definition
 VERSION_NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "https://peerage.dev/pipeline")
 
+LOG_GROUPS: Final = ("time", "in", "out", "anomaly", "metadata")  # of recorded rows, beside out_<challenger>
 RESERVED_VALIDATIONS: Final = frozenset({"count"})  # stands beside them in ``anomaly``
 
 
@@ -47,7 +48,8 @@ class BadPipeline(UserProblem):
 
 
 Text = Annotated[str, Meta(min_length=1, max_length=TEXT_LENGTH_MAX)]
-FieldName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+FIELD_NAME: Final = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
+FieldName = Annotated[str, Meta(pattern=FIELD_NAME)]
 
 
 class ModelRef(Struct, frozen=True, forbid_unknown_fields=True):
@@ -140,7 +142,7 @@ class BatchSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class LogSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What of each inference is recorded. ``columns`` empty: all of them."""
+    """What of each inference is recorded: the share of its rows, and groups or ``group.column``, empty for all."""
 
     sample: Annotated[float, Meta(ge=0, le=1)] = 1.0
     columns: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
@@ -209,6 +211,13 @@ def check_definition(definition: PipelineDefinition) -> None:
                     raise BadPipeline(f"{where}: challengers are told apart by name, found {', '.join(names)}")
             case _:
                 pass
+    for column in definition.deployment.log.columns:
+        group = column.partition(".")[0]
+        if column != "*" and group not in LOG_GROUPS and not group.startswith("out_"):
+            raise BadPipeline(
+                f'pipeline "{definition.name}": no column "{column[:80]}" can be logged: '
+                f"expected one of {', '.join(LOG_GROUPS)}, out_CHALLENGER, or one of a group as out.price"
+            )
     names = [validation.name for validation in definition.validations]
     for name in names:
         if name in RESERVED_VALIDATIONS or names.count(name) > 1:

@@ -11,6 +11,7 @@ since a pipeline is edited one step at a time.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from msgspec.structs import replace
 
 from federation.pipelines import (
     CHOICES_MAX,
+    FIELD_NAME,
     STEPS_MAX,
     VALIDATIONS_MAX,
     BadPipeline,
@@ -33,6 +35,7 @@ from federation.pipelines import (
     Weighted,
     check_weights,
 )
+from peers.conversion_words import in_words
 from peers.pipeline_drafts import PipelineDrafts
 from peers.pipeline_models import StepModels, named
 from query.declarations import Call, Effect, Example, Role, function
@@ -184,6 +187,10 @@ class PipelineFunctions:
         """Add a condition over `in` and `out` that is true of an anomaly; rows tell it as `anomaly.NAME`, and count
         them. All validations after that.
         """
+        if not re.fullmatch(FIELD_NAME, validation):
+            raise BadPipeline(
+                f'"{validation[:80]}" cannot name a validation: expected letters, digits and "_", the first no digit'
+            )
         made = _converted({"name": validation, "condition": condition}, Validation)
 
         def edit(draft: PipelineDefinition) -> PipelineDefinition:
@@ -323,4 +330,4 @@ def _converted(told: Any, kind: type[Any]) -> Any:
     try:
         return msgspec.convert(told, kind)
     except msgspec.ValidationError as error:
-        raise BadPipeline(f"{error}".replace("Expected", "expected", 1)) from error
+        raise BadPipeline(in_words(error)) from error

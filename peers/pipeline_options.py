@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from federation.pipelines import BatchSettings, Deployment, LogSettings
+from peers.conversion_words import in_words
 from query.errors import WrongArguments, suggestion
 from query.quantities import parse_bytes
 
@@ -120,4 +121,4 @@ def _read(key: str, value: Any, kind: type[Any]) -> Any:
     try:
         return msgspec.convert(dict(value) if isinstance(value, Mapping) else value, kind)
     except msgspec.ValidationError as error:
-        raise WrongArguments(f'option "{key}": {error}'.replace(": Expected", ": expected")) from error
+        raise WrongArguments(f'option "{key}": {in_words(error, apart_from=key)}') from error

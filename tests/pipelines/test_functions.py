@@ -422,7 +422,7 @@ async def test_groups_that_took_a_change_and_one_that_did_not_are_both_named(fed
         ('pipeline:add_shadow("bad", "double@1.0", [])', WrongArguments, "found 0"),
         ('pipeline:add_shadow("bad", "double@1.0", ["double@1.0"])', BadPipeline, "stands twice"),
         ('pipeline:add_validation("bad", "count", "true")', BadPipeline, '"count" of pipeline "bad" is reserved'),
-        ('pipeline:add_validation("bad", "a b", "true")', BadPipeline, "expected `str` matching regex"),
+        ('pipeline:add_validation("bad", "a b", "true")', BadPipeline, "cannot name a validation: expected letters"),
         ('pipeline:add_validation("bad", "a", "")', BadPipeline, "expected `str` of length >= 1"),
         ('pipeline:remove_validation("bad", "a")', UnknownName, 'no validation "a"'),
         ('pipeline:make_version("bad")', BadPipeline, "has no steps"),
