@@ -275,8 +275,8 @@ class InferenceLog:
             return problem.reason
         except OSError as error:
             return self._stop(error)
-        except (TypeError, ValueError, OverflowError, RecursionError, MemoryError) as error:  # what no column holds
-            log.warning("inference_not_recorded", extra={"reason": f"{type(error).__name__}: {error}"[:300]})
+        except Exception:  # the writer goes on for all others
+            log.exception("inferences_not_recorded", extra={"rows": batch.rows})
             return "damaged"
         return ""
 

@@ -33,11 +33,17 @@ from engine.inference_log_ledger import Gap
 from engine.inference_log_mending import Segment
 from engine.inference_log_segments import NotTaken, Segments
 from engine.records import EVERYTHING, Selection
-from query.errors import UserProblem
+from query.errors import UserProblem, WorldProblem
 
 ROWS: Final = 1_000
 ROWS_MAX: Final = 10_000  # of one page
 BYTES_MAX: Final = 10_000_000  # of one page's columns; at least one row is given
+
+
+class LogUnreadable(WorldProblem):
+    """The disk does not give the log, or another process writes to it."""
+
+    code = "log_unreadable"
 
 
 class BadCursor(UserProblem):
@@ -162,7 +168,7 @@ class LogReader:
     ) -> Page:
         """Rows after a place, the oldest first; or before it, the newest first. At most ``ROWS_MAX``.
 
-        Raises ``OSError``.
+        Raises :class:`LogUnreadable`.
         """
         page = Page(next=start or Cursor(0, 0), newest_first=newest_first)
         reading = _Reading(page, start, wanted, limit=max(min(limit, ROWS_MAX), 0), bytes_left=bytes_max)
@@ -178,6 +184,8 @@ class LogReader:
                     reading.segment(file, segment, known=self._known)
             except FileNotFoundError:
                 self._segments.note_lost(segment)
+            except OSError as error:
+                raise LogUnreadable(f"cannot read the inference log: {error}") from error
         if not newest_first:
             begin, until = start or Cursor(0, 0), page.next
             told = self._segments.ledger().gaps
@@ -203,7 +211,9 @@ class LogReader:
         try:
             self._segments.open()
         except NotTaken:
-            return ()
+            raise LogUnreadable(f"another process writes to the inference log in {self._segments.path}") from None
+        except OSError as error:
+            raise LogUnreadable(f"cannot open the inference log: {error}") from error
         return self._segments.listed()
 
 

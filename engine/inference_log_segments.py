@@ -213,7 +213,11 @@ class Segments:
         with self._turn:
             if segment.path.exists() or all(one.path != segment.path for one in self._known):
                 return
-            self._note([segment.gap("lost", now_ms=self._now_ms())])
+            try:
+                self._note([segment.gap("lost", now_ms=self._now_ms())])
+            except OSError as error:  # the next opening sees that it is missing
+                log.warning("inference_ledger_not_written", extra={"reason": str(error)})
+                return
             self._forget([segment])
 
     def close(self) -> None:

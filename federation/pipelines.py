@@ -37,7 +37,6 @@ VALIDATIONS_MAX: Final = 64
 TEXT_LENGTH_MAX: Final = 4096  # of one PQL text in a definition
 VERSION_NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "https://peerage.dev/pipeline")
 
-LOG_GROUPS: Final = ("time", "in", "out", "anomaly", "metadata")  # of recorded rows, beside out_<challenger>
 RESERVED_VALIDATIONS: Final = frozenset({"count"})  # stands beside them in ``anomaly``
 
 
@@ -211,13 +210,6 @@ def check_definition(definition: PipelineDefinition) -> None:
                     raise BadPipeline(f"{where}: challengers are told apart by name, found {', '.join(names)}")
             case _:
                 pass
-    for column in definition.deployment.log.columns:
-        group = column.partition(".")[0]
-        if column != "*" and group not in LOG_GROUPS and not group.startswith("out_"):
-            raise BadPipeline(
-                f'pipeline "{definition.name}": no column "{column[:80]}" can be logged: '
-                f"expected one of {', '.join(LOG_GROUPS)}, out_CHALLENGER, or one of a group as out.price"
-            )
     names = [validation.name for validation in definition.validations]
     for name in names:
         if name in RESERVED_VALIDATIONS or names.count(name) > 1:

@@ -44,7 +44,10 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "model_failed",
     ),
     "engine.inference_log_functions": ("log_off",),
-    "engine.inference_log_reading": ("bad_cursor",),
+    "engine.inference_log_reading": (
+        "log_unreadable",
+        "bad_cursor",
+    ),
     "engine.oip_errors": (
         "bad_message",
         "unsupported_parameter",

@@ -157,6 +157,13 @@ async def test_a_deployment_says_what_is_recorded(edge: Edge) -> None:
     assert logged[0]["metadata"] == {"dropped": ["in.x", "out_triple.y"]}
 
 
+async def test_columns_that_no_row_has_cannot_be_deployed(edge: Edge) -> None:
+    text = 'pipeline:deploy("pipe", {"group": "lab", "log": {"columns": ["output"]}})'
+    (problem,) = (await edge.served.federation.ask(text, home="ada")).errors
+    assert problem.code == "bad_pipeline"
+    assert 'the log has no column "output"' in problem.message
+
+
 async def test_rows_survive_a_restart_and_numbers_are_never_given_twice(edge: Edge) -> None:
     before = await edge.ask('logs:local({"columns": ["row", "time"], "order": "oldest"})')
     await edge.restart()

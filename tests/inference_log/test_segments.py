@@ -11,6 +11,7 @@ import pytest
 
 from engine.inference_log import InferenceLog
 from engine.inference_log_ledger import GAPS_MAX, Gap, Ledger, read_ledger
+from engine.inference_log_reading import LogUnreadable
 from engine.inference_log_segments import QUOTA_BYTES_MIN, quota_of
 from query.quantities import BadQuantity
 from tests.inference_log.filling import ALL, EDGE, NOW_MS, everything, inference, log_in, opened
@@ -286,6 +287,14 @@ def test_two_processes_do_not_write_to_one_folder(tmp_path: Path) -> None:
         other.flush()
         assert other.counts().refused == {"in_use": 1}
         assert other.counts().failure == "in_use"
+        with pytest.raises(LogUnreadable, match="another process writes"):
+            other.reader().read()
+
+
+def test_a_folder_that_is_none_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "inferences").write_text("a file", "utf-8")
+    with log_in(tmp_path / "inferences") as log, pytest.raises(LogUnreadable, match="cannot open"):
+        log.reader().read()
 
 
 def test_only_the_owner_may_read_what_is_recorded(tmp_path: Path) -> None:
