@@ -1,6 +1,6 @@
 """Train three models of house prices and write their folders, ready to be packed as releases.
 
-    pip install 'peerage[train]'
+    pip install 'peerage[houses]'
     python examples/house-price/train.py [FOLDER]
 
 Writes beside this file, or into FOLDER: ``held-out.json``, the quarter of 1728 houses of Saratoga county that no model
