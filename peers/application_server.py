@@ -6,7 +6,7 @@ the answer to what is no HTTP, which no handler sees.
 Rules: at most ``connections_max`` at once. One more is answered 503 and closed, at most ``REFUSED_MAX`` and as many as
 are allowed at a time; what comes beyond is dropped. A refused connection has ``REFUSAL_S`` to say something, so that
 its answer is not lost with what it was about to send. A new connection has ``FIRST_S`` to send the head of a request,
-so that nobody holds a place by saying nothing. Every error is JSON.
+so that nobody holds a place by saying nothing, and a head has at most ``HEAD_BYTES_MAX``. Every error is JSON.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from peers.throttle import Throttle
 KEEPALIVE_S: Final = 330.0  # longer than a client keeps an idle connection, so that the client closes first
 WIDE_KEEPALIVE_S: Final = 75.0  # where a stranger may hold connections
 FIRST_S: Final = 30.0
+HEAD_BYTES_MAX: Final = 32 * 1024  # of a request that has not begun; aiohttp bounds each line alone
 LINGERING_S: Final = 2.0  # for the rest of a body that was refused
 READ_BYTES: Final = 256 * 1024  # of a body that waits to be taken, before the connection is read no further
 BACKLOG: Final = 1024
@@ -50,6 +51,13 @@ _REFUSAL: Final = (
 ) % (len(_TOO_MANY), _TOO_MANY)
 
 
+_HEAD_TOO_LONG: Final = msgspec.json.encode(
+    {"error": f"expected a head of at most {HEAD_BYTES_MAX} bytes, found more", "code": "bad_http"}
+)
+_TOO_LONG: Final = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
+    b"Connection: close\r\n\r\n%b"
+) % (len(_HEAD_TOO_LONG), _HEAD_TOO_LONG)
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:\s*(\d{1,15})", re.IGNORECASE)
 
 
@@ -120,12 +128,13 @@ class _Connection(web.RequestHandler):
     with JSON.
     """
 
-    __slots__ = ("_first_s", "_left")
+    __slots__ = ("_first_s", "_head_bytes", "_left")
 
     def __init__(self, left: Callable[[], None], server: web.Server, *, first_s: float, **settings: Any) -> None:
         super().__init__(server, **settings)
         self._left = left
         self._first_s = first_s
+        self._head_bytes = 0  # of a head that has not come to its end
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -133,6 +142,20 @@ class _Connection(web.RequestHandler):
             self._keepalive_handle.cancel()
         self._next_keepalive_close_time = self._loop.time() + self._first_s
         self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        waiter = self._waiter
+        if waiter is None or waiter.done():  # a request has begun
+            self._head_bytes = 0
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > HEAD_BYTES_MAX and self.transport is not None and not self._close:
+            self._close = True  # what else comes is dropped
+            self.transport.write(_TOO_LONG)
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            self._loop.call_later(LINGERING_S, self.force_close)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._manager is not None:  # told once

@@ -548,6 +548,18 @@ async def test_who_says_nothing_holds_no_place() -> None:
     await until(lambda: connections.open == 0)
 
 
+async def test_a_head_is_bounded_as_a_whole(face: Face) -> None:
+    """Each of its lines may be long; a body is none of it."""
+    lines = [f"X-{number}: {'a' * 4000}" for number in range(40)]
+    got = await face.raw("\r\n".join(("GET /v2 HTTP/1.1", "Host: localhost", *lines, "")).encode())
+    head, _, body = got.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 431 ")
+    assert json.loads(body)["code"] == "bad_http"
+    assert b" 200 " in (await face.raw(request(INFER, GOOD, *lines[:3], "Connection: close"))).partition(b"\r\n")[0]
+    long = GOOD + b" " * 300_000
+    assert (await face.ask("POST", INFER, long)).status == 200
+
+
 async def test_a_model_on_its_way_into_memory_may_be_asked_again(face: Face) -> None:
     """The first load of a name answers 503 until it is there; a swap goes on answering with what was there."""
     path = "/v2/models/coming/infer"
