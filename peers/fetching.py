@@ -2,8 +2,8 @@
 
 The record that is fetched for was verified by the caller; everything here is measured against it. Order: manifest,
 config, files, then the release is listed as installed. Each blob is staged, resumed by ``Range`` where an earlier
-attempt stopped, hashed as it arrives, and ended at its signed size; so nothing that looks finished is ever anything
-but what was signed, and a killed fetch goes on where it was.
+attempt stopped, waited for where another fetch is at it, hashed as it arrives, and ended at its signed size; so nothing
+that looks finished is ever anything but what was signed, and a killed fetch goes on where it was.
 
 Every failure is of the world (:class:`FetchProblem`, and what the client raises): the sender or the way to it gave
 something else than was signed, which says nothing about the release itself. It is tried again with back-off.
@@ -29,7 +29,7 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
-from federation.blobs import BlobStore, StagedBlob, StorageFull
+from federation.blobs import BlobStore, BusyBlob, StagedBlob, StorageFull
 from federation.documents import DOCUMENT_BYTES_MAX, RELEASE_TYPE, ReleaseRecord, SignedDocument, decode
 from federation.errors import WrongHash, WrongSize
 from federation.layout import ImageLayout
@@ -42,6 +42,7 @@ from query.errors import WorldProblem
 
 CONFIG_BYTES_MAX: Final = 4 * 1024 * 1024
 RECORDS_MAX: Final = 8  # records attached to one version that are looked at
+BUSY_POLL_S: Final = 0.05  # how often a blob that another fetch writes is looked at
 PROGRESS_BYTES: Final = 1024 * 1024  # how often progress is told inside a blob
 ACCEPT: Final = f"{MANIFEST_TYPE}, */*"  # docker-registry denies that it has an OCI manifest unless it is named
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
@@ -155,8 +156,8 @@ class _Download:
         self._limits = limits
 
     async def blob(self, path: str, digest: Digest, size: int) -> None:
-        if self._blobs.claim(digest) != size:
-            staged = await asyncio.to_thread(self._blobs.stage, digest, size=size)
+        staged = await self._staged(digest, size)
+        if staged is not None:
             with staged:
                 try:
                     async with asyncio.timeout(self._limits.blob_s(size)):
@@ -165,6 +166,18 @@ class _Download:
                     raise Stalled(f"{path}: {staged.offset} of {size} bytes came in the time allowed") from error
         self._done += size
         self._progress(self._label, self._done, self._total, "bytes")
+
+    async def _staged(self, digest: Digest, size: int) -> StagedBlob | None:
+        """None for a blob that is here, which it may become while another release that has it too is fetched."""
+        until = asyncio.get_running_loop().time() + self._limits.blob_s(size)
+        while self._blobs.claim(digest) != size:
+            try:
+                return await asyncio.to_thread(self._blobs.stage, digest, size=size)
+            except BusyBlob:
+                if asyncio.get_running_loop().time() > until:
+                    raise
+                await asyncio.sleep(BUSY_POLL_S)
+        return None
 
     async def _receive(self, staged: StagedBlob, path: str, digest: Digest, size: int) -> None:
         resumed = staged.resumed

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from federation.blobs import StorageFull
+from federation.blobs import BusyBlob, StorageFull
 from federation.documents import SignedDocument
 from federation.layout import ImageLayout
 from federation.names import digest_of
@@ -78,6 +78,31 @@ async def test_a_release_is_fetched_verified_and_not_asked_for_again(
     assert edge.releases() == central.releases()
     async with federation.viewer.client("127.0.0.1:9") as nobody:
         await fetch(release.signed, client=nobody, layout=edge)
+
+
+async def test_releases_that_share_files_are_fetched_at_once(
+    federation: Federation, release: PackedRelease, edge: ImageLayout, tmp_path: Path
+) -> None:
+    central = ImageLayout(tmp_path / "central")
+    central.install(release)
+    twin = packed(write_model(tmp_path / "twin", code=CODE), version="2.0")
+    central.install(twin)
+    async with registry(federation, central) as address:
+        await asyncio.gather(*(fetched(federation, address, edge, one.signed) for one in (release, twin) * 3))
+    assert edge.releases() == central.releases()
+
+
+async def test_a_blob_that_somebody_writes_for_ever_is_given_up(
+    federation: Federation, release: PackedRelease, edge: ImageLayout, tmp_path: Path
+) -> None:
+    central = ImageLayout(tmp_path / "central")
+    central.install(release)
+    size = next(entry.size for entry in release.record.files if entry.digest == CODE_DIGEST)
+    limits = FetchLimits(grace_s=0.2, bytes_per_s_min=1 << 30)
+    with edge.blobs.stage(CODE_DIGEST, size=size):
+        async with registry(federation, central) as address, federation.viewer.client(address) as client:
+            with pytest.raises(BusyBlob):
+                await fetch(release.signed, client=client, layout=edge, limits=limits)
 
 
 async def test_records_are_found_by_version(federation: Federation, release: PackedRelease, tmp_path: Path) -> None:
