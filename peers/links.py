@@ -107,6 +107,12 @@ class HttpLink:
                     await started(response.headers[QUERY_HEADER])
                 async for frame in frames_of(response):
                     yield frame
+        except aiohttp.ClientConnectorCertificateError as error:
+            fault = error.certificate_error
+            raise BadAnswer(
+                f"the certificate of {self._where} is not trusted: {getattr(fault, 'verify_message', fault)}",
+                hint="SSL_CERT_FILE names a CA; a peer's own certificate names no host: set application_certificate",
+            ) from error
         except (aiohttp.ClientConnectorError, FileNotFoundError) as error:
             raise NotRunning(f"no peer answers at {self._where}", hint="is it running?") from error
         except (aiohttp.ClientError, TimeoutError) as error:

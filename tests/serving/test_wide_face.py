@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+import peers
+from peers.federation_client import BadAnswer
 from peers.settings import BadSetting, EdgeSettings, resolve_settings
 from tests.serving.face import Face, identity, serving
 from tests.serving.refused import asking, good
@@ -70,6 +72,15 @@ async def ask(
         session.request(method, f"https://127.0.0.1:{face.port}{path}", ssl=context, data=body, headers=headers) as got,
     ):
         return got.status, dict(got.headers), await got.read()
+
+
+async def test_a_client_says_that_it_does_not_trust_the_certificate(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path, identity("one"), settings=wide(tmp_path / "tls")) as face,
+        peers.connect_async(url=f"https://127.0.0.1:{face.port}", token="t") as link,
+    ):
+        with pytest.raises(BadAnswer, match=r"the certificate of .* is not trusted: self.signed certificate"):
+            await link.value("1 + 1")
 
 
 async def test_everything_needs_the_token(tmp_path: Path) -> None:
