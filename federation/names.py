@@ -42,12 +42,17 @@ def shown(name: str) -> str:
 def checked_name(kind: str, name: str) -> str:
     """``name`` itself when it may name a peer or group. Raises :class:`BadName`."""
     if fold(name) in RESERVED:
-        raise BadName(f'"{name}" is reserved and cannot name a {kind}')
+        raise BadName(f'"{name}" is reserved and cannot name {_article(kind)} {kind}')
     if not _NAME.fullmatch(name):
         raise BadName(
-            f'"{name}" cannot name a {kind}: expected up to 63 letters, digits, ".", "_" or "-", the first no sign'
+            f'"{name}" cannot name {_article(kind)} {kind}: '
+            'expected up to 63 letters, digits, ".", "_" or "-", the first no sign'
         )
     return name
+
+
+def _article(noun: str) -> str:
+    return "an" if noun[:1] in "aeiou" else "a"
 
 
 def names_model(name: str) -> bool:
