@@ -76,8 +76,8 @@ REFUSED = [
     (
         '//peer: e1\nmodels:infer("thermo")',
         "wrong_arguments",
-        "models:infer: expected 2 arguments, found 1",
-        "models:infer(String name, Object input) -> Record",
+        "models:infer: expected 2 or 3 arguments, found 1",
+        "models:infer(String name, Object input, String stream?) -> Record",
     ),
     # wrong type
     (
@@ -90,7 +90,7 @@ REFUSED = [
         "//peer: e1\nmodels:infer(1, [1])",
         "wrong_arguments",
         "models:infer: name: expected String, found Integer 1",
-        "models:infer(String name, Object input) -> Record",
+        "models:infer(String name, Object input, String stream?) -> Record",
     ),
     (
         'edge:set_group_models("field", "thermo")',
