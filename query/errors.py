@@ -24,9 +24,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 import msgspec
+
+NAME_LENGTH_MAX: Final = 256  # of a name that is compared with others
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -168,7 +170,11 @@ class InternalProblem(Problem):
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The existing name most like ``name`` by letters, ignoring case, or None when nothing comes close."""
+    """The existing name most like ``name`` by letters, ignoring case, or None when nothing comes close. A text of more
+    than ``NAME_LENGTH_MAX`` is no misspelt name: comparing it would take as long as it likes.
+    """
+    if len(name) > NAME_LENGTH_MAX:
+        return None
     folded = {candidate.casefold(): candidate for candidate in known}
     close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
     return folded[close[0]] if close else None

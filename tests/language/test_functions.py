@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import pytest
 
 from query.catalogue import BUILT_IN, USER, Catalogue, NameTaken, user_function
 from query.declarations import Declaration, Example
-from query.errors import UnknownName
+from query.errors import NAME_LENGTH_MAX, UnknownName, nearest
 from query.functions import generic_declarations
 from query.parsing import parse_statement
 from query.syntax import CreateFunction
@@ -123,6 +124,14 @@ def test_layers_come_and_go() -> None:
 def test_built_in_functions_stay() -> None:
     with pytest.raises(NameTaken, match='"sqrt" is a built-in function'):
         Catalogue(ALL).with_functions("model a", [made("create function SQRT(Real x) -> Real as x")])
+
+
+def test_a_text_that_is_no_name_is_compared_with_none() -> None:
+    """Some microseconds; with each of some names it would be seconds."""
+    assert nearest("x" * NAME_LENGTH_MAX, ["x" * (NAME_LENGTH_MAX - 1)]) is not None
+    before = time.process_time()
+    assert nearest("ab" * 5_000_000, [f"{number}" * 40 for number in range(200)]) is None
+    assert time.process_time() - before < 1
 
 
 def test_unknown_functions_name_the_nearest() -> None:
