@@ -25,7 +25,7 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
@@ -78,7 +78,7 @@ class ReplicaSet:
         self._replicas = [_Replica(list(self._graphs.values()), settings) for _ in range(settings.count)]
         self._closed = False
         # Also when nobody has the set any more, and at the end of the peer.
-        self._end_all = weakref.finalize(self, _end_all, tuple(self._replicas))
+        self._ending = weakref.finalize(self, _end_beside, tuple(self._replicas))
         try:
             for replica in self._replicas:
                 replica.start()
@@ -115,7 +115,8 @@ class ReplicaSet:
     def close(self) -> None:
         """Ends the processes; a run that is on fails."""
         self._closed = True
-        self._end_all()
+        if self._ending.detach() is not None:
+            _end_all(self._replicas)
 
     def _taken(self, options: Any) -> _Replica:
         """The process that was idle last, one that is alive before one that is not."""
@@ -214,8 +215,14 @@ class _Replica:
             return outputs
         raise _failure(head)
 
+    def kill(self) -> None:
+        """Tells the process to end, whatever it does; :meth:`end` waits for that."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
     def end(self) -> None:
-        """Ends the process, whatever it does."""
+        """Ends the process, and what was kept for it."""
         with self._lock:
             process, self._process = self._process, None
             ours, self._socket = self._socket, None
@@ -345,9 +352,21 @@ class _Patience:
                 raise OverTime("the run took longer than allowed and its process was ended")
 
 
-def _end_all(replicas: tuple[_Replica, ...]) -> None:
+def _end_all(replicas: Sequence[_Replica]) -> None:
+    for replica in replicas:
+        replica.kill()
     for replica in replicas:
         replica.end()
+
+
+def _end_beside(replicas: Sequence[_Replica]) -> None:
+    """The same where nobody should wait for it: whoever let go of the set last may be the event loop."""
+    for replica in replicas:
+        replica.kill()
+    try:
+        threading.Thread(target=_end_all, args=(replicas,), name="replicas-ending", daemon=True).start()
+    except RuntimeError:  # no thread can be started, as at the end of the peer
+        _end_all(replicas)
 
 
 def _failure(head: Head) -> Problem:

@@ -209,8 +209,10 @@ def test_sessions_keep_the_processes_and_their_end_ends_them() -> None:
     found = None
     gc.collect()
     assert session.run({"x": f4([1, 1, 1, 1])})[0].tolist() == [[2, 2, 2, 2]]
+    running = psutil.Process(process)
     del session
     gc.collect()
+    running.wait(10)  # who let go does not
     assert not psutil.pid_exists(process)
 
 
