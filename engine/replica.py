@@ -12,6 +12,7 @@ of a parent would come at the end of the thread that started it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import resource
@@ -126,6 +127,8 @@ class _Runs:
             except MemoryError:
                 os._exit(OUT_OF_MEMORY)
             if found is None:
+                with contextlib.suppress(OSError):
+                    os.rmdir(os.getcwd())  # noqa: PTH106, PTH109 — a peer that was killed leaves nothing behind
                 os._exit(0)  # nobody waits for what runs
             head, feed = found
             if head.kind == "abort" and self._options is not None:

@@ -306,9 +306,12 @@ def test_processes_do_not_outlive_their_peer(tmp_path: Path) -> None:
         while sum(one.cpu_times().user > 0.2 for one in processes) < 1:
             threading.Event().wait(0.01)
         assert all(one.is_running() for one in processes)
+        folders = {Path(one.cwd()) for one in processes}
         owner.kill()
     gone, alive = psutil.wait_procs(processes, timeout=10)
     assert (len(gone), alive) == (2, [])
+    assert len(folders) == 2
+    assert not any(folder.exists() for folder in folders)
 
 
 SMALL_OWNER = """
