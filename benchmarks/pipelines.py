@@ -178,7 +178,11 @@ def _ref(model: PackedRelease) -> ModelRef:
 
 
 async def _loaded(
-    models: Sequence[PackedRelease], steps: Sequence[Step], conditions: Sequence[str] = ()
+    models: Sequence[PackedRelease],
+    steps: Sequence[Step],
+    conditions: Sequence[str] = (),
+    *,
+    record: Callable[[Any, Any], None] | None = None,
 ) -> tuple[Engine, LoadedPipeline]:
     """A pipeline of releases signed here; verdicts are given, as after a restart."""
     made = tuple(Validation(f"v{at}", text) for at, text in enumerate(conditions))
@@ -198,7 +202,7 @@ async def _loaded(
         "benchmark", roots=(ROOT,), director=DIRECTOR.public, publishers={"here": PUBLISHER.public}, now=0
     )
     release = verify(packed.signed, root=trust_chain([signed], pin_of(signed)), manifest=packed.manifest, files=files)
-    engine = Engine()
+    engine = Engine(record=record)
     verdict = Verdict(
         record=release.record_digest,
         runtime=engine.runtime_version,

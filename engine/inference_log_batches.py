@@ -13,7 +13,7 @@ half taken.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,8 +25,7 @@ REQUEST_BYTES: Final = 64  # what a request takes beside its columns
 HELD_BYTES: Final = 2 * 1024  # and one that is held as it is
 OBJECT_BYTES: Final = 64  # what a text or record takes beside its characters or fields
 _PLAIN: Final = "biuf"
-
-_Expected: TypeAlias = "list[tuple[str, Any, tuple[int, ...], Callable[[Any], None]]]"
+_GROUPS: Final = ("in", "out", "anomaly")
 
 
 class Filled:
@@ -59,7 +58,7 @@ class Filled:
         self.counts: list[int] = []
         self.times: list[int] = []
         self.elapsed: list[int] = []
-        groups = (("in", first.inputs), ("out", first.outputs), ("anomaly", first.anomalies))
+        groups = zip(_GROUPS, (first.inputs, first.outputs, first.anomalies), strict=True)
         self.columns: list[tuple[str, str, Any, tuple[int, ...], list[Any]]] = [
             (group, name, column.dtype, column.shape[1:], [])
             for group, columns in groups
@@ -70,7 +69,7 @@ class Filled:
         self._steps = len(first.elapsed_ns)
         self._count = -1
         self._small = True
-        self._expected: tuple[_Expected, _Expected, _Expected] = ([], [], [])
+        self._expected: list[tuple[int, str, Any, tuple[int, ...], Callable[[Any], None]]] = []
 
     def take(self, inference: Inference, offset: int) -> int:
         """Takes a request; the bytes of its columns, or -1 when it has another form."""
@@ -87,21 +86,16 @@ class Filled:
             or len(elapsed) != self._steps
         ):
             return -1
+        groups = inference.inputs, inference.outputs, inference.anomalies
+        if len(groups[0]) + len(groups[1]) + len(groups[2]) != len(self._expected):
+            return -1
         small = self._small
-        inputs, outputs, anomalies = self._expected
         try:
-            for columns, expected in (
-                (inference.inputs, inputs),
-                (inference.outputs, outputs),
-                (inference.anomalies, anomalies),
-            ):
-                if len(columns) != len(expected):
+            for group, name, dtype, shape, add in self._expected:
+                column = groups[group][name]
+                if column.shape != shape or column.dtype is not dtype:
                     return self._forgotten()
-                for name, dtype, shape, add in expected:
-                    column = columns[name]
-                    if column.shape != shape or column.dtype is not dtype:
-                        return self._forgotten()
-                    add(column.tobytes() if small else column)
+                add(column.tobytes() if small else column)
         except KeyError:
             return self._forgotten()
         self.offsets.append(offset)
@@ -112,12 +106,10 @@ class Filled:
 
     def _expect(self, count: int) -> None:
         """The shapes of a request with so many rows."""
-        for group, expected in zip(("in", "out", "anomaly"), self._expected, strict=True):
-            expected[:] = [
-                (name, dtype, (count, *tail), parts.append)
-                for at, name, dtype, tail, parts in self.columns
-                if at == group
-            ]
+        self._expected = [
+            (_GROUPS.index(group), name, dtype, (count, *tail), parts.append)
+            for group, name, dtype, tail, parts in self.columns
+        ]
         self._count = count
         self._small = count * self._row_bytes <= TAKEN_DOWN_BYTES_MAX
 
