@@ -341,9 +341,11 @@ def _texts(spec: TensorSpec, array: Array) -> Array:
 
 
 def _misfit(spec: TensorSpec, array: Array) -> NoReturn:
+    wanted, found = NUMPY.get(spec.datatype), datatype_of(array)
+    castable = wanted is not None and wanted.kind in "iuf" and array.dtype.kind in "iuf" and found != spec.datatype
     raise InputProblem(
-        f'input "{spec.name}": expected {shown(spec.datatype, spec.shape)}, '
-        f"found {shown(datatype_of(array), array.shape)}"
+        f'input "{spec.name}": expected {shown(spec.datatype, spec.shape)}, found {shown(found, array.shape)}',
+        hint=f"make it {wanted} before it is sent" if castable else None,
     )
 
 

@@ -64,6 +64,22 @@ def test_what_does_not_fit_is_named_with_what_was_expected(signature: Signature,
     assert caught.value.message == message
 
 
+@pytest.mark.parametrize(
+    ("found", "hint"),
+    [
+        (np.zeros((1, 4)), "make it float32 before it is sent"),
+        (np.zeros((1, 4), np.int64), "make it float32 before it is sent"),
+        (np.zeros((1, 4), bool), None),
+        (f4(1, 5), None),
+        (np.zeros((1, 5), ">f4"), None),
+    ],
+)
+def test_numbers_of_another_kind_are_told_what_to_become(found: Any, hint: str | None) -> None:
+    with pytest.raises(InputProblem) as caught:
+        ROWS.checked({"x": found})
+    assert caught.value.hint == hint
+
+
 def test_big_endian_arrays_keep_their_values() -> None:
     given = np.array([[1, 2, 3, 4]], ">f4")
     ready = ROWS.checked({"x": given})["x"]
