@@ -258,7 +258,7 @@ def checked_text(text: str, where: str) -> str:
 
 def _expected(where: str, expected: str, found: dict[str, Any], name: str) -> NoReturn:
     what = kind_of(found[name]) if name in found else "none"
-    raise BadMessage(f"{where}: expected {name} to be {expected}, found {what}")
+    raise BadMessage(f"{'' if where == name else f'{where}: '}expected {name} to be {expected}, found {what}")
 
 
 def kind_of(value: Any) -> str:

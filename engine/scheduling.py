@@ -217,6 +217,6 @@ async def _within(future: Future[T], deadline_s: float | None) -> T:
             async with asyncio.timeout(deadline_s):
                 return await waiting
         except TimeoutError:
-            raise OverTime(f"expected an answer within {deadline_s:g} s, found none") from None
+            raise OverTime(f"expected an answer within {deadline_s:.3g} s, found none") from None
     finally:
         del future, waiting  # else an error and this frame hold each other, and what was asked with them
