@@ -210,8 +210,9 @@ class LogReader:
         self._flush()
         try:
             self._segments.open()
-        except NotTaken:
-            raise LogUnreadable(f"another process writes to the inference log in {self._segments.path}") from None
+        except NotTaken as problem:
+            why = "another process writes to it" if problem.reason == "in_use" else "it is closed"
+            raise LogUnreadable(f"the inference log in {self._segments.path} cannot be read: {why}") from None
         except OSError as error:
             raise LogUnreadable(f"cannot open the inference log: {error}") from error
         return self._segments.listed()

@@ -68,7 +68,7 @@ def quota_of(amount: str | int) -> int:
 
 
 class NotTaken(Exception):
-    """Rows that cannot be written now; ``reason`` is one of ``disk_low too_large in_use``."""
+    """Rows that cannot be written now; ``reason`` is one of ``disk_low too_large in_use closed``."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -105,6 +105,7 @@ class Segments:
         self._file: int | None = None
         self._folder_lock: int | None = None
         self._place: tuple[int, int] | None = None
+        self._ended = False
 
     @property
     def is_open(self) -> bool:
@@ -113,11 +114,13 @@ class Segments:
     def open(self) -> None:
         """Read what is there, mend it, and begin an epoch; nothing when it is open.
 
-        Raises ``OSError``, and ``NotTaken`` when another process writes here.
+        Raises ``OSError``, and ``NotTaken`` when another process writes here, or this one has ended doing so.
         """
         with self._turn:
             if self.is_open:
                 return
+            if self._ended:
+                raise NotTaken("closed")
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             held = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -221,7 +224,9 @@ class Segments:
             self._forget([segment])
 
     def close(self) -> None:
+        """For good: whoever opens the folder next begins another epoch."""
         with self._turn:
+            self._ended = True
             try:
                 self.seal()
             finally:

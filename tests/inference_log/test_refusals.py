@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from engine.inference_log import InferenceLog
+from engine.inference_log_reading import LogUnreadable
 from engine.inference_log_sampling import Sampling
 from federation.pipelines import LogSettings
 from tests.inference_log.filling import ALL, NOW_MS, everything, inference, log_in
@@ -176,6 +177,8 @@ def test_a_log_that_was_closed_takes_nothing(tmp_path: Path) -> None:
         log.append(inference(), ALL)
     log.append(inference(), ALL)
     assert log.counts().refused == {"closed": 1}
+    with pytest.raises(LogUnreadable, match="it is closed"):
+        log.reader().read()
     log.close()
 
 
