@@ -338,9 +338,13 @@ def _check(settings: Settings) -> None:
         files = settings.application_certificate, settings.application_key
         if any(files) and not all(files):
             raise BadSetting("expected application_certificate and application_key together, found one of them")
+    amounts = {"local_inference_storage": quota_of, "local_inference_free_min": parse_bytes}
+    for name, read in amounts.items():
+        try:
+            read(getattr(settings, name))
+        except Problem as problem:
+            raise BadSetting(f"{name}: {problem.message}", hint=problem.hint) from None
     try:
-        quota_of(settings.local_inference_storage)
-        parse_bytes(settings.local_inference_free_min)
         if isinstance(settings, NameserverSettings):
             parse_interval(settings.poll_interval)
             if settings.federation is not None:

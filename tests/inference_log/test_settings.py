@@ -36,7 +36,7 @@ def test_every_spelling_and_what_goes_before_what() -> None:
 @pytest.mark.parametrize("amount", ["much", "1Xi", "-5", "1Ki", "1.5.5Gi", ""])
 def test_an_amount_that_is_none_is_refused(amount: str) -> None:
     for environment in ({"LOCAL_INFERENCE_STORAGE": amount}, {"PEERAGE_LOCAL_INFERENCE_FREE_MIN": amount + "x"}):
-        with pytest.raises(BadSetting):
+        with pytest.raises(BadSetting, match=r"^local_inference_(storage|free_min): "):
             chosen(environment=environment)
 
 
