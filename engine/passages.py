@@ -25,7 +25,7 @@ import numpy as np
 from engine.errors import ModelFailed, OverTime
 from engine.inferences import AnsweringModel
 from engine.signature import Array
-from engine.streams import StreamCall
+from engine.streams import Standing, StreamCall, Streams
 from query.errors import InternalProblem, Problem
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Passage:
     """``fields``: the record as it is now. ``splits``: for each split so far which model answered which row, as text.
 
     ``models`` and ``answered``: what gave the record, as an inference says it. ``deadline_ns``: by ``monotonic_ns``.
+    ``calls``: those on streams so far, with where each stood before.
     """
 
     count: int
@@ -55,6 +56,7 @@ class Passage:
     fields: Columns
     deadline_ns: int | None = None
     stream: StreamCall | None = None
+    calls: list[tuple[Streams, StreamCall, Standing]] = field(default_factory=list)
     challengers: dict[str, Columns] = field(default_factory=dict)
     splits: list[Array] = field(default_factory=list)
     models: tuple[AnsweringModel, ...] = ()
@@ -71,12 +73,19 @@ class Passage:
             raise OverTime("the pipeline took longer than allowed and was ended between two steps")
         return left_ns / 1e9
 
-    def stream_at(self, scope: str) -> StreamCall | None:
+    def stream_at(self, rows: Rows) -> StreamCall | None:
         """The request's stream at a stateful model's place; ``scope`` is empty for a model without state."""
         stream = self.stream
-        if stream is None or not scope:
+        if stream is None or not rows.scope:
             return None
-        return StreamCall(key=stream.key, start=stream.start, end=stream.end, scope=scope)
+        call = StreamCall(key=stream.key, start=stream.start, end=stream.end, scope=rows.scope)
+        self.calls.append((rows.model.streams, call, rows.model.streams.standing(call)))
+        return call
+
+    def put_back(self) -> None:
+        """The streams that went on are put back to where they were when the request came."""
+        for streams, call, before in reversed(self.calls):
+            streams.put_back(call, before)
 
     def advanced(self, going: StreamCall | None) -> None:
         """What is said of the stream of one model, said of the request's."""
@@ -205,7 +214,7 @@ class OnTheSpot:
     async def model(
         self, rows: Rows, columns: dict[str, Array], passage: Passage, *, left_s: float | None
     ) -> dict[str, Array]:
-        stream = passage.stream_at(rows.scope)
+        stream = passage.stream_at(rows)
         if rows.way == "batch":
             outputs = rows.model.run(columns, limit_s=left_s, stream=stream)
         else:
@@ -244,7 +253,7 @@ class Awaiting:
     async def model(
         self, rows: Rows, columns: dict[str, Array], passage: Passage, *, left_s: float | None
     ) -> dict[str, Array]:
-        stream = passage.stream_at(rows.scope)
+        stream = passage.stream_at(rows)
         deadline_ns = _until_ns(left_s, self.limit_s)
         if rows.way == "batch":
             outputs = await self.runner.run(rows.model, columns, deadline_s=left_s, stream=stream)

@@ -76,7 +76,7 @@ class Member:
         columns = {spec.name: fields[spec.name] for spec in self.schema.inputs}
         if at is not None:
             columns = {name: column[at] for name, column in columns.items()}
-            passage = Passage(len(at), columns, columns, passage.deadline_ns, passage.stream)
+            passage = Passage(len(at), columns, columns, passage.deadline_ns, passage.stream, passage.calls)
         if not self.checked:
             self._check(columns)
         left_s = passage.left_s()

@@ -186,6 +186,7 @@ class LoadedPipeline:
             if self.validations is not None:
                 anomalies = await self.validations.flags(passage, outputs, running)
         except BaseException:
+            passage.put_back()
             self.counters.failed(monotonic_ns() - started_ns)
             raise
         inference = Inference(

@@ -4,8 +4,9 @@ Owns the table of streams: who may go on, what becomes of those that nobody went
 the caller's choice within a scope, which is the model's name, or the place of a model in a pipeline.
 
 Rules:
-- A call that fails leaves its stream where it was. The calls of a stream come one after another: one that comes while
-  another runs is refused (:class:`StreamBusy`), since nobody could say which is the earlier.
+- A call that fails leaves its stream where it was, as does one of a pipeline that fails at a later step. The calls of
+  a stream come one after another: one that comes while another runs is refused (:class:`StreamBusy`), since nobody
+  could say which is the earlier.
 - At most ``streams_max`` streams and ``memory_bytes`` of states are kept; over them the streams that were used least
   recently are dropped, as is one that nobody used for ``idle_s``. A state belongs to one release: under another one its
   stream begins anew.
@@ -67,6 +68,16 @@ class OpenStream:
     position: int
     idle_s: float
     state_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a stream stood before a call; ``position`` 0: nowhere."""
+
+    record: Digest | None = None
+    state: State = field(default_factory=dict)
+    state_bytes: int = 0
+    position: int = 0
 
 
 @dataclass(slots=True)
@@ -131,6 +142,30 @@ class Streams:
                 self._removed(key)
             self._make_room()
         return outputs
+
+    def standing(self, call: StreamCall) -> Standing:
+        """Where the stream of a call stands, for :meth:`put_back`."""
+        with self._lock:
+            entry = self._open.get((call.scope, call.key))
+            if entry is None or not entry.position:
+                return Standing()
+            return Standing(entry.record, entry.state, entry.state_bytes, entry.position)
+
+    def put_back(self, call: StreamCall, before: Standing) -> None:
+        """Undo a call that went well, since what it was part of failed; unless the stream went on or away meanwhile."""
+        key = (call.scope, call.key)
+        with self._lock:
+            entry = self._open.get(key)
+            if not call.position or (entry is None and not call.end):
+                return
+            if entry is not None:
+                if entry.busy or entry.position != call.position:
+                    return
+                self._removed(key)
+            if before.record is not None:
+                self._open[key] = put = _Entry(before.record, position=before.position)
+                self._kept(key, put, before.state, before.state_bytes)
+                self._make_room()
 
     def shown(self, scope: str) -> tuple[OpenStream, ...]:
         """The open streams of a scope and of what is inside it, used least recently first."""

@@ -19,6 +19,7 @@ from federation.documents import StateSpec
 from federation.packing import PackedRelease
 from federation.pipelines import ModelStep, PqlStep, Shadow, Validation
 from query.declarations import Call, Caller, Role
+from query.operators import BadArithmetic
 from tests.models.making import graph_of, packed, spec
 from tests.pipelines.defining import ref_of
 from tests.pipelines.running import put_pipeline
@@ -75,6 +76,29 @@ async def test_a_stream_goes_on_over_requests_and_rows(engine: Engine, scaled: b
     assert last.position == 4, "rows"
     with pytest.raises(StreamUnknown):
         await sums(pipeline, 1, stream=StreamCall(key="a", start=False), **more)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+async def test_a_request_that_fails_at_a_later_step_leaves_its_stream_where_it_was(
+    engine: Engine, scaled: bool
+) -> None:
+    model = counter(scaled=scaled)
+    steps = [ModelStep(ref_of(model)), PqlStep('{"y": y, "inverse": 1 / (y - 6)}')]
+    pipeline = await put_pipeline(engine, [model], steps)
+    more = {"scale": 1.0} if scaled else {}
+    with pytest.raises(BadArithmetic):
+        await sums(pipeline, 6, stream=StreamCall(key="a"), **more)
+    with pytest.raises(StreamUnknown):
+        await sums(pipeline, 1, stream=StreamCall(key="a", start=False), **more)
+    assert await sums(pipeline, 1, 2, stream=StreamCall(key="a", start=True), **more) == [1, 3]
+    for end, start in ((False, None), (True, None), (False, True), (True, True)):
+        failing = (6,) if start else (1, 2)
+        with pytest.raises(BadArithmetic):
+            await sums(pipeline, *failing, stream=StreamCall(key="a", start=start, end=end), **more)
+    (shown,) = engine.streams().shown("pipe")
+    assert shown.position == 2
+    assert engine.open_streams()[0] == 1
+    assert await sums(pipeline, 1, stream=StreamCall(key="a", start=False), **more) == [4]
 
 
 async def test_the_language_says_where_a_stream_is(engine: Engine) -> None:
