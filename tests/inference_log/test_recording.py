@@ -62,6 +62,19 @@ def test_requests_to_several_pipelines_keep_the_order_in_which_they_came(tmp_pat
     assert as_read(tmp_path, *mixed) == records(*mixed)
 
 
+def test_small_and_large_requests_of_one_form(tmp_path: Path) -> None:
+    """Small ones are taken down, large ones are written from where they lie."""
+    sizes = (1, 300, 2, 1, 300, 300, 1)
+    made = [inference(sum(sizes[:at]), count=count) for at, count in enumerate(sizes)]
+    assert as_read(tmp_path, *made) == records(*made)
+
+
+def test_large_requests_of_many_forms(tmp_path: Path) -> None:
+    made = [inference(at, count=40, inputs={"x": np.full((40, 30 + at % 2), at, np.float32)}) for at in range(6)]
+    strided = [inference(9, count=40, inputs={"x": np.arange(2400, dtype=np.float32).reshape(60, 40).T}) for _ in "ab"]
+    assert as_read(tmp_path, *made, *strided, *made) == records(*made, *strided, *made)
+
+
 def test_every_row_has_a_number_of_its_own(tmp_path: Path) -> None:
     with log_in(tmp_path) as log:
         for number in range(20):
