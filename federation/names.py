@@ -15,6 +15,7 @@ from query.errors import UserProblem
 PeerId = NewType("PeerId", str)  # a UUID: the identity that a name points to
 Digest = NewType("Digest", str)  # "sha256:" and 64 hex digits
 
+RESERVED_MODELS: Final = frozenset({"stats"})  # /v2/models/stats tells of all of them
 RESERVED: Final = frozenset({"all", "group", "where", "nameserver"})
 DEFAULT_REPOSITORY: Final = "default"
 
@@ -62,6 +63,8 @@ def names_model(name: str) -> bool:
 
 def checked_model(name: str) -> str:
     """``name`` itself when it may name a model. Raises :class:`BadName`."""
+    if name in RESERVED_MODELS:
+        raise BadName(f'"{name}" is reserved and cannot name a model or pipeline')
     if not names_model(name):
         raise BadName(
             f'"{name}" cannot name a model or pipeline: expected lower-case letters and digits, '

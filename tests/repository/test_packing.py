@@ -9,7 +9,7 @@ from federation.documents import ReleaseRecord, TensorSpec, decode
 from federation.errors import DevelopmentRefused, UnknownKey
 from federation.folders import BadFolder, read_folder
 from federation.manifests import CONFIG_TYPE, MANIFEST_TYPE, MODEL_TYPE, read_manifest
-from federation.names import BadName, digest_of
+from federation.names import BadName, checked_model, digest_of
 from federation.packing import Inspection, pack, record_digest
 from federation.verification import verify
 from tests.repository.site import CODE, PUBLISHER, STRANGER, packed, root_record, write_model
@@ -80,6 +80,13 @@ def test_the_signature_is_the_models_own(tmp_path: Path) -> None:
     assert annotations == {"peerage.inputs": "x FP32[-1,4]", "peerage.opset": "ai.onnx 17"}
     with pytest.raises(BadFolder, match=r"has inputs x FP32\[-1,8\].*model.toml says x FP32\[-1,4\]"):
         pack(read_folder(folder), inspection=Inspection((TensorSpec("x", "FP32", (-1, 8)),), (), {}), **options)
+
+
+def test_the_name_of_all_statistics_is_no_models() -> None:
+    """/v2/models/stats tells of every model."""
+    with pytest.raises(BadName, match='"stats" is reserved'):
+        checked_model("stats")
+    assert checked_model("stats-2") == "stats-2"
 
 
 @pytest.mark.parametrize("version", ["", "1.0+x", "a b", "-1", "x" * 129, "dev+12345678"])
