@@ -326,6 +326,8 @@ def _words(kind: inspect.Type) -> str:
             return f"a list, each element {_words(item)}"
         case inspect.UnionType(types=kinds):
             return _words(kinds[0])
+        case inspect.LiteralType(values=values):
+            return f"one of {', '.join(map(str, values))}"
         case inspect.Metadata(type=inner):
             return _words(inner)
         case _:

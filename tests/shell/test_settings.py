@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from engine.providers import Provider
 from peers.homes import Home
 from peers.settings import (
     KINDS,
@@ -82,6 +83,11 @@ class TestPrecedence:
         (
             {"file": "memory_bytes_max = 0"},
             "memory_bytes_max in peerage.toml: expected a whole number of at least 1, found 0",
+        ),
+        (
+            {"file": "execution_providers = ['gpu']"},
+            "execution_providers in peerage.toml: expected a list, each element one of "
+            f"{', '.join(sorted(get_args(Provider)))}, found ['gpu']",
         ),
         ({"file": "names = 'a'"}, "names in peerage.toml: expected a list, each element text, found 'a'"),
         ({"file": "models = 1"}, "models in peerage.toml: expected text, found 1"),
