@@ -23,6 +23,7 @@ import msgspec
 from aiohttp import web
 
 from engine.errors import InputProblem
+from peers.conversion_words import in_words
 from peers.face_bodies import LogsRequest
 from peers.inference_bodies import Bodies
 from peers.whole_answers import JSON, WholeAnswer
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 ROWS: Final = 1000
 STATUSES: Final = {"end": "All", "limit": "RecordLimited", "bytes": "ByteLimited"}
+ASKED_HINT: Final = "expected an object with cursor, limit, pipeline, start, end (in ms) and newest_first, or nothing"
 GROUPS: Final = ("time", "in", "out", "anomaly", "metadata", "row")
 
 FindLog = Callable[[], "LogReader | None"]
@@ -62,10 +64,10 @@ def asked_of(body: bytes) -> LogsRequest:
         return LogsRequest()
     try:
         return msgspec.json.decode(body, type=LogsRequest)
+    except msgspec.ValidationError as error:
+        raise InputProblem(in_words(error), hint=ASKED_HINT) from error
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise InputProblem(
-            f"expected an object with cursor, limit, pipeline, start, end and newest_first: {error}"
-        ) from error
+        raise InputProblem(f"the body is not JSON: {error}", hint=ASKED_HINT) from error
 
 
 def _selection(request: web.Request) -> Selection:

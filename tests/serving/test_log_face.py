@@ -73,7 +73,8 @@ async def test_rows_are_chosen(tmp_path: Path, log: InferenceLog) -> None:
 @pytest.mark.parametrize(
     ("body", "path", "message"),
     [
-        ([], "/logs", "expected an object"),
+        ([], "/logs", "expected a record, found a vector"),
+        ("{}", "/logs", "expected a record, found text"),
         ({"limit": -1}, "/logs", "limit"),
         ({"limit": 100_000}, "/logs", "limit"),
         ({"cursor": "x"}, "/logs", "no place in an inference log"),
