@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from engine.errors import InputProblem
-from engine.signature import NUMPY, Array, Signature, array_of, shown
+from engine.signature import NUMPY, Array, Signature, array_of, kind_of, shown
 from federation.documents import TensorSpec
 from query.errors import LimitExceeded, Problem, nearest
 
@@ -164,7 +164,7 @@ def _check_names(signature: Signature, rows: Sequence[Any]) -> None:
     expected = ", ".join(f'"{name}"' for name in names) or "no fields"
     for at, row in enumerate(rows):
         if not isinstance(row, Mapping):
-            raise InputProblem(f"row {at + 1}: expected a record with {expected}, found {type(row).__name__}")
+            raise InputProblem(f"row {at + 1}: expected a record with {expected}, found {kind_of(row)}")
         for name in names:
             if name not in row:
                 found = ", ".join(f'"{str(one)[:80]}"' for one in list(row)[:20]) or "none"

@@ -136,7 +136,7 @@ class Signature:
         if not isinstance(value, Mapping):
             if self._size != 1:
                 names = ", ".join(f'"{spec.name}"' for spec in self.inputs)
-                raise InputProblem(f"expected a record with the inputs {names}, found {_kind(value)}")
+                raise InputProblem(f"expected a record with the inputs {names}, found {kind_of(value)}")
             value = {self.inputs[0].name: value}
         if value.keys() != self._names:
             self._unknown(value)
@@ -156,7 +156,7 @@ class Signature:
         if isinstance(found, np.generic):
             return np.asarray(found)
         raise InputProblem(
-            f'input "{spec.name}": expected {shown(spec.datatype, spec.shape)}, found {_kind(found)} that is no array'
+            f'input "{spec.name}": expected {shown(spec.datatype, spec.shape)}, found {kind_of(found)} that is no array'
         )
 
     def _wrong_size(self, spec: TensorSpec, array: Array) -> NoReturn:
@@ -250,7 +250,7 @@ def _flatten(spec: TensorSpec, value: Any, shape: tuple[int, ...], elements: lis
         elements.extend(value.ravel().tolist())
         return
     if not isinstance(value, list | tuple):
-        _ragged(spec, f"{_kind(value)} where a vector of {shape[0]} belongs")
+        _ragged(spec, f"{kind_of(value)} where a vector of {shape[0]} belongs")
     if len(value) != shape[0]:
         _ragged(spec, f"a vector of {len(value)} beside one of {shape[0]}")
     if len(shape) == 1:
@@ -319,7 +319,7 @@ def _converted(spec: TensorSpec, element: Any, position: int) -> Any:
         spec.datatype, "a number" if spec.datatype in _ACCEPTED else "an integer"
     )
     raise InputProblem(
-        f'input "{spec.name}", element {position + 1}: expected {what} for {spec.datatype}, found {_kind(element)}'
+        f'input "{spec.name}", element {position + 1}: expected {what} for {spec.datatype}, found {kind_of(element)}'
     )
 
 
@@ -366,7 +366,7 @@ def _number(value: float) -> str:
     return str(value)
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     match value:
         case None:
             return "null"

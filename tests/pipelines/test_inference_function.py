@@ -58,7 +58,7 @@ async def test_many_rows_are_read_beside_the_event_loop(engine: Engine) -> None:
     [
         ("x", InputProblem, "expected a record or a vector of records, found String"),
         ([], InputProblem, "expected at least one row, found none"),
-        ([1], InputProblem, 'row 1: expected a record with "x", found int'),
+        ([1], InputProblem, 'row 1: expected a record with "x", found the number 1'),
         ([ROW, {}], InputProblem, 'row 2: missing field "x": expected "x", found none'),
         ([ROW] * (ROWS_MAX + 1), LimitExceeded, f"expected at most {ROWS_MAX} rows, found {ROWS_MAX + 1}"),
     ],

@@ -445,8 +445,8 @@ async def test_a_validation_that_fails_on_a_row_is_counted_and_named(engine: Eng
         ([{"x": [1, 2, 3, 4], "town": None, "n": 1}], 'row 1, field "town": expected text for BYTES, found null'),
         ([{"x": [1, 2, 3, 4], "town": "", "n": "1"}], 'row 1, field "n": expected a number for FP64, found a string'),
         ([{"x": [1, 2, 3, 4], "town": "", "n": {}}], 'row 1, field "n"'),
-        ([[1]], 'row 1: expected a record with "x", "town", "n", found list'),
-        (["abc"], 'row 1: expected a record with "x", "town", "n", found str'),
+        ([[1]], 'row 1: expected a record with "x", "town", "n", found a vector of 1'),
+        (["abc"], 'row 1: expected a record with "x", "town", "n", found a string'),
         ([{"x": [1, 2, 3, 4], "town": "", "n": 1}, 5], "row 2: expected a record"),
     ],
 )
