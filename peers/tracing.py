@@ -228,8 +228,11 @@ def _gated(exporter: Any, may_dial: Callable[[], bool]) -> Any:
 
 
 def _tell_as_we_do() -> None:
-    """What the SDK tells goes where this peer's own log goes, warnings and worse."""
+    """What the SDK tells goes where this peer's own log goes: warnings and worse, of its exporter that traces are lost,
+    not each of its attempts.
+    """
     theirs, ours = logging.getLogger("opentelemetry"), logging.getLogger("peerage")
     theirs.handlers = list(ours.handlers)
     theirs.propagate = not ours.handlers
     theirs.setLevel(logging.WARNING)
+    logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
