@@ -49,7 +49,9 @@ def play(*, as_json: bool, keep: bool, examples: Path = EXAMPLES) -> int:
             hint="run the demo from a clone: make demo",
         )
     telling = Telling(sys.stdout, as_json=as_json)
-    signal.signal(signal.SIGTERM, _interrupt)
+    interruption = _Interruption()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interruption)
     folder = Path(tempfile.mkdtemp(prefix="peerage-demo-"))
     with ExitStack() as stack:
         stage = Stage(folder, examples)
@@ -57,7 +59,7 @@ def play(*, as_json: bool, keep: bool, examples: Path = EXAMPLES) -> int:
         stack.callback(lambda: None if kept else shutil.rmtree(folder, ignore_errors=True))
         stack.callback(lambda: None if kept else stage.stop())
         try:
-            perform(stage, telling)
+            perform(stage, telling, go_on=interruption.check)
         except Problem as problem:
             telling.failed(problem, stage.last_words())
         except KeyboardInterrupt:
@@ -70,5 +72,16 @@ def play(*, as_json: bool, keep: bool, examples: Path = EXAMPLES) -> int:
     return PASSED if held else FAILED
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+class _Interruption:
+    """A signal that ends the story, also where the exception that it raises is lost: a finalizer drops it."""
+
+    def __init__(self) -> None:
+        self._came = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self._came = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        if self._came:
+            raise KeyboardInterrupt

@@ -37,10 +37,11 @@ LOADED: Final = "//peer: all\nmodels:loaded()"
 RIGHT: Final = "//peer: all\nright(:images, :labels)"
 
 
-def perform(stage: Stage, telling: Telling) -> None:
-    """Play all steps. Raises the problem that ends the story early."""
+def perform(stage: Stage, telling: Telling, *, go_on: Callable[[], None]) -> None:
+    """Play all steps. Raises the problem that ends the story early, or what ``go_on`` raises before a step."""
     with Performance(stage, telling) as play:
         for title, step in STORY:
+            go_on()
             with telling.step(title):
                 step(play)
 
