@@ -35,7 +35,7 @@ from tests.repository import liars
 from tests.repository.liars import Liar, Lie, serving
 from tests.repository.site import FEDERATION, packed, root_record, write_model
 
-QUICK = TransferLimits(connect_s=1.0, read_s=0.5, answer_s=2.0, grace_s=2.0)
+QUICK = TransferLimits(connect_s=3.0, read_s=2.0, answer_s=4.0, grace_s=2.0)
 SECRET = "correct horse battery staple"
 BASIC = "Basic " + base64.b64encode(f"mechanic:{SECRET}".encode()).decode()
 
