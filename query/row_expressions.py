@@ -206,7 +206,11 @@ def _expression(statement: Statement, node: Expression, groups: Groups, *, bare:
 
 
 def _hinted(problem: Problem, groups: Groups, bare: str | None) -> Problem:
-    if bare is None and isinstance(problem, UnknownName) and problem.message.startswith("no variable"):
+    if not isinstance(problem, UnknownName):
+        return problem
+    if problem.message.startswith("no function") and "did you mean" not in problem.message:
+        problem.hint = "an expression over a record has the functions that depend on nothing but their arguments"
+    if bare is None and problem.message.startswith("no variable"):
         problem.hint = f"a field is named through its group: {', '.join(f'{group}.field' for group in groups)}"
     return problem
 

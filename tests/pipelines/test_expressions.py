@@ -127,6 +127,10 @@ def test_a_field_is_named_through_its_group_and_an_error_says_so() -> None:
     with pytest.raises(UnknownName) as caught:
         condition("price < 0", GROUPS)
     assert caught.value.hint == "a field is named through its group: in.field, out.field"
+    with pytest.raises(UnknownName) as caught:
+        condition("now() > in.price", GROUPS)
+    assert caught.value.hint is not None
+    assert "nothing but their arguments" in caught.value.hint
 
 
 def test_a_row_without_an_answer_is_told_and_ends_no_other() -> None:
