@@ -30,7 +30,7 @@ from peers.pipeline_standings import Standings
 from peers.publisher_keys import NotAPublisher
 from peers.release_ports import Memory, ReleaseSite, Statements
 from query.declarations import Call, Effect, Example, Role, function
-from query.errors import PeerProblem, Problem, UnknownName, unknown
+from query.errors import PeerProblem, Problem, UnknownName, suggestion, unknown
 
 
 class PartlyDeployed(PeerProblem):
@@ -172,9 +172,10 @@ class PipelineDeployment:
             return True
         running = [one.record.name for one in self._memory.present() if one.record.kind == "pipeline"]
         if name not in running:
-            problem = unknown("pipeline in this peer's memory", name[:80], running)
-            problem.hint = f'pipeline:undeploy("{name[:80]}", {{"group": "…"}}) takes it from a group'
-            raise problem
+            raise UnknownName(
+                f'no pipeline "{name[:80]}" in this peer\'s memory{suggestion(name, running)}',
+                hint=f'pipeline:undeploy("{name[:80]}", {{"group": "…"}}) takes it from a group',
+            )
         await self._memory.unload(name)
         return True
 
