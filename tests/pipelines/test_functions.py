@@ -266,7 +266,7 @@ async def test_in_this_peers_own_memory(federation: Living) -> None:
         assert (await here.value(f'pipeline:deploy("mine", {{"version": "{version}"}})'))["version"] == version
         assert (await here.value(f'models:infer("mine", {ROWS})'))["y"].tolist() == [[2, 4, 6, 8]]
         assert await here.value('pipeline:undeploy("mine")') is True
-        with pytest.raises(UnknownName, match='no pipeline in this peer\'s memory "mine"') as caught:
+        with pytest.raises(UnknownName, match='no pipeline "mine" in this peer\'s memory') as caught:
             await here.value('pipeline:undeploy("mine")')
         assert "takes it from a group" in str(caught.value.hint)
         assert (await here.value('pipeline:status("mine")'))["status"] == "Undeployed"
