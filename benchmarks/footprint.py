@@ -128,19 +128,7 @@ def _deploy(stage: Stage) -> None:
 
 
 def _deploy_tiny(stage: Stage) -> None:
-    """The classifier of digits 1.0 under as many names, each in a file that differs from the others' in its text."""
-    import onnx
-
-    source = stage.examples / "digits" / "1.0"
-    names = [_tiny(number) for number in range(TINY)]
-    for name in names:
-        folder = stage.home("publisher") / "models" / name
-        folder.mkdir()
-        shutil.copy(source / "vectors.json", folder)
-        graph = onnx.load(source / "model.onnx")
-        graph.doc_string = name
-        onnx.save(graph, folder / "model.onnx")
-        (folder / "model.toml").write_text(TINY_TOML.format(name=name), "utf-8")
+    names = write_tiny(stage.home("publisher") / "models")
     with connect(stage.home("publisher")) as publisher:
         for name in names:
             publisher.value(f'models:create_release("{name}", "1.0", {{"test": false}})')
@@ -148,6 +136,23 @@ def _deploy_tiny(stage: Stage) -> None:
         models = [{"name": name, "version": "1.0"} for name in names]
         publisher.value('edge:set_group_models("all", :models)', params={"models": models})
     _await_loaded(stage, [f"{name}@1.0" for name in names], within_s=HUNDRED_S_MAX)
+
+
+def write_tiny(models: Path) -> list[str]:
+    """The classifier of digits 1.0 under as many names, each in a file that differs from the others' in its text."""
+    import onnx
+
+    source = EXAMPLES / "digits" / "1.0"
+    names = [_tiny(number) for number in range(TINY)]
+    for name in names:
+        folder = models / name
+        folder.mkdir()
+        shutil.copy(source / "vectors.json", folder)
+        graph = onnx.load(source / "model.onnx")
+        graph.doc_string = name
+        onnx.save(graph, folder / "model.onnx")
+        (folder / "model.toml").write_text(TINY_TOML.format(name=name), "utf-8")
+    return names
 
 
 def _remove_tiny(stage: Stage) -> None:
@@ -176,12 +181,7 @@ def _await_loaded(stage: Stage, labels: list[str], *, within_s: float) -> None:
 
 
 def _memory(stage: Stage, case: str, goal: float) -> Measurement:
-    process = psutil.Process(stage.pid("edge"))
-    sizes = []
-    for _ in range(LOOKS):
-        time.sleep(LOOK_EVERY_S)
-        sizes.append(process.memory_full_info().pss / MIB)
-    found = round(statistics.median(sizes), 1)
+    found = memory_mib(stage.pid("edge"))
     return Measurement(
         benchmark="footprint",
         case=case,
@@ -191,6 +191,16 @@ def _memory(stage: Stage, case: str, goal: float) -> Measurement:
         unit="MiB PSS",
         conditions=f"median of {LOOKS} looks, {LOOK_EVERY_S} s apart; INTERACTIVE, with its uplink",
     )
+
+
+def memory_mib(pid: int) -> float:
+    """The proportional set size of a process, the median of a few looks."""
+    process = psutil.Process(pid)
+    sizes = []
+    for _ in range(LOOKS):
+        time.sleep(LOOK_EVERY_S)
+        sizes.append(process.memory_full_info().pss / MIB)
+    return round(statistics.median(sizes), 1)
 
 
 def _idle(stage: Stage) -> Measurement:

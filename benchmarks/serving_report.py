@@ -26,6 +26,13 @@ Absolute figures are of one machine on one day; only the ratios say something.
 ![Answers a second, by case](serving.svg)
 
 """
+NEXT_LIMIT: Final = """
+What bounds it next is what bounds the bare handler: of a small model's request, asyncio's loop and its system calls and
+aiohttp's parser and writer take most of the time, checking and counting take a few µs, the model itself about 10. Of
+Magika's, nearly all is the model. On one connection its way through the thread pool and back is to be seen, which
+keeps the peer answering others meanwhile; over 16 connections the pool uses both cores where the bare handler runs
+one request after the other.
+"""
 
 
 def write(found: Sequence[Measurement]) -> None:
@@ -38,6 +45,7 @@ def write(found: Sequence[Measurement]) -> None:
         other = "" if one.limit is None else f"{one.limit:,g}"
         ratio = "" if one.ratio is None else f"{one.ratio:.2f}"
         lines.append(f"| {one.case} | {one.ours:,g} {one.unit} | {other} | {ratio} | {one.conditions} |\n")
+    lines.append(NEXT_LIMIT)
     (FOLDER / "serving.md").write_text("".join(lines), "utf-8")
     _plot(compared)
 
