@@ -244,7 +244,7 @@ async def _idle(pid: int) -> Measurement:
     before = process.cpu_times()
     await asyncio.sleep(IDLE_S)
     after = process.cpu_times()
-    percent = (after.user + after.system - before.user - before.system) / IDLE_S * 100
+    percent = max(0.0, after.user + after.system - before.user - before.system) / IDLE_S * 100
     return Measurement(
         benchmark="serving",
         case="idle with both models in memory",
