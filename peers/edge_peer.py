@@ -14,7 +14,7 @@ import random
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -69,6 +69,7 @@ from peers.serving_parts import ServingParts
 from peers.settings import EdgeSettings
 from peers.uplink_client import UplinkClient
 from query.declarations import Caller, Progress, Role
+from query.errors import Problem
 
 QUIET_S_MAX: Final = 5.0  # for the statements under way when a device has come to belong to a federation
 UPLINK_BACKOFF_BASE_S: Final = 0.5
@@ -262,10 +263,15 @@ class _Parts:
                     report=self._report,
                 ),
                 where=lambda: client.addresses[0] if client.addresses else "",
+                follow_root=self._follow_root,
                 inferences=self._inferences,
             )
         )
         catalogue.follow(self._engine)
+
+    async def _follow_root(self) -> None:
+        with suppress(Problem):  # out of reach: what is not endorsed by the root known here is refused as such
+            await self.agent.follow_root()
 
     def _agent(self, settings: EdgeSettings, certificate: HomeCertificate | None, *, autonomous: bool) -> Agent:
         membership = self._membership

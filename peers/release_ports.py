@@ -106,8 +106,8 @@ async def nothing_newer() -> None:
 class ReleaseSite:
     """Where the functions run. ``source`` and ``repository`` are None on the nameserver, which has all itself.
 
-    ``loads_imports``: an import is loaded too, as on an edge. ``follow_root`` takes up newer root records; an edge's
-    polls do that, and the nameserver has them. ``register`` is the nameserver's.
+    ``loads_imports``: an import is loaded too, as on an edge. ``follow_root`` takes up newer root records, which the
+    nameserver has. ``register`` is the nameserver's.
     """
 
     accept_development: bool
