@@ -114,10 +114,14 @@ class ImageLayout(ManifestStore):
         return self.attached_record(read_manifest(raw))[0]
 
     def newest(self, name: str, version: str | None = None) -> SignedDocument | None:
-        """The signed record, unverified, of the release of that name, or of several that says it was made last."""
-        found = (release for release in self.releases() if release.name == name and version in (None, release.version))
-        signed = map(self.signed, found)
-        return max(signed, key=lambda document: decode(document.payload, ReleaseRecord).created, default=None)
+        """The signed record, unverified, of the release of that name, or of several the one made last.
+
+        Records tell seconds; of those made in the same one it is the one that came here last.
+        """
+        found = [entry for entry in self.releases() if entry.name == name and version in (None, entry.version)]
+        made = [(self.signed(entry), self.blobs.written(entry.attachment)) for entry in found]
+        last = max(made, key=lambda one: (decode(one[0].payload, ReleaseRecord).created, one[1]), default=None)
+        return None if last is None else last[0]
 
     def packed(self, release: InstalledRelease) -> PackedRelease:
         """A release as it was packed, for sending it on; its blobs are hashed again."""

@@ -1,6 +1,7 @@
 """The repository on disk: what is kept, what is refused, and what any crash leaves."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -363,3 +364,16 @@ def test_what_is_not_whole_any_more_is_not_listed(tmp_path: Path) -> None:
     assert layout.repositories() == ()
     layout.blobs.put(release.config)
     assert layout.attach(release.signed).label == "doubler@1.0"
+
+
+def test_of_releases_made_in_one_second_the_last_to_come_is_the_newest(tmp_path: Path) -> None:
+    layout = ImageLayout(tmp_path / "layout")
+    folder = write_model(tmp_path / "model")
+    later, earlier = (layout.install(packed(folder, version=version)) for version in ("1.0", "2.0"))
+    for at, release in enumerate((earlier, later)):
+        os.utime(layout.blobs.path(release.attachment), (at, at))
+    newest = layout.newest("doubler")
+    assert newest is not None
+    assert newest == layout.signed(later)
+    assert layout.newest("doubler", "2.0") == layout.signed(earlier)
+    assert layout.newest("nothing") is None
