@@ -216,16 +216,14 @@ class _Parts:
         self._membership = membership
         self._client = client
         self._store = EdgeStore.open(home.state_db)
-        known_offset_s = self._store.read().clock_offset_s
-        if known_offset_s is not None:
-            client.clock_offset_s = known_offset_s
+        if (offset_s := self._store.read().clock_offset_s) is not None:
+            client.clock_offset_s = offset_s
         self._trust = HomeTrust(home, trusted_root(home) if home.joined else no_root())
         self._inferences = opened_inference_log(home, settings, membership)
         self._engine = opened_engine(settings, partition=membership.name, inferences=self._inferences)
         self._draw = random.Random().random  # noqa: S311 — jitter, not a secret
         self.links = EdgeLinks()
-        layout = ImageLayout(home.releases)
-        self._layout = layout
+        self._layout = layout = ImageLayout(home.releases)
         self._kept = KeptLog(home)
         self._kept.keep(fact is not None)
         certificate = HomeCertificate(home, client, key=key.public) if home.identity_crt.exists() else None
