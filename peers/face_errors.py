@@ -23,19 +23,13 @@ import msgspec
 from aiohttp import web
 
 from engine.errors import ContentProblem, EngineBusy, ModelNotLoaded, OverTime, ReplicaLost, StreamBusy
-from peers.answers import Answer, TooBusy, Unauthorized, WrongMethod, headers_of
+from peers.answers import Answer, TooBusy, headers_of, status_of
 from peers.content_coding import UnknownCoding
 from query.errors import (
-    DeadlinePassed,
     ErrorRecord,
-    Forbidden,
     InternalProblem,
-    LimitExceeded,
-    PeerProblem,
     Problem,
-    UnknownName,
     UserProblem,
-    WorldProblem,
 )
 
 BUSY_S: Final = 1  # after which a client may ask a busy peer again
@@ -56,36 +50,18 @@ log = logging.getLogger("peerage.http")
 
 
 def status_on_face(problem: Problem) -> int:
-    """The HTTP status that agrees with a problem's class."""
+    """The HTTP status that agrees with a problem's class: as on every face, but for what only this one meets."""
     match problem:
-        case TooBusy():
-            return 429
-        case Unauthorized():
-            return 401
-        case WrongMethod():
-            return 405
-        case UnknownCoding():
+        case UnknownCoding() | Problem(code="arrow_unavailable"):
             return 415
-        case UnknownName() | ModelNotLoaded():
+        case ModelNotLoaded():
             return 404
-        case LimitExceeded():
-            return 413
         case OverTime():
             return 504
-        case DeadlinePassed():
-            return 408
         case ContentProblem():
             return 409
-        case Problem(code="arrow_unavailable"):
-            return 415
-        case Forbidden() | PeerProblem():
-            return 403
-        case UserProblem():
-            return 400
-        case WorldProblem():
-            return 503
         case _:
-            return 500
+            return status_of(problem)
 
 
 def face_error(
