@@ -20,7 +20,7 @@ from aiohttp import web
 from aiohttp.hdrs import METH_HEAD
 
 from federation.names import Digest
-from peers.blob_writing import ended
+from peers.endings import ended
 
 PIECE_BYTES: Final = 256 * 1024
 

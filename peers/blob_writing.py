@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from federation.blobs import StagedBlob
 from federation.errors import WrongSize
+from peers.endings import ended
 
 BUFFER_BYTES: Final = 1024 * 1024
 SYNC_BYTES: Final = 64 * 1024 * 1024
@@ -92,17 +93,3 @@ class BlobWriter:
         self._buffer, self._spare, self._filled = self._spare or bytearray(len(full)), full, 0
         self._writing = loop.run_in_executor(None, self._staged.write, memoryview(full)[:filled])
         return self._writing
-
-
-async def ended(*under_way: asyncio.Future[Any]) -> None:
-    """Until the work of threads has ended, whoever is cancelled meanwhile; its failure no longer matters."""
-    cancelled: asyncio.CancelledError | None = None
-    while not all(future.done() for future in under_way):
-        try:
-            await asyncio.wait(under_way)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    for future in under_way:
-        future.exception()
-    if cancelled is not None:
-        raise cancelled

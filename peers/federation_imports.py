@@ -21,8 +21,9 @@ from federation.layout import ImageLayout
 from federation.names import model_repository
 from federation.release_commands import as_if, publish_release
 from federation.store import FederationStore
+from peers.endings import to_the_end
 from peers.remote_repositories import RemoteRepositories
-from peers.repository_turns import RepositoryTurns, to_the_end
+from peers.repository_turns import RepositoryTurns
 from query.declarations import Call
 from query.errors import WorldProblem
 

@@ -28,9 +28,10 @@ from federation.names import Digest, model_repository
 from federation.reports import moment
 from federation.retention import Holder, ReleaseHeld
 from federation.store import FederationStore, Report
+from peers.endings import to_the_end
 from peers.failpoints import reach
 from peers.release_lifecycle import UNNAMED_LIFE_S, GarbageOptions
-from peers.repository_turns import RepositoryTurns, to_the_end
+from peers.repository_turns import RepositoryTurns
 from query.declarations import Call
 
 REPORTS_PER_PAGE: Final = 500

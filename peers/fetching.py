@@ -37,6 +37,7 @@ from federation.manifests import MANIFEST_BYTES_MAX, MANIFEST_TYPE, read_index, 
 from federation.names import Digest, checked_digest, digest_of, model_repository
 from federation.packing import record_digest, release_repository
 from peers.blob_writing import BlobWriter
+from peers.endings import ended, to_the_end
 from query.declarations import Progress, silent
 from query.errors import WorldProblem
 
@@ -172,23 +173,34 @@ class _Download:
         until = asyncio.get_running_loop().time() + self._limits.blob_s(size)
         while self._blobs.claim(digest) != size:
             try:
-                return await asyncio.to_thread(self._blobs.stage, digest, size=size)
+                return await self._opened(digest, size)
             except BusyBlob:
                 if asyncio.get_running_loop().time() > until:
                     raise
                 await asyncio.sleep(BUSY_POLL_S)
         return None
 
+    async def _opened(self, digest: Digest, size: int) -> StagedBlob:
+        """What a fetch that is cancelled meanwhile leaves is closed: the lock on it would keep every later one out."""
+        opening = asyncio.ensure_future(asyncio.to_thread(self._blobs.stage, digest, size=size))
+        try:
+            await ended(opening)
+        except asyncio.CancelledError:
+            if opening.exception() is None:
+                opening.result().close()
+            raise
+        return opening.result()
+
     async def _receive(self, staged: StagedBlob, path: str, digest: Digest, size: int) -> None:
         resumed = staged.resumed
         if staged.offset < size or size == 0:
             await self._request(staged, path, size)
         try:
-            await asyncio.to_thread(staged.finish, digest)
+            await to_the_end(asyncio.to_thread(staged.finish, digest))
         except WrongHash as error:
             if resumed:
                 # A part that a crash left may be damaged itself: what was sent now is not to blame yet.
-                with await asyncio.to_thread(self._blobs.stage, digest, size=size) as fresh:
+                with await self._opened(digest, size) as fresh:
                     await self._receive(fresh, path, digest, size)
                 return
             raise AlteredContent(f"{path}: {error.message}") from error

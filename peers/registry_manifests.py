@@ -43,9 +43,10 @@ from federation.members import Member
 from federation.names import Digest, checked_version, digest_of
 from federation.packing import record_digest, release_repository
 from peers.answers import BODY_DEADLINE_S, body_of
+from peers.endings import to_the_end
 from peers.registry_answers import NotDeleted
 from peers.registry_requests import Access, digest_in
-from peers.repository_turns import RepositoryTurns, to_the_end
+from peers.repository_turns import RepositoryTurns
 from query.errors import PeerProblem, UnknownName, UserProblem
 
 OnRelease = Callable[[SignedDocument, bytes, Member], Awaitable[None]]

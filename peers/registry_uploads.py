@@ -24,6 +24,7 @@ from federation.errors import WrongSize
 from federation.names import Digest
 from peers.answers import TooBusy
 from peers.blob_writing import BlobWriter
+from peers.endings import to_the_end
 from query.errors import DeadlinePassed, LimitExceeded, UserProblem
 
 
@@ -157,7 +158,7 @@ class Uploads:
             raise UploadOutOfOrder("the upload is still receiving bytes")
         upload.busy = True
         try:
-            return await asyncio.to_thread(upload.staged.finish, digest)
+            return await to_the_end(asyncio.to_thread(upload.staged.finish, digest))
         finally:
             self._end(name)
 

@@ -2,19 +2,13 @@
 
 Between the moment a release is decided on in the log and the moment its repository lists or drops it, nobody else may
 decide on that repository, or the two would part. Not for reading, and not for blobs, which have rules of their own.
-So what was begun in a turn ends in it (:func:`to_the_end`), whoever has left meanwhile.
+So what was begun in a turn ends in it (:func:`~peers.endings.to_the_end`), whoever has left meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
 from weakref import WeakValueDictionary
-
-from peers.blob_writing import ended
-
-_T = TypeVar("_T")
 
 
 class RepositoryTurns:
@@ -25,10 +19,3 @@ class RepositoryTurns:
 
     def of(self, repository: str) -> asyncio.Lock:
         return self._turns.setdefault(repository, asyncio.Lock())
-
-
-async def to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
-    """Do all of it, also when the caller is cancelled, who hears of that afterwards."""
-    task = asyncio.get_running_loop().create_task(work)
-    await ended(task)
-    return task.result()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
-from federation.blobs import BusyBlob, StorageFull
+from federation.blobs import BlobStore, BusyBlob, StagedBlob, StorageFull
 from federation.documents import SignedDocument
 from federation.layout import ImageLayout
-from federation.names import digest_of
+from federation.names import Digest, digest_of
 from federation.packing import PackedRelease
 from peers.federation_client import BadAnswer, Unreachable
 from peers.fetching import (
@@ -103,6 +104,39 @@ async def test_a_blob_that_somebody_writes_for_ever_is_given_up(
         async with registry(federation, central) as address, federation.viewer.client(address) as client:
             with pytest.raises(BusyBlob):
                 await fetch(release.signed, client=client, layout=edge, limits=limits)
+
+
+class HeldStore(BlobStore):
+    """Says when content is staged, and returns it when it may."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.staged = threading.Event()
+        self.may_go_on = threading.Event()
+
+    def stage(self, digest: Digest, *, size: int) -> StagedBlob:
+        staged = super().stage(digest, size=size)
+        self.staged.set()
+        self.may_go_on.wait(10)
+        return staged
+
+
+async def test_a_fetch_that_is_cancelled_while_it_stages_leaves_the_way_free_for_the_next(
+    federation: Federation, release: PackedRelease, tmp_path: Path
+) -> None:
+    central, edge = ImageLayout(tmp_path / "central"), ImageLayout(tmp_path / "edge")
+    central.install(release)
+    edge.blobs = held = HeldStore(tmp_path / "edge")
+    async with registry(federation, central) as address:
+        first = asyncio.create_task(fetched(federation, address, edge, release.signed))
+        assert await asyncio.to_thread(held.staged.wait, 10)
+        first.cancel()
+        held.may_go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        async with asyncio.timeout(QUICK.grace_s):  # a lock that is left behind is waited for longer than this
+            await fetched(federation, address, edge, release.signed)
+    assert edge.releases() == central.releases()
 
 
 async def test_records_are_found_by_version(federation: Federation, release: PackedRelease, tmp_path: Path) -> None:

@@ -28,10 +28,11 @@ from federation.names import digest_of
 from federation.packing import PackedRelease
 from federation.signing import sign
 from federation.store import FederationStore
+from peers.endings import to_the_end
 from peers.homes import Home
 from peers.mending import _rebuild_list
 from peers.repository_checks import Advice, check_repository
-from peers.repository_turns import RepositoryTurns, to_the_end
+from peers.repository_turns import RepositoryTurns
 from query.declarations import silent
 from query.errors import LimitExceeded
 from tests.repository.conformance import described, manifest
