@@ -16,11 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -28,30 +26,20 @@ import msgspec
 
 from federation.names import fold, shown
 from peers.answering import Answering
+from peers.evaluating import Evaluating
 from peers.kept_values import KeptValue, expression_of, is_bag
 from peers.requests import Origin, StatementRequest, decode_request
 from peers.running import RunningQueries, RunningQuery
-from query.declarations import Call, Caller, Home, Role
-from query.errors import (
-    Cancelled,
-    DeadlinePassed,
-    Forbidden,
-    InternalProblem,
-    Problem,
-    SyntaxProblem,
-    WrongArguments,
-    WrongHome,
-)
-from query.evaluation import CurrentCatalogue, evaluate
-from query.frames import Column, EndFrame, Frame
+from query.declarations import Caller
+from query.errors import Cancelled, Problem, SyntaxProblem, WrongArguments
+from query.evaluation import CurrentCatalogue
+from query.frames import EndFrame, Frame
 from query.ledger import Outcome, State
 from query.parsing import parse
 from query.placement import NAMESERVER, Directory, Here, Reason, Route, route
-from query.resolution import resolve
 from query.session import Session
 from query.syntax import Explain, SetVariable, Statement
-from query.types import OBJECT
-from query.values import decode_value, encode_value
+from query.values import decode_value
 
 FRAMES_AHEAD_MAX: Final = 64
 REMOTE_TIMEOUT_S: Final = 60.0  # for statements that leave this peer and name no time
@@ -59,8 +47,6 @@ REMOTE_TIMEOUT_S: Final = 60.0  # for statements that leave this peer and name n
 Queue: TypeAlias = "asyncio.Queue[Frame | None]"
 
 HERE: Final = Route(Here(), Reason.HERE)
-
-log = logging.getLogger("peerage.query")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +102,9 @@ class Statements:
         self._running = running
         self._now = federation_time
         self._directory = directory
+        self._evaluating = Evaluating(
+            name=name, is_nameserver=is_nameserver, catalogue=catalogue, federation_time=federation_time
+        )
 
     def new_query(self) -> str:
         return self._running.new_id()
@@ -238,12 +227,8 @@ class Statements:
         answering = self._answering(queue, errand.index, targets, entry, errand.statement, tagged=len(targets) > 1)
 
         async def here() -> None:
-            call = Call(
-                caller=errand.origin.caller,
-                now=datetime.fromtimestamp(self._now(), UTC),
-                peer=self._name,
-            )
-            await self._evaluate(errand.statement, answering, call, session, errand.deadline)
+            call = self._evaluating.call(errand.origin.caller)
+            await self._evaluating.run(errand.statement, answering, call, session, deadline=errand.deadline)
 
         try:
             if alone_here:
@@ -317,8 +302,8 @@ class Statements:
             statements = parse(request.text).statements
             if not 0 <= index < len(statements):
                 raise WrongArguments(f"no statement {index} in a script of {len(statements)}")
-            call = Call(caller, datetime.fromtimestamp(self._now(), UTC), self._name, sender=sender)
-            await self._evaluate(statements[index], answering, call, session, deadline)
+            call = self._evaluating.call(caller, sender=sender)
+            await self._evaluating.run(statements[index], answering, call, session, deadline=deadline)
         except Problem as problem:
             await answering.error(problem.record(peer=shown(self._name)))
             answering.settle_open(State.ERROR, problem.code)
@@ -327,61 +312,6 @@ class Statements:
                 raise
             answering.settle_open(State.CANCELLED)
         await answering.end()
-
-    async def _evaluate(
-        self, statement: Statement, answering: Answering, call: Call, session: Session, deadline: float | None
-    ) -> None:
-        """Resolve and run a statement on this peer; settles this peer's state, whatever happens."""
-        me = shown(self._name)
-
-        loop = asyncio.get_running_loop()
-
-        def progress(label: str, done: int, total: int | None, unit: str) -> None:
-            loop.call_soon_threadsafe(partial(answering.progress, label, done, total, unit, peer=self._name))
-
-        try:
-            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.monotonic())):
-                plan = resolve(statement, self._catalogue.current, session.variables)
-                self._permit(plan, call)
-                carried = statement.body if call.sender is not None and type(statement.body) is SetVariable else None
-                columns = plan.columns if carried is None else ((f":{carried.name}", OBJECT),)
-                await answering.schema(tuple(Column(name, str(kind)) for name, kind in columns))
-                async with contextlib.aclosing(
-                    evaluate(plan, replace(call, progress=progress), session=session, catalogue=self._catalogue)
-                ) as rows:
-                    async for row in rows:
-                        await answering.row(tuple(encode_value(value) for value in row), peer=self._name)
-                if carried is not None:  # who carried it here keeps the value
-                    await answering.row((encode_value(session.variables[carried.name]),), peer=self._name)
-            answering.settle(answering.answered_by(self._name))
-        except TimeoutError:
-            await answering.error(DeadlinePassed("the statement's time is up").record(peer=me))
-            answering.settle(Outcome(me, State.TIMEOUT))
-        except Problem as problem:
-            await answering.error(problem.record(peer=me))
-            refused = isinstance(problem, Forbidden)
-            answering.settle(Outcome(me, State.REFUSED if refused else State.ERROR, problem.code))
-        except Exception:
-            log.exception("statement_failed", extra={"text": statement.text[:200]})
-            fault = InternalProblem(f"{me} failed to run the statement; its log has the cause")
-            await answering.error(fault.record(peer=me))
-            answering.settle(Outcome(me, State.ERROR, fault.code))
-
-    def _permit(self, plan: Any, call: Call) -> None:
-        """Raises :class:`WrongHome` or :class:`Forbidden` before anything runs."""
-        for used in plan.functions:
-            if used.home is Home.NAMESERVER and not self._is_nameserver:
-                raise WrongHome(
-                    f"{used.name} is at home on the nameserver, and this is {shown(self._name)}",
-                    hint="write //peer: nameserver above the statement",
-                )
-        if plan.role > call.caller.role:
-            needing = next((used.name for used in plan.functions if used.role > call.caller.role), "the statement")
-            raise Forbidden(
-                f"{needing} needs the role {plan.role.name.lower()}, "
-                f'and "{call.caller.name}" is {Role(call.caller.role).name.lower()} here',
-                hint="use a home whose identity has that role: peerage query --home ADMIN-HOME",
-            )
 
     def _answering(
         self,

@@ -23,7 +23,8 @@ class StatementMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="mes
     """Run statement number ``index`` of the request ``body`` here, as the caller that the envelope proves.
 
     ``variables`` are session variables that the envelope does not cover, encoded as in frames: with any of them, or
-    without an envelope, the statement runs as the peer that carries it. ``time_left_s`` can only shorten.
+    without an envelope, the statement runs as the peer that carries it. ``time_left_s`` can only shorten. ``partial``:
+    give partial results of the statement's aggregates, which the carrier merges with those of other peers.
     """
 
     id: int
@@ -33,6 +34,7 @@ class StatementMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="mes
     variables: dict[str, Any] = {}
     envelope: SignedDocument | None = None
     credential: SignedDocument | None = None
+    partial: bool = False
 
 
 class CreditMessage(msgspec.Struct, frozen=True, tag_field="message", tag="credit"):

@@ -28,21 +28,31 @@ COMPLETE = frozenset({State.ROWS, State.EMPTY})
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How one target ended. ``detail``: an error's code, a refusal's reason, ``last_seen`` or ``never``."""
+    """How one target ended. ``detail``: an error's code, a refusal's reason, ``last_seen`` or ``never``.
+
+    ``rows``, ``bytes`` and ``elapsed_ms`` are what the target used: rows given, bytes of their encoded values, and the
+    time from when it began to its end.
+    """
 
     peer: str
     state: State
     detail: str | None = None
     rows: int = 0
+    bytes: int = 0
+    elapsed_ms: float = 0.0
 
     def __str__(self) -> str:
         return f"{self.state.value}({self.detail})" if self.detail else self.state.value
 
 
-class Ledger(msgspec.Struct, frozen=True):
-    """A closed account: one outcome a target, in the order of the targets."""
+class Ledger(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A closed account: one outcome a target, in the order of the targets.
+
+    ``unmatched``: peers that a ``where`` looked at and did not mean; they are no targets.
+    """
 
     outcomes: tuple[Outcome, ...]
+    unmatched: int = 0
 
     @property
     def counts(self) -> dict[str, int]:

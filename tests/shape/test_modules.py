@@ -41,7 +41,7 @@ SUPERVISORS = {
     "peers.answers",  # the edge of a request: logged, answered as an error of ours
     "peers.face_errors",  # the same in the form of the inference API
     "peers.registry_answers",  # the same in the form of a registry
-    "peers.statements",  # supervises one statement: logged, told as an error of ours, settled in its ledger
+    "peers.evaluating",  # supervises one statement: logged, told as an error of ours, settled in its ledger
     "peers.edge_actions",  # supervises one action of an edge: logged, ends as a failure, other models go on
     "engine.inference_log",  # supervises the thread that writes: logged and counted, other rows are written
     "peers.cli.console",  # the edge of a command: told with its trace, an exit status

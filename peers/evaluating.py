@@ -1,0 +1,111 @@
+"""One statement on this peer: resolved, permitted, run within its time, its state in the ledger settled.
+
+Rules: what a statement needs more than its caller has, and what is not at home here, is refused before anything runs.
+Whatever happens, this peer's state is settled; a fault of ours is logged once and told without its text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Final
+
+from federation.names import shown
+from peers.answering import Answering
+from query.declarations import Call, Caller, Home, Role
+from query.errors import DeadlinePassed, Forbidden, InternalProblem, Problem, WrongHome
+from query.evaluation import CurrentCatalogue, evaluate
+from query.frames import Column
+from query.ledger import Outcome, State
+from query.plan import Plan
+from query.resolution import resolve
+from query.session import Session
+from query.syntax import SetVariable, Statement
+from query.types import OBJECT
+from query.values import encode_value
+
+TIME_IS_UP: Final = "the statement's time is up"
+
+log = logging.getLogger("peerage.query")
+
+
+class Evaluating:
+    """Runs statements on one peer, one call each."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        is_nameserver: bool,
+        catalogue: CurrentCatalogue,
+        federation_time: Callable[[], float],
+    ) -> None:
+        self._name = name
+        self._is_nameserver = is_nameserver
+        self._catalogue = catalogue
+        self._now = federation_time
+
+    def call(self, caller: Caller, *, sender: str | None = None) -> Call:
+        """What the implementations that a statement calls are told of it."""
+        return Call(caller, datetime.fromtimestamp(self._now(), UTC), self._name, sender=sender)
+
+    async def run(
+        self, statement: Statement, answering: Answering, call: Call, session: Session, *, deadline: float | None
+    ) -> None:
+        """Resolve and run a statement; settles this peer's state. ``deadline``: of ``time.monotonic()``."""
+        me = shown(self._name)
+
+        loop = asyncio.get_running_loop()
+
+        def progress(label: str, done: int, total: int | None, unit: str) -> None:
+            loop.call_soon_threadsafe(partial(answering.progress, label, done, total, unit, peer=self._name))
+
+        try:
+            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                plan = resolve(statement, self._catalogue.current, session.variables)
+                self._permit(plan, call)
+                carried = statement.body if call.sender is not None and type(statement.body) is SetVariable else None
+                columns = plan.columns if carried is None else ((f":{carried.name}", OBJECT),)
+                await answering.schema(tuple(Column(name, str(kind)) for name, kind in columns))
+                async with contextlib.aclosing(
+                    evaluate(plan, replace(call, progress=progress), session=session, catalogue=self._catalogue)
+                ) as rows:
+                    async for row in rows:
+                        await answering.row(tuple(encode_value(value) for value in row), peer=self._name)
+                if carried is not None:  # who carried it here keeps the value
+                    await answering.row((encode_value(session.variables[carried.name]),), peer=self._name)
+            answering.settle(answering.answered_by(self._name))
+        except TimeoutError:
+            await answering.error(DeadlinePassed(TIME_IS_UP).record(peer=me))
+            answering.settle(Outcome(me, State.TIMEOUT))
+        except Problem as problem:
+            await answering.error(problem.record(peer=me))
+            refused = isinstance(problem, Forbidden)
+            answering.settle(Outcome(me, State.REFUSED if refused else State.ERROR, problem.code))
+        except Exception:
+            log.exception("statement_failed", extra={"text": statement.text[:200]})
+            fault = InternalProblem(f"{me} failed to run the statement; its log has the cause")
+            await answering.error(fault.record(peer=me))
+            answering.settle(Outcome(me, State.ERROR, fault.code))
+
+    def _permit(self, plan: Plan, call: Call) -> None:
+        """Raises :class:`WrongHome` or :class:`Forbidden` before anything runs."""
+        for used in plan.functions:
+            if used.home is Home.NAMESERVER and not self._is_nameserver:
+                raise WrongHome(
+                    f"{used.name} is at home on the nameserver, and this is {shown(self._name)}",
+                    hint="write //peer: nameserver above the statement",
+                )
+        if plan.role > call.caller.role:
+            needing = next((used.name for used in plan.functions if used.role > call.caller.role), "the statement")
+            raise Forbidden(
+                f"{needing} needs the role {plan.role.name.lower()}, "
+                f'and "{call.caller.name}" is {Role(call.caller.role).name.lower()} here',
+                hint="use a home whose identity has that role: peerage query --home ADMIN-HOME",
+            )
