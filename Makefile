@@ -53,9 +53,13 @@ EXTRAS_test := test,demo,publish,arrow,otel
 EXTRAS_check := check,test,demo,publish,arrow,otel
 EXTRAS_bench := bench,test,demo
 
+# What comes without its dependencies: the package of the other builds of a model, which would bring torch.
+BARE_test := silero-vad==6.2.3
+
 $(VENV)/.ready-%-$(STATE): | $(VENV)/.made-$(PLACE)
 	@echo 'installing peerage[$(EXTRAS_$*)] into $(VENV), once (a minute or two)'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS_$*)]'
+	@$(if $(BARE_$*),$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(BARE_$*))
 	@rm -f $(VENV)/.ready-$*-*
 	@touch $@
 
