@@ -5,7 +5,7 @@ reads it from the wire. The tree, by who must act:
 
     Problem
     ├── UserProblem        the person or program that asked: the text, a name, an argument, a permission
-    │   ├── SyntaxProblem      the text is not PQL
+    │   ├── SyntaxProblem      the text is not PQL; EndsTooEarly: it ends where more has to come
     │   ├── LimitExceeded      a named limit was passed
     │   ├── UnknownName        a function, variable, edge, group, model or version that does not exist
     │   ├── WrongArguments     arity or type
@@ -117,6 +117,10 @@ class UserProblem(Problem):
 
 class SyntaxProblem(UserProblem):
     code = "syntax"
+
+
+class EndsTooEarly(SyntaxProblem):
+    """The text ends before its last statement does: it may go on. Told as any other :class:`SyntaxProblem`."""
 
 
 class LimitExceeded(UserProblem):

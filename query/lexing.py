@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from query import limits
-from query.errors import SyntaxProblem
+from query.errors import SyntaxProblem, EndsTooEarly
 from query.limits import over
 from query.syntax import Place, Source
 
@@ -233,7 +233,7 @@ def _end_statement(reading: _Reading, end: int) -> None:
     tokens = reading.tokens
     if reading.open:
         sign, _, where = reading.open[-1]
-        raise SyntaxProblem(
+        raise EndsTooEarly(
             f'"{sign}" is not closed: expected "{_PAIRED[sign]}" before the end of the statement',
             span=reading.source.span(Place((where, where + 1))),
         )
@@ -263,7 +263,7 @@ _UNREADABLE: Final = (
 def _unreadable(source: Source, position: int) -> SyntaxProblem:
     for opening, message in _UNREADABLE:
         if source.text.startswith(opening, position):
-            return SyntaxProblem(message, span=source.span(Place((position, position + len(opening)))))
+            return EndsTooEarly(message, span=source.span(Place((position, position + len(opening)))))
     character = source.text[position]
     named = f'"{character}"' if character.isprintable() else f"U+{ord(character):04X}"
     return SyntaxProblem(f"{named} has no meaning here", span=source.span(Place((position, position + 1))))

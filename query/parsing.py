@@ -19,7 +19,7 @@ from typing import Any, Final
 from query import limits
 from query.building import Building
 from query.durations import BadDuration, parse_duration
-from query.errors import SyntaxProblem
+from query.errors import SyntaxProblem, EndsTooEarly
 from query.lexing import Directive, Lexed, Lexicon, Token, check_length, lex
 from query.limits import over
 from query.syntax import (
@@ -105,7 +105,8 @@ class _Grammar:
         place = Place((token.start, token.end))
         if token.type == "$END":
             place = Place((lexed.tokens[-1].start, lexed.end))
-        return SyntaxProblem(message, span=source.span(place), hint=hint)
+        return (EndsTooEarly if token.type == "$END" else SyntaxProblem)(message, span=source.span(place), hint=hint)
+
 
 
 _OPTIONS_SHOWN: Final = 8
