@@ -200,14 +200,24 @@ def _close(reading: _Reading, kind: str, start: int) -> None:
         )
 
 
-def _directive(reading: _Reading, comment: str, start: int) -> None:
+def begins_line(text: str, start: int) -> bool:
+    """Whether nothing but blanks stands on its line before ``start``: only there is a comment a directive."""
+    return not text[text.rfind("\n", 0, start) + 1 : start].strip()
+
+
+def directive_text(comment: str) -> tuple[str, str, int] | None:
+    """The name and value of a directive, and where in the comment its value begins; None for any other comment."""
     match = _DIRECTIVE.match(comment)
     if match is None or match[1].casefold() not in DIRECTIVES:
-        return
-    text = reading.source.text
-    if text[text.rfind("\n", 0, start) + 1 : start].strip():
-        return  # it does not begin its line: a remark about the statement before it
-    name, value = match[1].casefold(), match[2]
+        return None
+    return match[1].casefold(), match[2], match.start(2)
+
+
+def _directive(reading: _Reading, comment: str, start: int) -> None:
+    named = directive_text(comment)
+    if named is None or not begins_line(reading.source.text, start):
+        return  # a remark, perhaps about the statement before it
+    name, value, _ = named
     place = Place((start, start + len(comment)))
     span = reading.source.span(place)
     if any(directive.name == name for directive in reading.directives):

@@ -12,7 +12,8 @@ import functools
 import io
 import pickle
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from importlib.resources import files
 from typing import Any, Final
 
@@ -78,6 +79,29 @@ class _Grammar:
         if len(lexed.tokens) > limits.EXPRESSION_DEPTH_MAX:
             _check_depth(body, source)
         return body
+
+    def acceptable(self, found: Sequence[Token]) -> frozenset[str] | None:
+        from lark.exceptions import UnexpectedToken
+
+        state = self.lark.parse_interactive().parser_state
+        state.parse_conf = copy(state.parse_conf)
+        state.parse_conf.callbacks = {}  # nothing is built
+        feed: Callable[..., Any] = state.feed_token
+        following = set()
+        try:
+            for token in found:
+                feed(token)
+        except UnexpectedToken:
+            return None
+        for name in state.parse_conf.parse_table.states[state.position]:
+            if name.isupper() and name != "$END":
+                try:
+                    feed_copy: Callable[..., Any] = state.copy(deepcopy_values=False).feed_token
+                    feed_copy(Token(name, "", 0, 0))
+                except UnexpectedToken:
+                    continue
+                following.add(name)
+        return frozenset(following)
 
     def _unexpected(self, source: Source, lexed: Lexed, token: Token, expected: Iterable[str]) -> SyntaxProblem:
         wanted = set(expected)
@@ -208,3 +232,13 @@ def tokens(text: str, *, limit: int = limits.TEXT_BYTES_LOCAL_MAX) -> list[Lexed
     """The statements of a text as tokens only, for who needs no grammar."""
     check_length(text, limit)
     return lex(text, _grammar().lexicon)
+
+
+def lexicon() -> Lexicon:
+    """The grammar's terminals, for who reads a text that is not finished."""
+    return _grammar().lexicon
+
+
+def acceptable(found: Sequence[Token]) -> frozenset[str] | None:
+    """The terminals that may follow a statement's first tokens, or None where these begin no statement."""
+    return _grammar().acceptable(found)
