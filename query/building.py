@@ -14,6 +14,7 @@ from query.errors import Problem, Span, SyntaxProblem, UserProblem
 from query.lexing import Token
 from query.limits import over
 from query.syntax import (
+    AsOf,
     Between,
     Binary,
     Call,
@@ -49,6 +50,8 @@ _ESCAPE = re.compile(r"\\(u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{
 _ESCAPES: Final = {
     '"': '"', "'": "'", "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "0": "\0",
 }  # fmt: skip
+
+_AS_OF: Final = "for example edge:list() as of |2026-01-31T12:00:00Z|"
 
 
 class NotSupported(UserProblem):
@@ -320,6 +323,13 @@ class Building:
 
     def cast(self, parts: list[Any]) -> Cast:
         return Cast(parts[2], parts[4].type, place=_from_to(parts[0], parts[5]))
+
+    def as_of(self, parts: list[Any]) -> AsOf:
+        call, _, time = parts
+        if type(call) is not Call:
+            message = "as of stands directly behind the call of a function"
+            raise SyntaxProblem(message, span=self.source.span(call.place), hint=_AS_OF)
+        return AsOf(call, time, place=_from_to(call, time))
 
     # literals
 

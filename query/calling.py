@@ -8,6 +8,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing
+from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from query.catalogue import UserFunction
@@ -22,17 +24,27 @@ if TYPE_CHECKING:
     from query.evaluation import Evaluation
 
 
-async def called(evaluation: Evaluation, overloads: tuple[Declaration, ...], arguments: list[Any]) -> Any:
-    """The one value of a call."""
+async def called(
+    evaluation: Evaluation, overloads: tuple[Declaration, ...], arguments: list[Any], *, as_of: datetime | None = None
+) -> Any:
+    """The one value of a call, as it would have been at a moment in the past."""
     declared, passed = _chosen(evaluation, overloads, arguments)
     if passed is None:
         return None
     if isinstance(declared, UserFunction):
         return await _user_value(evaluation, declared, passed)
-    result = _implementation(declared)(evaluation.call, *passed)
+    call = evaluation.call if as_of is None else replace(evaluation.call, as_of=as_of)
+    result = _implementation(declared)(call, *passed)
     if inspect.isawaitable(result):
         result = await result
     return _returned(declared, result)
+
+
+def as_moment(value: Any) -> datetime | None:
+    """What stands behind ``as of``; null makes the call's answer null."""
+    if value is not None and not isinstance(value, datetime):
+        raise WrongArguments(f"as of: expected Timestamp, found {described(value)}")
+    return value
 
 
 def _returned(declared: Declaration, result: Any) -> Any:

@@ -84,7 +84,8 @@ class Call:
     """What an implementation is told beside its arguments.
 
     ``now`` is federation time. ``sender`` is the peer that carried the statement here, when it came from elsewhere.
-    ``functions`` is set while a statement is evaluated.
+    ``functions`` is set while a statement is evaluated. ``as_of``: the moment in the past that the call is about; only
+    functions that declare to have a past are told of one.
     """
 
     caller: Caller
@@ -93,6 +94,7 @@ class Call:
     progress: Progress = silent
     sender: str | None = None
     functions: KnownFunctions | None = None
+    as_of: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,9 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """One overload of a function. ``name`` keeps its spelling and compares without case."""
+    """One overload of a function. ``name`` keeps its spelling and compares without case. ``past``: a call of it may be
+    followed by ``as of``.
+    """
 
     name: str
     parameters: tuple[Parameter, ...]
@@ -123,6 +127,7 @@ class Declaration:
     documentation: str
     examples: tuple[Example, ...]
     aliases: tuple[str, ...] = ()
+    past: bool = False
     implementation: Callable[..., Any] | None = field(default=None, compare=False)
 
     @property
@@ -167,14 +172,17 @@ def function(
     role: Role = Role.VIEWER,
     effect: Effect = Effect.READS,
     aliases: tuple[str, ...] = (),
+    past: bool = False,
 ) -> Callable[[_Method], _Method]:
     """Declare a method as a PQL function. Stack it for overloads that one method serves."""
     name, parameters, result = parse_signature(signature)
+    if past and result.name in ("Bag", "Stream"):
+        raise ValueError(f"{name} has a past, and so one answer, not a {result.name}")
     examples = example if isinstance(example, tuple) else (Example(example) if isinstance(example, str) else example,)
 
     def decorate(method: _Method) -> _Method:
         documentation = inspect.getdoc(method) or ""
-        declared = Declaration(name, parameters, result, home, role, effect, documentation, examples, aliases)
+        declared = Declaration(name, parameters, result, home, role, effect, documentation, examples, aliases, past)
         setattr(method, _ATTRIBUTE, (declared, *getattr(method, _ATTRIBUTE, ())))
         return method
 

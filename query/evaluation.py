@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from query import limits
-from query.calling import as_bag, called, called_elements
+from query.calling import as_bag, as_moment, called, called_elements
 from query.catalogue import USER, Catalogue, NameTaken, UserFunction, user_function
 from query.conversion import converted
 from query.declarations import Call, Declaration
@@ -279,11 +279,17 @@ class Evaluation:
         return converted(await self.value(step.value, slots), step.wanted)
 
     async def _invoke(self, step: Invoke, slots: Slots) -> Any:
-        arguments = [
+        arguments = await self._arguments(step, slots)
+        if step.moment is None:
+            return await called(self, step.overloads, arguments)
+        when = as_moment(await self.value(step.moment, slots))
+        return None if when is None else await called(self, step.overloads, arguments, as_of=when)
+
+    async def _arguments(self, step: Invoke, slots: Slots) -> list[Any]:
+        return [
             await self.gathered(argument, slots) if argument.many else await self.value(argument, slots)
             for argument in step.arguments
         ]
-        return await called(self, step.overloads, arguments)
 
     async def _aggregate(self, step: Aggregate, slots: Slots) -> Any:
         from query.selection import over_group
@@ -377,10 +383,7 @@ class Evaluation:
 
             arguments = await over_group(self, step, slots)
         else:
-            arguments = [
-                await self.gathered(argument, slots) if argument.many else await self.value(argument, slots)
-                for argument in step.arguments
-            ]
+            arguments = await self._arguments(step, slots)
         async with aclosing(called_elements(self, step.overloads, arguments)) as found:
             async for element in found:
                 yield element

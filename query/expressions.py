@@ -29,6 +29,7 @@ from query.plan import (
     Step,
 )
 from query.syntax import (
+    AsOf,
     Between,
     Binary,
     Call,
@@ -232,6 +233,11 @@ class Resolver:
 
         return resolve_call(self, node, scope)
 
+    def _as_of(self, node: AsOf, scope: Scope) -> Step:
+        from query.overloads import resolve_call
+
+        return resolve_call(self, node.call, scope, moment=node.time)
+
     def _select(self, node: Select, scope: Scope) -> Query:
         from query.selecting import resolve_select
 
@@ -253,6 +259,7 @@ _RESOLVE: Final[dict[type, Any]] = {
     Case: Resolver._case,
     Cast: Resolver._cast,
     Call: Resolver._call,
+    AsOf: Resolver._as_of,
     Select: Resolver._select,
 }
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final, assert_never
 
 from query.syntax import (
+    AsOf,
     Between,
     Binary,
     Body,
@@ -169,6 +171,12 @@ def _written(node: Expression) -> tuple[int, str]:
         case Select():
             return _POSTFIX, f"({_select(node)})"
         case _:
+        case AsOf(call, time):
+            plain = isinstance(time, Name | Variable) or (
+                isinstance(time, Literal) and isinstance(time.value, datetime)
+            )
+            when = _expression(time) if plain else f"({_expression(time)})"
+            return _POSTFIX, f"{_expression(call)} as of {when}"
             assert_never(node)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from query.declarations import Declaration
-from query.errors import Problem, WrongArguments
+from query.errors import BadStatement, Problem, WrongArguments
 from query.expressions import WHOLE, Misplaced, Resolver, Scope, mapped, wrong
 from query.plan import (
     Aggregate,
@@ -17,15 +17,15 @@ from query.plan import (
     Local,
     Step,
 )
-from query.syntax import (
-    Call,
-)
-from query.types import OBJECT, Type
+from query.syntax import Call, Expression
+from query.types import OBJECT, TIMESTAMP, Type
 from query.values import described
 
 
-def resolve_call(resolver: Resolver, node: Call, scope: Scope) -> Step:
-    """The step of a call. Raises for an unknown function, a wrong number and wrong types of arguments."""
+def resolve_call(resolver: Resolver, node: Call, scope: Scope, *, moment: Expression | None = None) -> Step:
+    """The step of a call, ``as of`` a moment. Raises for an unknown function, a wrong number and wrong types of
+    arguments, and a function without a past.
+    """
     overloads = resolver.catalogue.lookup(node.name)
     if not overloads:
         try:
@@ -36,6 +36,8 @@ def resolve_call(resolver: Resolver, node: Call, scope: Scope) -> Step:
     fitting = tuple(declared for declared in overloads if count in declared.arity)
     if not fitting:
         raise wrong(_wrong_count(overloads, count), node)
+    if moment is not None:
+        fitting = _with_past(resolver, node, fitting)
     steps = [resolver.step(argument, scope) for argument in node.arguments]
     fitting, whole = _fitting(node, fitting, steps)
     for declared in fitting:
@@ -55,7 +57,26 @@ def resolve_call(resolver: Resolver, node: Call, scope: Scope) -> Step:
         step if takes or not step.many else resolver.lift(step, lifted)
         for takes, step in zip(whole, steps, strict=True)
     )
-    return mapped(Invoke(fitting, arguments, type=kind, many=many, place=node.place), lifted)
+    when = None if moment is None else _moment(resolver, moment, scope, lifted)
+    return mapped(Invoke(fitting, arguments, when, type=kind, many=many, place=node.place), lifted)
+
+
+def _with_past(resolver: Resolver, node: Call, overloads: tuple[Declaration, ...]) -> tuple[Declaration, ...]:
+    found = tuple(declared for declared in overloads if declared.past)
+    if not found:
+        known = [declared.signature.partition(" ->")[0] for declared in resolver.catalogue if declared.past]
+        hint = f"as of goes with {', '.join(known)}" if known else None
+        asked = overloads[0].signature.partition(" ->")[0]
+        raise wrong(BadStatement(f"{asked} cannot be asked about the past", hint=hint), node)
+    return found
+
+
+def _moment(resolver: Resolver, node: Expression, scope: Scope, lifted: list[Each]) -> Step:
+    step = resolver.single(node, scope, lifted)
+    if not _accepts(TIMESTAMP, step):
+        found = described(step.value) if type(step) is Constant else str(step.type)
+        raise wrong(WrongArguments(f"as of: expected Timestamp, found {found}"), node)
+    return step
 
 
 def _fitting(

@@ -110,6 +110,9 @@ class _Grammar:
             options.append("an expression")
             wanted -= _STARTS_EXPRESSION
         elif "NAME" in wanted:
+        elif wanted >= {"TIMESTAMP", "VARIABLE"}:
+            options.append(f"a time such as {_TIME}, a variable or a time in parentheses")
+            wanted -= {"TIMESTAMP", "VARIABLE", "NAME", "LPAR"}
             options.append("a name")
         elif "VARIABLE" in wanted:
             options.append('a session variable such as ":v"')
@@ -123,8 +126,8 @@ class _Grammar:
         message = f"unexpected {found}"
         if 0 < len(options) <= _OPTIONS_SHOWN:
             message += f": expected {_either(options)}"
-        hint = None
-        if token.type.isalpha() and token.type.casefold() == token.value.casefold():
+        hint = _about_as_of(lexed, token)
+        if hint is None and token.type.isalpha() and token.type.casefold() == token.value.casefold():
             hint = f'"{token.value}" is a keyword and cannot be a name'
         place = Place((token.start, token.end))
         if token.type == "$END":
@@ -133,14 +136,29 @@ class _Grammar:
 
 
 
+def _about_as_of(lexed: Lexed, token: Token) -> str | None:
+    """The hint where somebody may have meant ``as of``, or meant something else by it."""
+    at = lexed.tokens.index(token) if token in lexed.tokens else len(lexed.tokens)
+    before = [known.type for known in lexed.tokens[max(0, at - 2) : at]]
+    match [*before, token.type]:
+        case [*_, "RPAR", "AS"]:
+            return f"as names an item of a select; about the past, a call is followed by as of {_TIME}"
+        case ["AS_OF", "NAME", "LPAR"]:
+            return "behind as of an expression stands in parentheses: as of (now() - 3600)"
+        case [known, "AS_OF", _] if known != "RPAR":
+            return '"of" is a keyword and cannot be a name'
+        case _:
+            return None
+
 _OPTIONS_SHOWN: Final = 8
+_TIME: Final = "|2026-01-31T12:00:00Z|"
 _STARTS_EXPRESSION: Final = frozenset(
     {"NUMBER", "NAME", "STRING", "RAW_STRING", "TIMESTAMP", "VARIABLE", "QUALIFIED", "TRUE", "FALSE", "NULL", "LPAR"}
     | {"LSQB", "LBRACE", "CASE", "CAST", "NOT", "MINUS", "PLUS", "SELECT"}
 )
 _CONTINUES_EXPRESSION: Final = frozenset(
     {"PLUS", "MINUS", "STAR", "SLASH", "PERCENT", "CARET", "CONCAT", "EQUAL", "UNEQUAL", "LESS", "LESSEQUAL", "MORE"}
-    | {"MOREEQUAL", "AND", "OR", "IN", "NOT", "LIKE", "BETWEEN", "IS", "LSQB", "DOT"}
+    | {"MOREEQUAL", "AND", "OR", "IN", "NOT", "LIKE", "BETWEEN", "IS", "LSQB", "DOT", "AS_OF"}
 )
 
 

@@ -48,10 +48,11 @@ class MakeRecord(Plain, frozen=True):
 
 
 class Invoke(Plain, frozen=True):
-    """A call. Of several overloads the arguments' values decide."""
+    """A call. Of several overloads the arguments' values decide. ``moment``: the time that it is asked ``as of``."""
 
     overloads: tuple[Declaration, ...]
     arguments: tuple[Step, ...]
+    moment: Step | None = None
 
 
 class Aggregate(Plain, frozen=True):

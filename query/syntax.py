@@ -146,6 +146,13 @@ class Cast(Node, frozen=True):
 
 
 class Item(Node, frozen=True):
+class AsOf(Node, frozen=True):
+    """A call's answer as it would have been at an earlier time."""
+
+    call: Call
+    time: Expression
+
+
     """What a select gives: ``text`` is the expression as written, the column's name when nothing else names it."""
 
     value: Expression
@@ -196,6 +203,7 @@ Expression: TypeAlias = (
     | Case
     | Cast
     | Select
+    | AsOf
 )
 
 

@@ -78,6 +78,11 @@ class Samples:
         """Both arguments."""
         return [a, b]
 
+    @function("sample:as_of(String x?) -> Vector", example="sample:as_of()", past=True)
+    def as_of(self, call: Call, x: str = "") -> list[Any]:
+        """What it was asked, and about which moment."""
+        return [x, call.as_of]
+
     @function("sample:tuple() -> Vector", example="sample:tuple()")
     def tuple(self, call: Call) -> tuple[Any, ...]:
         """A tuple."""

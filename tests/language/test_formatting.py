@@ -13,6 +13,7 @@ from query.errors import Problem, Span
 from query.formatting import format_script, format_statement
 from query.parsing import parse, parse_statement
 from query.syntax import (
+    AsOf,
     Between,
     Binary,
     Call,
@@ -81,6 +82,7 @@ def compound(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         | st.builds(VectorOf, some)
         | st.dictionaries(TEXTS, inner, max_size=3).map(lambda d: RecordOf(tuple(d), tuple(d.values())))
         | st.builds(Call, FUNCTIONS, some)
+        | st.builds(AsOf, st.builds(Call, FUNCTIONS, some), inner)
         | st.builds(Case, st.lists(st.tuples(inner, inner), min_size=1, max_size=2).map(tuple), st.none() | inner)
         | st.builds(Cast, inner, TYPES)
         | st.builds(
