@@ -57,11 +57,14 @@ def format_statement(statement: Statement) -> str:
     directives = statement.directives
     lines = [
         f"//{name}: {value}"
-        for name, value in (("peer", directives.peer), ("plot", directives.plot), ("wait", directives.wait))
+        for name, value in (("peer", directives.peer), ("plot", directives.plot))
         if value is not None
     ]
-    if directives.timeout_s is not None:
-        lines.append(f"//timeout: {directives.timeout_s:.12f}".rstrip("0").rstrip(".") + "s")
+    for name, seconds in (("timeout", directives.timeout_s), ("wait", directives.wait_s)):
+        if seconds is not None:
+            lines.append(f"//{name}: {seconds:.12f}".rstrip("0").rstrip(".") + "s")
+    if directives.budget is not None:
+        lines.append(f"//budget: {directives.budget}")
     return "\n".join([*lines, format_body(statement.body)])
 
 
@@ -168,15 +171,15 @@ def _written(node: Expression) -> tuple[int, str]:
             return _POSTFIX, f"case {whens}{tail} end"
         case Cast(value, kind):
             return _POSTFIX, f"cast({_expression(value)} as {kind})"
-        case Select():
-            return _POSTFIX, f"({_select(node)})"
-        case _:
         case AsOf(call, time):
             plain = isinstance(time, Name | Variable) or (
                 isinstance(time, Literal) and isinstance(time.value, datetime)
             )
             when = _expression(time) if plain else f"({_expression(time)})"
             return _POSTFIX, f"{_expression(call)} as of {when}"
+        case Select():
+            return _POSTFIX, f"({_select(node)})"
+        case _:
             assert_never(node)
 
 

@@ -18,9 +18,10 @@ from importlib.resources import files
 from typing import Any, Final
 
 from query import limits
+from query.budgets import BadBudget, parse_budget
 from query.building import Building
 from query.durations import BadDuration, parse_duration
-from query.errors import SyntaxProblem, EndsTooEarly
+from query.errors import EndsTooEarly, SyntaxProblem
 from query.lexing import Directive, Lexed, Lexicon, Token, check_length, lex
 from query.limits import over
 from query.syntax import (
@@ -109,10 +110,10 @@ class _Grammar:
         if wanted >= {"NUMBER", "NAME"}:
             options.append("an expression")
             wanted -= _STARTS_EXPRESSION
-        elif "NAME" in wanted:
         elif wanted >= {"TIMESTAMP", "VARIABLE"}:
             options.append(f"a time such as {_TIME}, a variable or a time in parentheses")
             wanted -= {"TIMESTAMP", "VARIABLE", "NAME", "LPAR"}
+        elif "NAME" in wanted:
             options.append("a name")
         elif "VARIABLE" in wanted:
             options.append('a session variable such as ":v"')
@@ -135,7 +136,6 @@ class _Grammar:
         return (EndsTooEarly if token.type == "$END" else SyntaxProblem)(message, span=source.span(place), hint=hint)
 
 
-
 def _about_as_of(lexed: Lexed, token: Token) -> str | None:
     """The hint where somebody may have meant ``as of``, or meant something else by it."""
     at = lexed.tokens.index(token) if token in lexed.tokens else len(lexed.tokens)
@@ -150,8 +150,9 @@ def _about_as_of(lexed: Lexed, token: Token) -> str | None:
         case _:
             return None
 
-_OPTIONS_SHOWN: Final = 8
+
 _TIME: Final = "|2026-01-31T12:00:00Z|"
+_OPTIONS_SHOWN: Final = 8
 _STARTS_EXPRESSION: Final = frozenset(
     {"NUMBER", "NAME", "STRING", "RAW_STRING", "TIMESTAMP", "VARIABLE", "QUALIFIED", "TRUE", "FALSE", "NULL", "LPAR"}
     | {"LSQB", "LBRACE", "CASE", "CAST", "NOT", "MINUS", "PLUS", "SELECT"}
@@ -226,15 +227,23 @@ _NO_DIRECTIVES: Final = Directives()
 def _directives(source: Source, found: list[Directive]) -> Directives:
     values: dict[str, Any] = {}
     for directive in found:
-        if directive.name == "timeout":
+        if directive.name in ("timeout", "wait"):
             try:
-                values["timeout_s"] = parse_duration(directive.value, longest_s=limits.DURATION_S_MAX)
+                values[f"{directive.name}_s"] = parse_duration(directive.value, longest_s=limits.DURATION_S_MAX)
             except BadDuration as problem:
+                raise problem.at(source.span(directive.place)) from None
+            if directive.name == "wait":
+                values["wait_place"] = directive.place
+            continue
+        if directive.name == "budget":
+            try:
+                values["budget"] = parse_budget(directive.value)
+            except BadBudget as problem:
                 raise problem.at(source.span(directive.place)) from None
             continue
         values[directive.name] = directive.value
-        if directive.name in ("peer", "wait"):
-            values[f"{directive.name}_place"] = directive.place
+        if directive.name == "peer":
+            values["peer_place"] = directive.place
     return Directives(**values)
 
 

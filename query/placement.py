@@ -166,6 +166,12 @@ def route(statement: Statement, catalogue: Catalogue, *, default: str | Sequence
     whose target may be several peers.
     """
     going = _route(statement, catalogue, default)
+    if type(statement.body) is SetVariable and statement.directives.wait_s is not None:
+        raise WrongArguments(
+            "set takes a value now, and //wait: is for answers that come later",
+            span=statement.source.span(statement.directives.wait_place),
+            hint="leave //wait: out, or ask the expression alone",
+        )
     if type(statement.body) is SetVariable and not _is_one(going.target):
         place = statement.directives.peer_place if going.reason is Reason.DIRECTIVE else statement.body.place
         raise WrongArguments(
@@ -188,10 +194,6 @@ def _is_one(target: Target) -> bool:
 
 def _route(statement: Statement, catalogue: Catalogue, default: str | Sequence[str] | None) -> Route:
     directives = statement.directives
-    if directives.wait is not None:
-        raise NotSupported(
-            '"//wait:" is not supported by this version', span=statement.source.span(directives.wait_place)
-        )
     if directives.peer is not None:
         span = statement.source.span(directives.peer_place)
         return Route(parse_target(directives.peer, span=span), Reason.DIRECTIVE)

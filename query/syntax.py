@@ -4,7 +4,7 @@ Nodes are immutable and compare by meaning: a :class:`Place` equals every other,
 A tree is at most ``EXPRESSION_DEPTH_MAX`` levels deep; the parser sees to it, so recursion over a tree is safe.
 
     Statement ── body: Evaluate(Expression) | Evaluate(Select) | SetVariable | CreateFunction | DeleteFunction | Explain
-              ── directives: peer, plot, timeout_s, wait
+              ── directives: peer, plot, timeout_s, wait_s, budget
               ── text: its own source with the directives above it, parsed alone gives the same statement
 """
 
@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from query.budgets import Budget
 from query.errors import Span
 from query.types import Type
 
@@ -145,7 +146,6 @@ class Cast(Node, frozen=True):
     type: Type
 
 
-class Item(Node, frozen=True):
 class AsOf(Node, frozen=True):
     """A call's answer as it would have been at an earlier time."""
 
@@ -153,6 +153,7 @@ class AsOf(Node, frozen=True):
     time: Expression
 
 
+class Item(Node, frozen=True):
     """What a select gives: ``text`` is the expression as written, the column's name when nothing else names it."""
 
     value: Expression
@@ -202,8 +203,8 @@ Expression: TypeAlias = (
     | Field
     | Case
     | Cast
-    | Select
     | AsOf
+    | Select
 )
 
 
@@ -245,12 +246,13 @@ Body: TypeAlias = Evaluate | SetVariable | CreateFunction | DeleteFunction | Exp
 
 
 class Directives(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What stands above a statement. ``peer`` and ``wait`` are as written; ``places`` says where each value stands."""
+    """What stands above a statement. ``peer`` is as written; ``places`` say where a value stands."""
 
     peer: str | None = None
     plot: str | None = None
     timeout_s: float | None = None
-    wait: str | None = None
+    wait_s: float | None = None
+    budget: Budget | None = None
     peer_place: Place = NOWHERE
     wait_place: Place = NOWHERE
 

@@ -114,7 +114,7 @@ DIRECTIVES = st.builds(
     peer=st.none() | st.sampled_from(["E1", "a, b", "group staging"]),
     plot=st.none() | st.just("Line plot"),
     timeout_s=st.none() | st.sampled_from([0.5, 5.0, 90.0]),
-    wait=st.none() | st.just("x"),
+    wait_s=st.none() | st.sampled_from([0.25, 60.0, 3600.0]),
 )
 STATEMENTS = st.builds(lambda body, directives: Statement(body, directives, Source("")), BODIES, DIRECTIVES)
 

@@ -131,6 +131,7 @@ def test_directives_stack_in_any_order_and_case() -> None:
     statement = parse_statement("//Plot: Line plot\n// TIMEOUT : 5s\n//peer:a, B\nf()")
     directives = statement.directives
     assert (directives.plot, directives.timeout_s, directives.peer) == ("Line plot", 5.0, "a, B")
+    assert parse("//wait: 1h\n1").statements[0].directives.wait_s == 3600.0
 
 
 @pytest.mark.parametrize(
@@ -161,6 +162,7 @@ def test_directives_that_say_nothing_clear() -> None:
     assert problem("//peer: a\n//peer: b\nf()").span == Span(2, 1, 2, 10)
     assert problem("//peer:\nf()").message == "//peer: has no value"
     assert "is not a duration" in problem("//timeout: soon\n1", BadDuration).message
+    assert "at most 604800s" in problem("//wait: 8d\n1", BadDuration).message
     assert problem("//timeout: soon\n1", BadDuration).span == Span(1, 1, 1, 16)
 
 

@@ -131,7 +131,6 @@ def test_too_many_targets() -> None:
     ("text", "words"),
     [
         ('//peer: where arch = "arm64"\n1', '"//peer: where …" is not supported by this version'),
-        ("//wait: e1\n1", '"//wait:" is not supported by this version'),
     ],
 )
 def test_what_comes_later_says_so(text: str, words: str) -> None:
@@ -140,6 +139,12 @@ def test_what_comes_later_says_so(text: str, words: str) -> None:
     assert caught.value.message == words
     assert caught.value.span is not None
     assert caught.value.span.line == 1
+
+
+def test_a_variable_waits_for_nobody() -> None:
+    with pytest.raises(WrongArguments, match="set takes a value now") as caught:
+        going("//peer: e1\n//wait: 1h\nset :v = 1")
+    assert caught.value.span == Span(2, 1, 2, 11)
 
 
 def test_a_bad_directive_has_a_span() -> None:
