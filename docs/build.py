@@ -136,14 +136,8 @@ def option_row(action: argparse.Action) -> str:
 
 
 def settings() -> str:
-    from peers.settings import (
-        ClientSettings,
-        CommonSettings,
-        EdgeSettings,
-        ListenerSettings,
-        NameserverSettings,
-        declared,
-    )
+    from peers.setting_texts import declared
+    from peers.settings import ClientSettings, CommonSettings, EdgeSettings, ListenerSettings, NameserverSettings
 
     kinds = {
         "Every peer": (CommonSettings, None),

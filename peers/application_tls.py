@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from peers.homes import Home
-from peers.settings import BadSetting, ListenerSettings
+from peers.setting_texts import BadSetting
+from peers.settings import ListenerSettings
 
 log = logging.getLogger("peerage.http")
 

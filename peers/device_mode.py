@@ -20,7 +20,7 @@ from federation.blobs import sync_folder
 from federation.documents import Mode
 from federation.names import PeerId, checked_name
 from peers.homes import BadHome, Home, Membership, write_whole
-from peers.settings import BadSetting
+from peers.setting_texts import BadSetting
 from query.errors import UserProblem, WrongArguments
 
 UNATTACHED_NAME: Final = "EDGE"

@@ -247,13 +247,17 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
     "peers.remote_settings": ("bad_repository",),
     "peers.own_releases": ("release_loaded",),
     "peers.running": ("stopping",),
-    "peers.settings": (
-        "bad_setting",
-        "port_taken",
-    ),
+    "peers.setting_texts": ("bad_setting",),
+    "peers.settings": ("port_taken",),
     "peers.uplinks": (
         "uplink_lost",
         "uplink_busy",
+    ),
+    "query.budgets": (
+        "bad_budget",
+        "over_budget_rows",
+        "over_budget_bytes",
+        "over_budget_time",
     ),
     "query.building": ("not_supported",),
     "query.catalogue": ("name_taken",),

@@ -6,7 +6,7 @@ before the environment, the environment before the file, the file before the def
 lists in the other two.
 
 Owns names, types, bounds, defaults and documentation of the settings; flags and documentation are made from the
-structures below. Pure, but for :func:`read_settings`.
+structures below (:mod:`peers.setting_texts`). Pure, but for :func:`read_settings`.
 
 Rules: an unknown name is an error that says the nearest known one, also in the environment; a bad value is an error
 that names the setting and where it stands. The environment serves every kind of peer, so there a setting of another
@@ -15,13 +15,10 @@ kind is passed over; in the file of a home it is an error.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
-import msgspec
-from msgspec import Meta, Struct, inspect
-from msgspec.inspect import type_info
+from msgspec import Meta, Struct
 
 from engine.inference_log_segments import quota_of
 from engine.providers import CPU, Provider
@@ -29,25 +26,19 @@ from federation.documents import Kind
 from federation.intervals import DEFAULT_INTERVAL, parse_interval
 from federation.names import checked_name
 from peers.homes import Home
+from peers.setting_texts import PREFIX, BadSetting, converted, declared, from_file
+from query.budgets import Budget
 from query.errors import Problem, UserProblem, nearest
 from query.quantities import parse_bytes
 
-PREFIX: Final = "PEERAGE_"
 OTHER_VARIABLES: Final = {"LOCAL_INFERENCE_STORAGE": "local_inference_storage"}  # as other servers know it
 NOT_SETTINGS: Final = frozenset({"PEERAGE_HOME", "PEERAGE_FAIL_AT"})
 FEDERATION_PORT: Final = 35021
 APPLICATION_PORT: Final = 8080
-SETTINGS_BYTES_MAX: Final = 256 * 1024
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[float, Meta(gt=0)]
 Bytes = Annotated[int, Meta(ge=1)]
-
-
-class BadSetting(UserProblem):
-    """``setting`` is its name in the file."""
-
-    code = "bad_setting"
 
 
 class PortTaken(UserProblem):
@@ -99,6 +90,15 @@ class CommonSettings(Struct, frozen=True, kw_only=True):
     local_inference_free_min: Annotated[
         str | int, Meta(description="free disk space below which inferences are no longer recorded")
     ] = "1G"
+    statement_rows_max: Annotated[int, Meta(ge=1, description="rows that one statement may give on this peer")] = (
+        1_000_000
+    )
+    statement_bytes_max: Annotated[
+        Bytes, Meta(description="bytes that the rows of one statement may take on this peer, as they are sent")
+    ] = 256 << 20
+    statement_timeout_s: Annotated[Positive, Meta(description="seconds that one statement may take on this peer")] = (
+        3600.0
+    )
     zeroconf: Annotated[bool, Meta(description="announce or find the nameserver on the local network")] = True
     zeroconf_interface: Annotated[
         str | None, Meta(description="address of the only interface to use for zeroconf; default: all")
@@ -161,6 +161,11 @@ class ClientSettings(CommonSettings, frozen=True, kw_only=True):
     ] = None
 
 
+def budget_of(settings: CommonSettings) -> Budget:
+    """What every statement may spend on a peer."""
+    return Budget(settings.statement_rows_max, settings.statement_bytes_max, settings.statement_timeout_s)
+
+
 Settings: TypeAlias = NameserverSettings | EdgeSettings | ClientSettings
 KINDS: Final[Mapping[Kind, type[Settings]]] = {
     "nameserver": NameserverSettings,
@@ -168,44 +173,6 @@ KINDS: Final[Mapping[Kind, type[Settings]]] = {
     "client": ClientSettings,
 }
 _S = TypeVar("_S", NameserverSettings, EdgeSettings, ClientSettings)
-
-
-class Setting(Struct, frozen=True):
-    """One setting as it is declared: for flags and documentation."""
-
-    name: str
-    type: Any
-    default: Any
-    description: str
-
-    @property
-    def variable(self) -> str:
-        return PREFIX + self.name.upper()
-
-    @property
-    def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
-
-    @property
-    def is_switch(self) -> bool:
-        return _core(self.type) is bool
-
-    @property
-    def is_list(self) -> bool:
-        return isinstance(self.default, tuple)
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """The only values, when there are few."""
-        core = _core(self.type)
-        return tuple(core.__args__) if getattr(core, "__origin__", None) is Literal else ()
-
-
-def declared(kind: type[Struct]) -> tuple[Setting, ...]:
-    """The settings of one structure, in the order of the source, its own first."""
-    fields = [Setting(f.name, f.type, f.default, _description(f.type)) for f in msgspec.structs.fields(kind)]
-    own = kind.__annotations__
-    return (*(s for s in fields if s.name in own), *(s for s in fields if s.name not in own))
 
 
 def resolve_settings(
@@ -222,26 +189,26 @@ def resolve_settings(
     """
     known = {setting.name: setting for setting in declared(kind)}
     chosen: dict[str, Any] = {}
-    for name, value in _from_file(file, file_name).items():
+    for name, value in from_file(file, file_name).items():
         if name not in known:
             raise _unknown(name, kind, where=f"in {file_name}")
-        chosen[name] = _converted(known[name], value, where=f"{name} in {file_name}", strict=True)
+        chosen[name] = converted(known[name], value, where=f"{name} in {file_name}", strict=True)
     environment = environment or {}
     for variable, name in OTHER_VARIABLES.items():
         if variable in environment and name in known:
             where = f"{variable} in the environment"
-            chosen[name] = _converted(known[name], environment[variable], where=where, strict=False)
+            chosen[name] = converted(known[name], environment[variable], where=where, strict=False)
     for variable, text in environment.items():
         if not variable.startswith(PREFIX) or variable in NOT_SETTINGS:
             continue
         name = variable.removeprefix(PREFIX).lower()
         if name in known:
-            chosen[name] = _converted(known[name], text, where=f"{variable} in the environment", strict=False)
+            chosen[name] = converted(known[name], text, where=f"{variable} in the environment", strict=False)
         elif name not in _ALL:
             raise _unknown(name, kind, where=f"in the environment ({variable})")
     for name, value in (flags or {}).items():
         if value is not None and name in known:
-            chosen[name] = _converted(known[name], value, where=known[name].flag, strict=False)
+            chosen[name] = converted(known[name], value, where=known[name].flag, strict=False)
     settings = kind(**chosen)
     _check(settings)
     return settings
@@ -287,53 +254,6 @@ def _with_port(name: str, port: int) -> str:
     return f"[{name}]:{port}" if ":" in name and not name.startswith("[") else f"{name}:{port}"
 
 
-def _from_file(text: str | None, file_name: str) -> dict[str, Any]:
-    if text is None:
-        return {}
-    if len(text) > SETTINGS_BYTES_MAX:
-        raise BadSetting(f"{file_name} has {len(text)} characters: expected at most {SETTINGS_BYTES_MAX}")
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadSetting(f"{file_name} is not TOML: {error}") from error
-
-
-def _converted(setting: Setting, value: Any, *, where: str, strict: bool) -> Any:
-    if not strict and isinstance(value, str):
-        if setting.is_list:
-            value = [part.strip() for part in value.split(",") if part.strip()]
-        elif setting.choices:
-            value = next((choice for choice in setting.choices if choice.casefold() == value.casefold()), value)
-    try:
-        return msgspec.convert(value, setting.type, strict=strict)
-    except msgspec.ValidationError:
-        expected = f"one of {', '.join(setting.choices)}" if setting.choices else _words(type_info(setting.type))
-        raise BadSetting(f"{where}: expected {expected}, found {value!r}") from None
-
-
-def _words(kind: inspect.Type) -> str:
-    """What a setting's type takes, for people."""
-    match kind:
-        case inspect.IntType(ge=int(least), le=int(most)):
-            return f"a whole number from {least} to {most}"
-        case inspect.IntType(ge=int(least)):
-            return f"a whole number of at least {least}"
-        case inspect.FloatType(gt=bound) if bound is not None:
-            return f"a number above {bound:g}"
-        case inspect.BoolType():
-            return "true or false"
-        case inspect.VarTupleType(item_type=item):
-            return f"a list, each element {_words(item)}"
-        case inspect.UnionType(types=kinds):
-            return _words(kinds[0])
-        case inspect.LiteralType(values=values):
-            return f"one of {', '.join(map(str, values))}"
-        case inspect.Metadata(type=inner):
-            return _words(inner)
-        case _:
-            return "text"
-
-
 def _check(settings: Settings) -> None:
     """What types cannot say."""
     if isinstance(settings, ListenerSettings):
@@ -373,20 +293,6 @@ def _unknown(name: str, kind: type[Settings], *, where: str) -> BadSetting:
 
 def _kind(settings: type[Settings]) -> Kind:
     return next(kind for kind, structure in KINDS.items() if structure is settings)
-
-
-def _core(declared_type: Any) -> Any:
-    """The type without its annotations."""
-    return (
-        getattr(declared_type, "__origin__", declared_type) if hasattr(declared_type, "__metadata__") else declared_type
-    )
-
-
-def _description(declared_type: Any) -> str:
-    for extra in getattr(declared_type, "__metadata__", ()):
-        if isinstance(extra, Meta) and extra.description:
-            return extra.description
-    return ""
 
 
 _ALL: Final = frozenset(name for settings in KINDS.values() for name in settings.__struct_fields__)

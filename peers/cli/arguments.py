@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from peers.cli.console import Console
 from peers.homes import Home, default_home
-from peers.settings import Setting, declared
+from peers.setting_texts import Setting, declared
 
 Run = Callable[[argparse.Namespace, Console], int]
 Commands = Any  # argparse gives its type no public name

@@ -19,7 +19,7 @@ from peers.exporting import ClientSource, Exported, LayoutSource, new_file, writ
 from peers.homes import HomeInUse, NotJoined
 from peers.joining import AlreadyJoined, join
 from peers.local_parts import opened_client
-from peers.settings import BadSetting
+from peers.setting_texts import BadSetting
 from query.errors import Forbidden, Problem, WrongArguments
 from tests.wire.living import Living, living, publish, publisher_in
 

@@ -4,7 +4,8 @@ import pytest
 
 from peers.homes import Home
 from peers.inference_log_parts import log_finder, log_metrics, opened_inference_log
-from peers.settings import BadSetting, ClientSettings, EdgeSettings, NameserverSettings, declared, resolve_settings
+from peers.setting_texts import BadSetting, declared
+from peers.settings import ClientSettings, EdgeSettings, NameserverSettings, resolve_settings
 from tests.inference_log.filling import ALL, inference
 
 NAME = "local_inference_storage"

@@ -17,7 +17,8 @@ from engine.functions import in_memory
 from engine.providers import CPU, RUNTIME_NAMES, Choice, Provider, chosen, known
 from engine.sessions import Session, available_providers
 from peers.local_parts import built_in_properties
-from peers.settings import BadSetting, EdgeSettings, resolve_settings
+from peers.setting_texts import BadSetting
+from peers.settings import EdgeSettings, resolve_settings
 from tests.models.making import release, scaling
 
 CARD = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")

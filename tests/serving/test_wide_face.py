@@ -24,7 +24,8 @@ from cryptography.x509.oid import NameOID
 
 import peers
 from peers.federation_client import BadAnswer
-from peers.settings import BadSetting, EdgeSettings, resolve_settings
+from peers.setting_texts import BadSetting
+from peers.settings import EdgeSettings, resolve_settings
 from tests.serving.face import Face, identity, serving
 from tests.serving.refused import asking, good
 from tests.wire.living import living

@@ -17,7 +17,8 @@ from peers.cli import main
 from peers.cli.console import DONE, FAILED, USAGE
 from peers.founding import found
 from peers.homes import Home
-from peers.settings import EdgeSettings, NameserverSettings, declared
+from peers.setting_texts import declared
+from peers.settings import EdgeSettings, NameserverSettings
 
 COMMANDS = [
     "nameserver", "edge", "demo", "register", "join", "query", "poll", "keys", "keys show", "keys make", "keys endorse",

@@ -12,7 +12,7 @@ import pytest
 from federation.keys import PrivateKey
 from peers.cli.asking import JsonView, TextView, ledger_text, progress_text
 from peers.cli.console import DONE, FAILED, PARTIAL, USAGE, Console, UsageProblem, problem_lines, underlined
-from peers.settings import BadSetting
+from peers.setting_texts import BadSetting
 from query.errors import ErrorRecord, Span, UnknownName
 from query.frames import Column, EndFrame, ErrorFrame, Frame, ProgressFrame, RowFrame, SchemaFrame
 from query.ledger import Ledger, Outcome, State

@@ -9,15 +9,13 @@ import pytest
 
 from engine.providers import Provider
 from peers.homes import Home
+from peers.setting_texts import SETTINGS_BYTES_MAX, BadSetting, declared
 from peers.settings import (
     KINDS,
-    SETTINGS_BYTES_MAX,
-    BadSetting,
     ClientSettings,
     EdgeSettings,
     NameserverSettings,
     checked_address,
-    declared,
     dial_addresses,
     port_taken,
     read_settings,
