@@ -110,10 +110,11 @@ async def open_client(home: Home, settings: ClientSettings, *, clock: Callable[[
 
     running = RunningQueries()
     catalogue = PeerCatalogue()
-    statements = statements_of(membership, key=key, client=client, catalogue=catalogue, running=running)
+    me = PeerSelf(home, membership, settings)
+    statements = statements_of(me, key=key, client=client, catalogue=catalogue, running=running)
     catalogue.compose(
         *local_functions(
-            PeerSelf(home, membership, settings),
+            me,
             engine=engine,
             memory=memory,
             layout=ImageLayout(home.releases),

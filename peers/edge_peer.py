@@ -229,7 +229,8 @@ class _Parts:
         certificate = HomeCertificate(home, client, key=key.public) if home.identity_crt.exists() else None
         self.running = RunningQueries()
         catalogue = PeerCatalogue()
-        self._statements = statements_of(membership, key=key, client=client, catalogue=catalogue, running=self.running)
+        me = PeerSelf(home, membership, settings)
+        self._statements = statements_of(me, key=key, client=client, catalogue=catalogue, running=self.running)
         self.agent = self._agent(settings, certificate, autonomous=fact is not None)
         mode = OwnMode(
             home,
@@ -244,7 +245,7 @@ class _Parts:
         self._trust.changed = memory.obey
         catalogue.compose(
             *local_functions(
-                PeerSelf(home, membership, settings),
+                me,
                 engine=self._engine,
                 memory=memory,
                 layout=layout,

@@ -197,6 +197,7 @@ class Upward:
             params={name: encode_value(value) for name, value in errand.variables.items()},
             targets=errand.request.targets,
             timeout=max(0.001, errand.time_left_s),
+            budget=errand.request.budget,
         )
         body = encode_request(request)
         try:
@@ -253,7 +254,7 @@ async def _merge(frame: Any, answering: Answering, target: str) -> None:
             await answering.error(error)
         case EndFrame(ledger=ledger) if ledger.outcomes:
             outcome = ledger.outcomes[0]
-            answering.settle(Outcome(shown(target), outcome.state, outcome.detail, outcome.rows))
+            answering.settle(msgspec.structs.replace(outcome, peer=shown(target)))
 
 
 def _beyond(errand: Errand) -> dict[str, Any]:

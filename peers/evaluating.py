@@ -1,7 +1,9 @@
-"""One statement on this peer: resolved, permitted, run within its time, its state in the ledger settled.
+"""One statement on this peer: resolved, permitted, run within its time and budget, its state in the ledger settled.
 
 Rules: what a statement needs more than its caller has, and what is not at home here, is refused before anything runs.
-Whatever happens, this peer's state is settled; a fault of ours is logged once and told without its text.
+Of this peer's own budget, the request's and the directive's the smaller of each part holds; what the statement gave
+before it was over stays given. Whatever happens, this peer's state is settled, with what was used; a fault of ours is
+logged once and told without its text.
 """
 
 from __future__ import annotations
@@ -10,14 +12,17 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
+import msgspec
+
 from federation.names import shown
 from peers.answering import Answering
+from query.budgets import UNBOUNDED, Budget, Spending, tightest
 from query.declarations import Call, Caller, Home, Role
 from query.errors import DeadlinePassed, Forbidden, InternalProblem, Problem, WrongHome
 from query.evaluation import CurrentCatalogue, evaluate
@@ -29,6 +34,22 @@ from query.session import Session
 from query.syntax import SetVariable, Statement
 from query.types import OBJECT
 from query.values import encode_value
+
+@contextlib.asynccontextmanager
+async def _within(deadline: float | None, began: float, spending: Spending) -> AsyncIterator[None]:
+    """Raises TimeoutError past the deadline, and :class:`~query.budgets.OverBudgetTime` when that comes first."""
+    time_s = spending.budget.time_s
+    ends = None if time_s is None else began + time_s
+    spent = ends is not None and (deadline is None or ends < deadline)
+    until = ends if spent else deadline
+    try:
+        async with asyncio.timeout(None if until is None else max(0.0, until - time.monotonic())) as timer:
+            yield
+    except TimeoutError:
+        if spent and timer.expired():
+            raise spending.out_of_time() from None
+        raise
+
 
 TIME_IS_UP: Final = "the statement's time is up"
 
@@ -45,7 +66,10 @@ class Evaluating:
         is_nameserver: bool,
         catalogue: CurrentCatalogue,
         federation_time: Callable[[], float],
+        budget: Budget = UNBOUNDED,
     ) -> None:
+        """``budget``: what every statement may use on this peer."""
+        self._budget = budget
         self._name = name
         self._is_nameserver = is_nameserver
         self._catalogue = catalogue
@@ -56,10 +80,34 @@ class Evaluating:
         return Call(caller, datetime.fromtimestamp(self._now(), UTC), self._name, sender=sender)
 
     async def run(
-        self, statement: Statement, answering: Answering, call: Call, session: Session, *, deadline: float | None
+        self,
+        statement: Statement,
+        answering: Answering,
+        call: Call,
+        session: Session,
+        *,
+        deadline: float | None,
+        budget: Budget | None = None,
     ) -> None:
-        """Resolve and run a statement; settles this peer's state. ``deadline``: of ``time.monotonic()``."""
+        """Resolve and run a statement; settles this peer's state. ``deadline``: of ``time.monotonic()``.
+
+        ``budget``: what its request allows.
+        """
         me = shown(self._name)
+        asked = tightest(budget, statement.directives.budget)
+        spending = Spending(tightest(asked, self._budget))
+        began = time.monotonic()
+
+        def settle(outcome: Outcome) -> None:
+            told = asked != UNBOUNDED or (outcome.detail or "").startswith("over_budget")
+            used = msgspec.structs.replace(
+                outcome,
+                rows=spending.rows,
+                bytes=spending.bytes,
+                elapsed_ms=round((time.monotonic() - began) * 1000, 3),
+                allowed=spending.budget if told else None,
+            )
+            answering.settle(used)
 
         loop = asyncio.get_running_loop()
 
@@ -67,7 +115,7 @@ class Evaluating:
             loop.call_soon_threadsafe(partial(answering.progress, label, done, total, unit, peer=self._name))
 
         try:
-            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.monotonic())):
+            async with _within(deadline, began, spending):
                 plan = resolve(statement, self._catalogue.current, session.variables)
                 self._permit(plan, call)
                 carried = statement.body if call.sender is not None and type(statement.body) is SetVariable else None
@@ -77,22 +125,24 @@ class Evaluating:
                     evaluate(plan, replace(call, progress=progress), session=session, catalogue=self._catalogue)
                 ) as rows:
                     async for row in rows:
-                        await answering.row(tuple(encode_value(value) for value in row), peer=self._name)
+                        values = tuple(encode_value(value) for value in row)
+                        spending.row(values)
+                        await answering.row(values, peer=self._name)
                 if carried is not None:  # who carried it here keeps the value
                     await answering.row((encode_value(session.variables[carried.name]),), peer=self._name)
-            answering.settle(answering.answered_by(self._name))
+            settle(answering.answered_by(self._name))
         except TimeoutError:
             await answering.error(DeadlinePassed(TIME_IS_UP).record(peer=me))
-            answering.settle(Outcome(me, State.TIMEOUT))
+            settle(Outcome(me, State.TIMEOUT))
         except Problem as problem:
             await answering.error(problem.record(peer=me))
             refused = isinstance(problem, Forbidden)
-            answering.settle(Outcome(me, State.REFUSED if refused else State.ERROR, problem.code))
+            settle(Outcome(me, State.REFUSED if refused else State.ERROR, problem.code))
         except Exception:
             log.exception("statement_failed", extra={"text": statement.text[:200]})
             fault = InternalProblem(f"{me} failed to run the statement; its log has the cause")
             await answering.error(fault.record(peer=me))
-            answering.settle(Outcome(me, State.ERROR, fault.code))
+            settle(Outcome(me, State.ERROR, fault.code))
 
     def _permit(self, plan: Plan, call: Call) -> None:
         """Raises :class:`WrongHome` or :class:`Forbidden` before anything runs."""

@@ -44,7 +44,7 @@ from peers.remote_repositories import RemoteRepositories
 from peers.remote_settings import RemoteBook
 from peers.requests import Origin, StatementRequest, encode_request
 from peers.running import RunningQueries
-from peers.settings import CommonSettings
+from peers.settings import CommonSettings, budget_of
 from peers.statements import Statements
 from query.declarations import Call, Progress
 from query.errors import PeerProblem, Problem, UserProblem
@@ -328,7 +328,7 @@ def opened_client(
 
 
 def statements_of(
-    membership: Membership,
+    me: PeerSelf,
     *,
     key: PrivateKey,
     client: FederationClient,
@@ -336,6 +336,7 @@ def statements_of(
     running: RunningQueries,
 ) -> Statements:
     """The statements of a peer that is not the nameserver: what goes elsewhere is signed with this home's identity."""
+    membership = me.membership
 
     def sealed(body: bytes, *, lifetime_s: float) -> SignedDocument:
         return seal(
@@ -354,4 +355,5 @@ def statements_of(
         elsewhere=Upward(identity=Identity(membership.name, sealed), client=client),
         running=running,
         federation_time=client.federation_time,
+        budget=budget_of(me.settings),
     )

@@ -67,7 +67,7 @@ from peers.repository_tidying import tidy_repository
 from peers.repository_turns import RepositoryTurns
 from peers.running import RunningQueries
 from peers.serving_parts import ServingParts
-from peers.settings import NameserverSettings, dial_addresses, dial_names
+from peers.settings import NameserverSettings, budget_of, dial_addresses, dial_names
 from peers.statements import Statements
 from peers.uplinks import Uplinks
 from query.declarations import Caller, Role
@@ -177,23 +177,7 @@ class _Parts:
         self._refusals = Refusals()
         catalogue = PeerCatalogue()
         self.running = RunningQueries()
-        directory = StateDirectory(self.store, membership.name)
-        self._statements = Statements(
-            name=membership.name,
-            is_nameserver=True,
-            catalogue=catalogue,
-            elsewhere=FanOut(
-                name=membership.name,
-                directory=directory,
-                edges=KnownEdges(self.store, self.contacts),
-                uplinks=self.uplinks,
-                vouch=self._vouch,
-                clock=clock,
-            ),
-            running=self.running,
-            federation_time=clock,
-            directory=directory,
-        )
+        self._statements = self._asking(catalogue, settings)
         catalogue.compose(
             *nameserver_functions(self.store, self._director, self.contacts, make_bundle=self._bundle, imports=imports),
             RosterFunctions(Members(self.store)),
@@ -218,6 +202,27 @@ class _Parts:
             ),
         )
         catalogue.follow(self._engine)
+
+    def _asking(self, catalogue: PeerCatalogue, settings: NameserverSettings) -> Statements:
+        """The statements of the nameserver, which fans out what goes elsewhere."""
+        directory = StateDirectory(self.store, self._membership.name)
+        return Statements(
+            name=self._membership.name,
+            is_nameserver=True,
+            catalogue=catalogue,
+            elsewhere=FanOut(
+                name=self._membership.name,
+                directory=directory,
+                edges=KnownEdges(self.store, self.contacts),
+                uplinks=self.uplinks,
+                vouch=self._vouch,
+                clock=self._clock,
+            ),
+            running=self.running,
+            federation_time=self._clock,
+            directory=directory,
+            budget=budget_of(settings),
+        )
 
     def follow_root(self, changes: tuple[Change, ...]) -> None:
         """A root record came into force: its director key takes its place, and what it stops here stops."""

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from federation.documents import SignedDocument
+from query.budgets import Budget, parse_budget
 from query.declarations import Caller
 from query.errors import LimitExceeded, UserProblem, suggestion
 from query.frames import Frame
@@ -21,6 +22,7 @@ MEMBERS: Final[Mapping[str, tuple[str, tuple[type, ...]]]] = {
     "params": ("an object", (dict,)),
     "targets": ("text or a list of names", (str, list, type(None))),
     "timeout": ("a number of seconds", (int, float, type(None))),
+    "budget": ("text", (str, type(None))),
 }
 
 
@@ -28,13 +30,20 @@ class StatementRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Body of ``POST /v1/query``; see docs/query-api.md.
 
     ``params``: encoded values that ``:name`` reads. ``targets``: the default target, in the words of ``//peer:``, or a
-    list of peers. ``timeout``: seconds for the whole request.
+    list of peers. ``timeout``: seconds for the whole request. ``budget``: what each statement may use on each peer, in
+    the words of ``//budget:``.
     """
 
     text: str
     params: dict[str, Any] = {}
     targets: str | tuple[str, ...] | None = None
     timeout: float | None = None
+    budget: str | None = None
+
+    @property
+    def bounds(self) -> Budget | None:
+        """The budget, read. Raises :class:`~query.budgets.BadBudget`."""
+        return None if self.budget is None else parse_budget(self.budget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +72,15 @@ def decode_request(body: bytes) -> StatementRequest:
     try:
         request = msgspec.json.decode(body, type=StatementRequest)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise UserProblem(f"{_fault(body)}: expected a request {{text, params, targets, timeout}}") from error
+        raise UserProblem(f"{_fault(body)}: expected a request {{text, params, targets, timeout, budget}}") from error
     if request.timeout is not None and not 0 < request.timeout <= TIMEOUT_S_MAX:
         raise UserProblem(
             f"expected a timeout of more than 0 and at most {TIMEOUT_S_MAX:g} s, found {request.timeout:g}"
         )
     if len(request.params) > PARAMETERS_MAX:
         raise LimitExceeded(f"{len(request.params)} parameters, expected at most {PARAMETERS_MAX}")
+    if request.budget is not None:
+        parse_budget(request.budget)
     return request
 
 

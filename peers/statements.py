@@ -30,6 +30,7 @@ from peers.evaluating import Evaluating
 from peers.kept_values import KeptValue, expression_of, is_bag
 from peers.requests import Origin, StatementRequest, decode_request
 from peers.running import RunningQueries, RunningQuery
+from query.budgets import UNBOUNDED, Budget
 from query.declarations import Caller
 from query.errors import Cancelled, Problem, SyntaxProblem, WrongArguments
 from query.evaluation import CurrentCatalogue
@@ -93,8 +94,11 @@ class Statements:
         running: RunningQueries,
         federation_time: Callable[[], float],
         directory: Directory | None = None,
+        budget: Budget = UNBOUNDED,
     ) -> None:
-        """``directory``: whom ``explain`` can name; None where only the nameserver knows."""
+        """``directory``: whom ``explain`` can name; None where only the nameserver knows. ``budget``: what every
+        statement may use on this peer.
+        """
         self._name = name
         self._is_nameserver = is_nameserver
         self._catalogue = catalogue
@@ -103,7 +107,11 @@ class Statements:
         self._now = federation_time
         self._directory = directory
         self._evaluating = Evaluating(
-            name=name, is_nameserver=is_nameserver, catalogue=catalogue, federation_time=federation_time
+            name=name,
+            is_nameserver=is_nameserver,
+            catalogue=catalogue,
+            federation_time=federation_time,
+            budget=budget,
         )
 
     def new_query(self) -> str:
@@ -228,7 +236,9 @@ class Statements:
 
         async def here() -> None:
             call = self._evaluating.call(errand.origin.caller)
-            await self._evaluating.run(errand.statement, answering, call, session, deadline=errand.deadline)
+            await self._evaluating.run(
+                errand.statement, answering, call, session, deadline=errand.deadline, budget=errand.request.bounds
+            )
 
         try:
             if alone_here:
@@ -303,7 +313,9 @@ class Statements:
             if not 0 <= index < len(statements):
                 raise WrongArguments(f"no statement {index} in a script of {len(statements)}")
             call = self._evaluating.call(caller, sender=sender)
-            await self._evaluating.run(statements[index], answering, call, session, deadline=deadline)
+            await self._evaluating.run(
+                statements[index], answering, call, session, deadline=deadline, budget=request.bounds
+            )
         except Problem as problem:
             await answering.error(problem.record(peer=shown(self._name)))
             answering.settle_open(State.ERROR, problem.code)

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from query.budgets import Budget, used_of
+
 
 class State(enum.Enum):
     ROWS = "rows"
@@ -31,7 +33,7 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     """How one target ended. ``detail``: an error's code, a refusal's reason, ``last_seen`` or ``never``.
 
     ``rows``, ``bytes`` and ``elapsed_ms`` are what the target used: rows given, bytes of their encoded values, and the
-    time from when it began to its end.
+    time from when it began to its end. ``allowed`` is what it might use, where the statement said so or used it up.
     """
 
     peer: str
@@ -40,9 +42,17 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     rows: int = 0
     bytes: int = 0
     elapsed_ms: float = 0.0
+    allowed: Budget | None = None
 
     def __str__(self) -> str:
         return f"{self.state.value}({self.detail})" if self.detail else self.state.value
+
+    @property
+    def used(self) -> str:
+        """What of its budget a target used, for people: ``12 of 1000 rows, 0.3 of 5s``; empty without a budget."""
+        if self.allowed is None:
+            return ""
+        return used_of(self.allowed, rows=self.rows, size=self.bytes, elapsed_s=self.elapsed_ms / 1000)
 
 
 class Ledger(msgspec.Struct, frozen=True, omit_defaults=True):

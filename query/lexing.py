@@ -20,7 +20,7 @@ from query.errors import SyntaxProblem, EndsTooEarly
 from query.limits import over
 from query.syntax import Place, Source
 
-DIRECTIVES: Final = ("peer", "plot", "timeout", "wait")
+DIRECTIVES: Final = ("peer", "plot", "timeout", "wait", "budget")
 _DIRECTIVE = re.compile(r"//[ \t]*([A-Za-z]+)[ \t]*:[ \t]*(.*?)[ \t\r]*\Z")
 _OPENING: Final = {"LPAR": "(", "LSQB": "[", "LBRACE": "{"}
 _CLOSING: Final = {"RPAR": "(", "RSQB": "[", "RBRACE": "{"}

@@ -40,4 +40,4 @@ def test_a_request_is_read_as_it_was_written() -> None:
 def test_what_is_no_request(body: bytes, fault: str) -> None:
     with pytest.raises(UserProblem) as caught:
         decode_request(body)
-    assert caught.value.message == f"{fault}: expected a request {{text, params, targets, timeout}}"
+    assert caught.value.message == f"{fault}: expected a request {{text, params, targets, timeout, budget}}"
