@@ -35,22 +35,6 @@ from query.syntax import SetVariable, Statement
 from query.types import OBJECT
 from query.values import encode_value
 
-@contextlib.asynccontextmanager
-async def _within(deadline: float | None, began: float, spending: Spending) -> AsyncIterator[None]:
-    """Raises TimeoutError past the deadline, and :class:`~query.budgets.OverBudgetTime` when that comes first."""
-    time_s = spending.budget.time_s
-    ends = None if time_s is None else began + time_s
-    spent = ends is not None and (deadline is None or ends < deadline)
-    until = ends if spent else deadline
-    try:
-        async with asyncio.timeout(None if until is None else max(0.0, until - time.monotonic())) as timer:
-            yield
-    except TimeoutError:
-        if spent and timer.expired():
-            raise spending.out_of_time() from None
-        raise
-
-
 TIME_IS_UP: Final = "the statement's time is up"
 
 log = logging.getLogger("peerage.query")
@@ -129,7 +113,9 @@ class Evaluating:
                         spending.row(values)
                         await answering.row(values, peer=self._name)
                 if carried is not None:  # who carried it here keeps the value
-                    await answering.row((encode_value(session.variables[carried.name]),), peer=self._name)
+                    kept = (encode_value(session.variables[carried.name]),)
+                    spending.row(kept)
+                    await answering.row(kept, peer=self._name)
             settle(answering.answered_by(self._name))
         except TimeoutError:
             await answering.error(DeadlinePassed(TIME_IS_UP).record(peer=me))
@@ -159,3 +145,19 @@ class Evaluating:
                 f'and "{call.caller.name}" is {Role(call.caller.role).name.lower()} here',
                 hint="use a home whose identity has that role: peerage query --home ADMIN-HOME",
             )
+
+
+@contextlib.asynccontextmanager
+async def _within(deadline: float | None, began: float, spending: Spending) -> AsyncIterator[None]:
+    """Raises TimeoutError past the deadline, and :class:`~query.budgets.OverBudgetTime` when that comes first."""
+    time_s = spending.budget.time_s
+    ends = None if time_s is None else began + time_s
+    spent = ends is not None and (deadline is None or ends < deadline)
+    until = ends if spent else deadline
+    try:
+        async with asyncio.timeout(None if until is None else max(0.0, until - time.monotonic())) as timer:
+            yield
+    except TimeoutError:
+        if spent and timer.expired():
+            raise spending.out_of_time() from None
+        raise

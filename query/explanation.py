@@ -42,8 +42,6 @@ def explain(body: Body, statement: Statement, catalogue: Catalogue, *, session: 
         yield "route", _failed(problem)
     if statement.directives.timeout_s is not None:
         yield "timeout", f"{statement.directives.timeout_s:g}s"
-    if statement.directives.budget is not None:
-        yield "budget", f"{statement.directives.budget} on each peer"
     if statement.directives.wait_s is not None:
         yield "wait", f"up to {statement.directives.wait_s:g}s for edges that are away"
     if statement.directives.budget is not None:
