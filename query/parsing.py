@@ -241,12 +241,6 @@ def _directives(source: Source, found: list[Directive]) -> Directives:
             except BadBudget as problem:
                 raise problem.at(source.span(directive.place)) from None
             continue
-        if directive.name == "budget":
-            try:
-                values["budget"] = parse_budget(directive.value)
-            except BadBudget as problem:
-                raise problem.at(source.span(directive.place)) from None
-            continue
         values[directive.name] = directive.value
         if directive.name == "peer":
             values["peer_place"] = directive.place
