@@ -78,6 +78,8 @@ class KnownFunctions(Protocol):
 
     def matching(self, text: str) -> tuple[Declaration, ...]: ...
 
+    def owner(self, name: str) -> str | None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Call:

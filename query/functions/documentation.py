@@ -6,6 +6,7 @@ from typing import Any
 
 from query.declarations import Call, Declaration, Example, KnownFunctions, function
 from query.errors import InternalProblem
+from query.knowledge import told
 
 
 def _known(call: Call) -> KnownFunctions:
@@ -50,3 +51,13 @@ class DocumentationFunctions:
             {"signature": declared.signature, "documentation": declared.documentation.split("\n\n")[0]}
             for declared in _known(call).matching(text)
         ]
+
+    @function("functions() -> Bag of Record", example="functions()")
+    def functions(self, call: Call) -> list[dict[str, Any]]:
+        """Every function that this peer knows, one record an overload, those of models and users with their owner.
+
+        Editors complete and explain from it: name, parameters, result, home, role, effect, documentation, examples,
+        aliases, owner (`built-in`, `model NAME` or `user`).
+        """
+        known = _known(call)
+        return [told(declared, known.owner(declared.name) or "") for declared in known.matching("")]
