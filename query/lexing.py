@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from query import limits
-from query.errors import SyntaxProblem, EndsTooEarly
+from query.errors import EndsTooEarly, SyntaxProblem
 from query.limits import over
 from query.syntax import Place, Source
 
@@ -24,7 +24,7 @@ DIRECTIVES: Final = ("peer", "plot", "timeout", "wait", "budget")
 _DIRECTIVE = re.compile(r"//[ \t]*([A-Za-z]+)[ \t]*:[ \t]*(.*?)[ \t\r]*\Z")
 _OPENING: Final = {"LPAR": "(", "LSQB": "[", "LBRACE": "{"}
 _CLOSING: Final = {"RPAR": "(", "RSQB": "[", "RBRACE": "{"}
-_ENDS_VALUE: Final = frozenset(
+ENDS_VALUE: Final = frozenset(
     {"NAME", "FIELD", "NUMBER", "STRING", "RAW_STRING", "TIMESTAMP", "VARIABLE", "TRUE", "FALSE", "NULL", "END"}
     | _CLOSING.keys()
 )
@@ -170,7 +170,7 @@ def _value_begins(tokens: list[Token]) -> bool:
     at = len(tokens) - 1
     if at >= 0 and tokens[at].type == "NOT":
         at -= 1
-    return at < 0 or (tokens[at].type not in _ENDS_VALUE and tokens[at].type != "AS")
+    return at < 0 or (tokens[at].type not in ENDS_VALUE and tokens[at].type != "AS")
 
 
 def _comma(reading: _Reading, start: int) -> None:
