@@ -116,7 +116,7 @@ def explain(
 def _idle(entry: Entry, actual: ActualState | None, contact: Contact, *, now: float) -> Waiting:
     """What an edge without any model waits for."""
     who = shown(entry.member.name)
-    absent = _absence(entry.member, who, actual, contact, now=now)
+    absent = absence(entry.member, actual, contact, now=now)
     return absent or Waiting("not_assigned", f"no group of {who} names a model", hint="edge:set_group_models assigns")
 
 
@@ -139,18 +139,13 @@ def _waiting(
             return None
     elif running is not None and running.record == decision.winner.record:
         return None
-    absent = _absence(member, who, actual, contact, now=now)
+    absent = absence(member, actual, contact, now=now)
     if absent is not None:
         return absent
     assert actual is not None
-    generation = state.generation(member.uuid)
-    if (actual.epoch, actual.generation) != (state.epoch, generation):
-        return Waiting(
-            "not_polled",
-            f"{who} knows generation {actual.generation}, the latest is {generation}; {_next_poll(contact, now)}",
-            since=contact.reported_at,
-            hint="peerage poll on the edge asks at once",
-        )
+    behind = not_polled(state, member, actual, contact, now=now)
+    if behind is not None:
+        return behind
     if decision is None:
         return Waiting("unloading", f"{who} has been told that no group names {name} any more")
     label = decision.winner.label
@@ -166,8 +161,25 @@ def _waiting(
     return Waiting("in_progress", f"{who} has been told and is fetching, verifying or loading {label}")
 
 
-def _absence(member: Member, who: str, actual: ActualState | None, contact: Contact, *, now: float) -> Waiting | None:
+def not_polled(
+    state: FederationState, member: Member, actual: ActualState, contact: Contact, *, now: float
+) -> Waiting | None:
+    """That the edge has not been told of the latest change, if so."""
+    generation = state.generation(member.uuid)
+    if (actual.epoch, actual.generation) == (state.epoch, generation):
+        return None
+    return Waiting(
+        "not_polled",
+        f"{shown(member.name)} knows generation {actual.generation}, the latest is {generation};"
+        f" {_next_poll(contact, now)}",
+        since=contact.reported_at,
+        hint="peerage poll on the edge asks at once",
+    )
+
+
+def absence(member: Member, actual: ActualState | None, contact: Contact, *, now: float) -> Waiting | None:
     """Why nothing that is decided here reaches the edge, if so."""
+    who = shown(member.name)
     if member.joined is None:
         if member.token_expires is not None and now >= member.token_expires:
             again = f'edge:register("{member.name}") makes a new one'

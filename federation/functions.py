@@ -7,10 +7,11 @@ Compose a nameserver's catalogue from :func:`nameserver_functions`, every other 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from federation import commands
 from federation.carrying_functions import CarryingFunctions
+from federation.convergence_functions import ConvergenceFunctions
 from federation.decisions import decisions
 from federation.documents import ActualState
 from federation.events import Event
@@ -18,24 +19,15 @@ from federation.explanation import explain
 from federation.group_functions import GroupFunctions, Imports
 from federation.member_functions import MakeBundle, MemberFunctions
 from federation.members import Member, PropertyValue
-from federation.names import PeerId, shown
+from federation.names import shown
 from federation.need_functions import NeedFunctions
 from federation.polling import Director
+from federation.presence import Presence, last_report
 from federation.reports import Contact, NoReport, converged, moment, state_record, status_record
 from query.declarations import Call, Effect, Example, Home, Role, function
 
 if TYPE_CHECKING:
     from federation.store import FederationStore
-
-
-class Presence(Protocol):
-    """What is remembered of edges between their reports. Times are seconds since the epoch."""
-
-    def last_seen(self, uuid: PeerId) -> float | None: ...
-
-    def connected(self, uuid: PeerId) -> bool: ...
-
-    def next_poll_at(self, uuid: PeerId) -> float | None: ...
 
 
 class EdgeFunctions:
@@ -50,14 +42,7 @@ class EdgeFunctions:
         self._store.append(events, caller=call.caller.name, now=call.now.timestamp())
 
     def _reported(self, member: Member) -> tuple[ActualState | None, Contact]:
-        report = self._store.reports.latest(member.uuid)
-        contact = Contact(
-            last_seen=self._presence.last_seen(member.uuid),
-            connected=self._presence.connected(member.uuid),
-            next_poll_at=self._presence.next_poll_at(member.uuid),
-            reported_at=report.time if report else None,
-        )
-        return (report.actual if report else None), contact
+        return last_report(self._store, self._presence, member)
 
     # --- desired ------------------------------------------------------------------------------------------------
 
@@ -254,6 +239,7 @@ NAMESERVER_FUNCTIONS: Final[tuple[type, ...]] = (
     NeedFunctions,
     MemberFunctions,
     CarryingFunctions,
+    ConvergenceFunctions,
 )
 
 
@@ -267,4 +253,5 @@ def nameserver_functions(
         NeedFunctions(store),
         MemberFunctions(store, make_bundle=make_bundle),
         CarryingFunctions(store, director),
+        ConvergenceFunctions(store, director, presence),
     )

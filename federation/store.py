@@ -82,6 +82,12 @@ class ReportLog:
     def __init__(self, db: Database, path: Path | None) -> None:
         self._db = db
         self._path = path
+        self._listeners: list[Callable[[PeerId], None]] = []
+
+    def subscribe(self, listener: Callable[[PeerId], None]) -> Callable[[], None]:
+        """Have a listener told of every edge that reports something new, from now on; the result ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     def put(self, edge: PeerId, body: bytes, *, now: float, digest: Digest | None = None) -> bool:
         """Keep a report, durable before the return. False when it is the same as the one before."""
@@ -103,6 +109,8 @@ class ReportLog:
                     " ORDER BY id DESC LIMIT 1 OFFSET ?)",
                     [edge, edge, REPORTS_PER_EDGE_MAX],
                 )
+        for listener in tuple(self._listeners):
+            listener(edge)
         return True
 
     def latest(self, edge: PeerId) -> Report | None:

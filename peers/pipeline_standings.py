@@ -13,9 +13,9 @@ from typing import Any, Final, Protocol
 from federation.documents import ActualState, LoadError
 from federation.entries import ALL
 from federation.explanation import explain
-from federation.functions import Presence
 from federation.members import Member
 from federation.pipeline_standing import EdgeStanding, WantedVersion, standing_of, status_record
+from federation.presence import Presence
 from federation.reports import Contact
 from federation.state import FederationState
 from federation.store import FederationStore, Report

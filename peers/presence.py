@@ -21,7 +21,7 @@ class Contact:
 
 
 class ContactBook:
-    """Last contacts by edge, and who is connected now (``federation.functions.Presence``)."""
+    """Last contacts by edge, and who is connected now (``federation.presence.Presence``)."""
 
     def __init__(self, uplinks: Uplinks) -> None:
         self._uplinks = uplinks
