@@ -110,7 +110,13 @@ class Link(Protocol):
     """One way to a peer: runs a text there and gives its frames."""
 
     def frames(
-        self, text: str, *, params: Mapping[str, Any], peer: str | None, timeout_s: float | None
+        self,
+        text: str,
+        *,
+        params: Mapping[str, Any],
+        peer: str | None,
+        timeout_s: float | None,
+        budget: str | None = None,
     ) -> AsyncIterator[Frame]: ...
 
     async def cancel(self) -> None:
@@ -146,14 +152,16 @@ class AsyncConnection:
         params: Mapping[str, Any] | None = None,
         peer: str | None = None,
         timeout_s: float | None = None,
+        budget: str | None = None,
     ) -> AsyncIterator[Frame]:
         """The frames of each statement as they arrive. Closing the iterator cancels what still runs.
 
         ``params``: values that ``:name`` reads. ``peer``: the default target, below a directive and below home.
+        ``budget``: what each statement may use on each peer, in the words of ``//budget:``.
         """
         if self._link is None:
             raise UserProblem("the connection is not open", hint="use it as a context manager")
-        return self._link.frames(text, params=params or {}, peer=peer, timeout_s=timeout_s)
+        return self._link.frames(text, params=params or {}, peer=peer, timeout_s=timeout_s, budget=budget)
 
     async def cancel(self) -> None:
         """Stop what runs over this connection, on every peer; its frames go on, to ledgers that say ``cancelled``."""
@@ -167,10 +175,12 @@ class AsyncConnection:
         params: Mapping[str, Any] | None = None,
         peer: str | None = None,
         timeout_s: float | None = None,
+        budget: str | None = None,
     ) -> Answer:
         """Everything that the text answers, with its errors and ledgers."""
         answer = Answer()
-        async with aclosing(self.frames(text, params=params, peer=peer, timeout_s=timeout_s)) as frames:  # type: ignore[type-var]
+        running = self.frames(text, params=params, peer=peer, timeout_s=timeout_s, budget=budget)
+        async with aclosing(running) as frames:  # type: ignore[type-var]
             async for frame in frames:
                 answer.add(frame)
         return answer
@@ -225,8 +235,9 @@ class Connection:
         params: Mapping[str, Any] | None = None,
         peer: str | None = None,
         timeout_s: float | None = None,
+        budget: str | None = None,
     ) -> Iterator[Frame]:
-        frames = self._connection.frames(text, params=params, peer=peer, timeout_s=timeout_s)
+        frames = self._connection.frames(text, params=params, peer=peer, timeout_s=timeout_s, budget=budget)
         try:
             while (frame := self._wait(_next(frames))) is not None:
                 yield frame

@@ -66,13 +66,20 @@ class ClientPeer:
                 self._running.cancel(query, caller=self._caller)
 
     async def frames(
-        self, text: str, *, params: Mapping[str, Any], peer: str | None, timeout_s: float | None
+        self,
+        text: str,
+        *,
+        params: Mapping[str, Any],
+        peer: str | None,
+        timeout_s: float | None,
+        budget: str | None = None,
     ) -> AsyncGenerator[Frame, None]:
         request = StatementRequest(
             text=text,
             params={name: encode_value(value) for name, value in params.items()},
             targets=peer,
             timeout=timeout_s,
+            budget=budget,
         )
         query = self._statements.new_query()
         running = self._statements.run(

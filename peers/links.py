@@ -62,7 +62,13 @@ class HttpLink:
                 pass
 
     async def frames(
-        self, text: str, *, params: Mapping[str, Any], peer: str | None, timeout_s: float | None
+        self,
+        text: str,
+        *,
+        params: Mapping[str, Any],
+        peer: str | None,
+        timeout_s: float | None,
+        budget: str | None = None,
     ) -> AsyncGenerator[Frame, None]:
         request = object()
         self._running[request] = None
@@ -73,7 +79,9 @@ class HttpLink:
                 await self._cancel(query)
 
         try:
-            frames = self._frames(text, params=params, peer=peer, timeout_s=timeout_s, started=started)
+            frames = self._frames(
+                text, params=params, peer=peer, timeout_s=timeout_s, budget=budget, started=started
+            )
             async with aclosing(frames):
                 async for frame in frames:
                     yield frame
@@ -88,6 +96,7 @@ class HttpLink:
         params: Mapping[str, Any],
         peer: str | None = None,
         timeout_s: float | None,
+        budget: str | None = None,
         started: Callable[[str], Awaitable[None]] | None = None,
     ) -> AsyncGenerator[Frame, None]:
         request = StatementRequest(
@@ -95,6 +104,7 @@ class HttpLink:
             params={name: encode_value(value) for name, value in params.items()},
             targets=peer,
             timeout=timeout_s,
+            budget=budget,
         )
         limits = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S)
         try:

@@ -23,7 +23,7 @@ from query.errors import LimitExceeded, UserProblem
 from query.quantities import BadQuantity, parse_bytes
 
 ROWS_MAX: Final = 1_000_000_000
-BYTES_MAX: Final = 1 << 50
+BYTES_MAX: Final = 1 << 46
 BUFFER_BYTES_KEPT: Final = 1 << 20  # of the longest row, from one to the next
 EXPECTED: Final = 'expected rows, bytes and time, such as "1000 rows, 4MiB, 5s"'
 _ROWS = re.compile(r"([0-9]{1,12})\s*rows?", re.IGNORECASE)

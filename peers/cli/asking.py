@@ -51,6 +51,9 @@ echo '1 + 1' | peerage query --home e1 -""",
     query.add_argument("-f", "--file", metavar="FILE", help="read the statements from a file")
     query.add_argument("--peer", metavar="NAME", help='default target: a peer, "a, b", "all" or "group NAME"')
     query.add_argument("--timeout", metavar="TIME", help="longest time for the whole text, as in 500ms, 5s or 2m")
+    query.add_argument(
+        "--budget", metavar="BUDGET", help='what a statement may use on each peer, as in "1000 rows, 4MiB, 5s"'
+    )
     add_home(query, whose="the home to ask from")
     poll = add_command(
         commands,
@@ -73,11 +76,18 @@ def run_query(arguments: argparse.Namespace, console: Console) -> int:
         text=text,
         peer=arguments.peer,
         timeout_s=_seconds(arguments.timeout),
+        budget=arguments.budget,
     )
 
 
 def ask(
-    console: Console, *, arguments: argparse.Namespace, text: str, peer: str | None, timeout_s: float | None
+    console: Console,
+    *,
+    arguments: argparse.Namespace,
+    text: str,
+    peer: str | None,
+    timeout_s: float | None,
+    budget: str | None = None,
 ) -> int:
     """Run a text, showing its answer as it arrives; the exit status."""
     from peers.client import connect
@@ -85,7 +95,7 @@ def ask(
     view = JsonView(console) if arguments.json else TextView(console, text)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with connect(home_of(arguments, console).path) as connection, stopped_by_signals(connection) as stopped:
-        for frame in connection.frames(text, peer=peer, timeout_s=timeout_s):
+        for frame in connection.frames(text, peer=peer, timeout_s=timeout_s, budget=budget):
             view.show(frame)
     if stopped():
         raise KeyboardInterrupt
@@ -215,7 +225,10 @@ def ledger_text(ledger: Ledger) -> str:
     """``3 peers: 2 rows, 1 unreachable — E3: unreachable(never)``"""
     counts = ", ".join(f"{count} {state}" for state, count in ledger.counts.items())
     missing = [outcome for outcome in ledger.outcomes if outcome.state not in COMPLETE]
-    named = ", ".join(f"{outcome.peer}: {outcome}" for outcome in missing[:PEERS_TOLD_MAX])
+    named = ", ".join(
+        f"{outcome.peer}: {outcome}" + (f" after {outcome.used}" if outcome.used else "")
+        for outcome in missing[:PEERS_TOLD_MAX]
+    )
     more = f" and {len(missing) - PEERS_TOLD_MAX} more" if len(missing) > PEERS_TOLD_MAX else ""
     peers = f"{len(ledger.outcomes)} peer{'' if len(ledger.outcomes) == 1 else 's'}"
     return f"{peers}: {counts or 'nobody asked'}" + (f" — {named}{more}" if named else "")
