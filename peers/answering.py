@@ -31,7 +31,7 @@ class Frames(Protocol):
 class Answering:
     """``targets`` are peer names as they were found; they are shown in upper case.
 
-    ``tagged``: rows carry their peer, because several were asked.
+    ``tagged``: rows carry their peer, because several were asked. ``unmatched``: as in the ledger.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Answering:
         self.rows = 0
         self.answered = False
         self.ended = False
+        self.unmatched = 0
 
     @property
     def open(self) -> tuple[str, ...]:
@@ -136,6 +137,6 @@ class Answering:
             return
         self.ended = True
         await self.schema(())
-        ledger = self._relayed or self._ledger.close()
+        ledger = self._relayed or self._ledger.close(unmatched=self.unmatched)
         elapsed_ms = round((time.perf_counter() - self._started) * 1000, 3)
         await self._frames.put(EndFrame(self._statement, ledger, self.rows, elapsed_ms, self._query))

@@ -28,7 +28,7 @@ from peers.uplinks import Uplink, UplinkLost, Uplinks
 from query.errors import DeadlinePassed, Problem
 from query.frames import EndFrame, ErrorFrame, Frame, ProgressFrame, RowFrame, SchemaFrame
 from query.ledger import Outcome, State
-from query.placement import NAMESERVER, Directory, Here, Peers, Route, place
+from query.placement import NAMESERVER, Directory, Here, Peers, Placement, Route, place
 from query.syntax import Statement, shifted
 from query.values import encode_value
 
@@ -76,8 +76,8 @@ class FanOut:
         self._vouch = vouch
         self._clock = clock
 
-    def targets(self, route: Route) -> tuple[str, ...]:
-        return place(route, self._directory).targets
+    def place(self, route: Route) -> Placement:
+        return place(route, self._directory)
 
     async def ask(self, errand: Errand, answering: Answering, *, here: Callable[[], Awaitable[None]]) -> None:
         gate = asyncio.Semaphore(ASKED_AT_ONCE_MAX)
@@ -91,7 +91,7 @@ class FanOut:
 
         try:
             async with asyncio.timeout(errand.time_left_s), asyncio.TaskGroup() as tasks:
-                for target in self.targets(errand.route):
+                for target in errand.targets:
                     tasks.create_task(one(target))
         except TimeoutError:
             await answering.error(DeadlinePassed("the statement's time is up").record())
@@ -181,15 +181,15 @@ class Upward:
         self._identity = identity
         self._client = client
 
-    def targets(self, route: Route) -> tuple[str, ...]:
+    def place(self, route: Route) -> Placement:
         """This peer's own name, or the route's words: only the nameserver knows whom they mean."""
         match route.target:
             case Here():
-                return (self._identity.name,)
+                return Placement((self._identity.name,), route)
             case Peers(names=(name,)) if fold(name) == fold(self._identity.name):
-                return (self._identity.name,)
+                return Placement((self._identity.name,), route)
             case target:
-                return (str(target),)
+                return Placement((str(target),), route)
 
     async def ask(self, errand: Errand, answering: Answering, *, here: Callable[[], Awaitable[None]]) -> None:
         request = StatementRequest(

@@ -37,7 +37,7 @@ from query.evaluation import CurrentCatalogue
 from query.frames import EndFrame, Frame
 from query.ledger import Outcome, State
 from query.parsing import parse
-from query.placement import NAMESERVER, Directory, Here, Reason, Route, route
+from query.placement import NAMESERVER, Directory, Here, Placement, Reason, Route, route
 from query.session import Session
 from query.syntax import Explain, SetVariable, Statement
 from query.values import decode_value
@@ -52,7 +52,7 @@ HERE: Final = Route(Here(), Reason.HERE)
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """A statement that has to be asked elsewhere."""
+    """A statement that has to be asked elsewhere. ``targets`` are fixed when it begins."""
 
     statement: Statement
     index: int
@@ -63,6 +63,7 @@ class Errand:
     origin: Origin
     variables: Mapping[str, Any]
     deadline: float | None  # time.monotonic()
+    targets: tuple[str, ...] = ()
 
     @property
     def time_left_s(self) -> float:
@@ -72,7 +73,7 @@ class Errand:
 class Elsewhere(Protocol):
     """How this peer reaches the others."""
 
-    def targets(self, route: Route) -> tuple[str, ...]:
+    def place(self, route: Route) -> Placement:
         """The peers that a route means, as far as this peer can tell. Raises for names that do not exist."""
         ...
 
@@ -224,15 +225,17 @@ class Statements:
         answering = self._answering(queue, errand.index, (self._name,), entry, errand.statement, tagged=False)
         try:
             going = self._route(errand.statement, errand.request.targets)
-            errand = replace(errand, route=going)
-            targets = self._elsewhere.targets(going)
+            placed = self._elsewhere.place(going)
         except Problem as problem:
             await answering.error(problem.record(peer=shown(self._name)))
             answering.settle(Outcome(shown(self._name), State.ERROR, problem.code))
             await answering.end()
             return False
+        targets = placed.targets
+        errand = replace(errand, route=going, targets=targets)
         alone_here = len(targets) == 1 and fold(targets[0]) == fold(self._name)
         answering = self._answering(queue, errand.index, targets, entry, errand.statement, tagged=len(targets) > 1)
+        answering.unmatched = placed.unmatched
 
         async def here() -> None:
             call = self._evaluating.call(errand.origin.caller)
@@ -273,8 +276,7 @@ class Statements:
         """Ask the expression of a ``set`` elsewhere and keep its value here. The answer has a ledger and no rows."""
         asked = replace(errand, statement=expression_of(errand.statement, assignment))
         kept = KeptValue(answering)
-        targets = self._elsewhere.targets(errand.route)
-        asking = Answering(kept, statement=errand.index, targets=targets, query=entry.id, tagged=False)
+        asking = Answering(kept, statement=errand.index, targets=errand.targets, query=entry.id, tagged=False)
         await self._elsewhere.ask(asked, asking, here=here)
         await asking.end()
         # The nameserver carries the request as it came, and an edge answers a set with one row, the whole value.

@@ -98,10 +98,10 @@ class OpenLedger:
         self._settled[outcome.peer] = outcome
         return True
 
-    def close(self, silence: Iterable[Outcome] = ()) -> Ledger:
+    def close(self, silence: Iterable[Outcome] = (), *, unmatched: int = 0) -> Ledger:
         """The closed account. ``silence`` says what open targets' silence means; all must be covered."""
         for outcome in silence:
             self.settle(outcome)
         if self.open:
             raise ValueError(f"targets without a state: {', '.join(self.open)}")
-        return Ledger(tuple(self._settled[target] for target in self._targets))
+        return Ledger(tuple(self._settled[target] for target in self._targets), unmatched)

@@ -104,10 +104,14 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The names of the peers that run a statement, each once, in the spelling of the directory."""
+    """The names of the peers that run a statement, each once, in the spelling of the directory.
+
+    ``unmatched``: how many a condition was put to that do not meet it.
+    """
 
     targets: tuple[str, ...]
     route: Route
+    unmatched: int = 0
 
 
 class Directory(Protocol):
