@@ -227,6 +227,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
     "peers.pipeline_drafts": ("bad_pipeline_file",),
     "peers.pipeline_models": ("step_missing",),
     "peers.pipeline_routes": ("which_pipeline",),
+    "peers.plotting": ("no_plot",),
     "peers.publisher_keys": ("not_a_publisher",),
     "peers.registry_answers": (
         "blob_unknown",

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from federation.keys import PrivateKey
-from peers.cli.asking import JsonView, TextView, ledger_text, progress_text
 from peers.cli.console import DONE, FAILED, PARTIAL, USAGE, Console, UsageProblem, problem_lines, underlined
+from peers.rendering import JsonView, TextView, ledger_text, progress_text
 from peers.setting_texts import BadSetting
 from query.errors import ErrorRecord, Span, UnknownName
 from query.frames import Column, EndFrame, ErrorFrame, Frame, ProgressFrame, RowFrame, SchemaFrame
