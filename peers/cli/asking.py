@@ -10,22 +10,20 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from peers.cli.arguments import Commands, add_command, add_home, home_of
-from peers.cli.console import DONE, FAILED, PARTIAL, Console, UsageProblem
+from peers.cli.console import DONE, Console, UsageProblem
 from query.durations import parse_duration
-from query.frames import EndFrame, ErrorFrame, Frame, ProgressFrame, RowFrame, encode_frame
-from query.ledger import COMPLETE, Ledger
 
 if TYPE_CHECKING:
     from peers.client import Connection
+    from peers.rendering import View
 
 TEXT_BYTES_MAX: Final = 1024 * 1024
 TIMEOUT_S_MAX: Final = 24 * 3600.0
-PEERS_TOLD_MAX: Final = 10
 LEDGER_S_MAX: Final = 2.0  # that an interrupted answer may take to its ledger
 
 
@@ -92,9 +90,10 @@ def ask(
     """Run a text, showing its answer as it arrives; the exit status."""
     from peers.client import connect
 
-    view = JsonView(console) if arguments.json else TextView(console, text)
+    view = view_of(console, text, as_json=arguments.json)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with connect(home_of(arguments, console).path) as connection, stopped_by_signals(connection) as stopped:
+    home = home_of(arguments, console).path
+    with closing(view), connect(home) as connection, stopped_by_signals(connection) as stopped:
         for frame in connection.frames(text, peer=peer, timeout_s=timeout_s, budget=budget):
             view.show(frame)
     if stopped():
@@ -143,101 +142,17 @@ def run_poll(arguments: argparse.Namespace, console: Console) -> int:
     return DONE
 
 
-class View:
-    """How the statements of an answer ended, and from that the exit status."""
+def view_of(console: Console, text: str, *, as_json: bool) -> View:
+    """Who shows an answer: to a program its frames, in a terminal all that it can show, elsewhere plain text."""
+    from peers.rendering import JsonView, TextView
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._ledgers: list[Ledger] = []
-        self._errors = 0
-
-    @property
-    def status(self) -> int:
-        """Done when every target of every statement answered, partial when of each some did, else failed."""
-        if not self._ledgers or any(not _answered(ledger) for ledger in self._ledgers):
-            return FAILED
-        return DONE if all(ledger.complete for ledger in self._ledgers) else PARTIAL
-
-    def show(self, frame: Frame) -> None:
-        if isinstance(frame, EndFrame):
-            self._ledgers.append(frame.ledger)
-
-
-class JsonView(View):
-    def show(self, frame: Frame) -> None:
-        super().show(frame)
-        self._console.data(encode_frame(frame).decode("utf-8"))
-
-
-class TextView(View):
-    """``E1: value`` for a row of several peers' answers, ``value`` for one's."""
-
-    def __init__(self, console: Console, text: str) -> None:
-        super().__init__(console)
-        self._text = text
-        self._line = 0  # characters of progress on the terminal's last line
-        self._live = console.stderr.isatty()
-
-    def show(self, frame: Frame) -> None:
-        super().show(frame)
-        match frame:
-            case RowFrame():
-                self._clear()
-                self._console.data(row_text(frame))
-            case ErrorFrame(error=error):
-                self._clear()
-                self._console.problem(error, text=self._text)
-            case ProgressFrame() if self._live:
-                self._progress(frame)
-            case EndFrame(ledger=ledger):
-                self._clear()
-                if len(ledger.outcomes) != 1 or not (ledger.complete or _told(ledger)):
-                    self._console.tell(ledger_text(ledger))
-
-    def _progress(self, frame: ProgressFrame) -> None:
-        line = progress_text(frame)[:78]
-        self._console.stderr.write("\r" + line + " " * max(0, self._line - len(line)))
-        self._console.stderr.flush()
-        self._line = len(line)
-
-    def _clear(self) -> None:
-        if self._line:
-            self._console.stderr.write("\r" + " " * self._line + "\r")
-            self._line = 0
-
-
-def row_text(frame: RowFrame) -> str:
-    from query.text_form import to_text
-    from query.values import decode_value
-
-    values = ", ".join(to_text(decode_value(value)) for value in frame.values)
-    return f"{frame.peer}: {values}" if frame.peer else values
-
-
-def progress_text(frame: ProgressFrame) -> str:
-    peer = f"{frame.peer}: " if frame.peer else ""
-    unit = f" {frame.unit}" if frame.unit else ""
-    of = f" of {frame.total}" if frame.total is not None else ""
-    return f"{peer}{frame.label} {frame.done}{of}{unit}"
-
-
-def ledger_text(ledger: Ledger) -> str:
-    """``3 peers: 2 rows, 1 unreachable — E3: unreachable(never)``"""
-    counts = ", ".join(f"{count} {state}" for state, count in ledger.counts.items())
-    missing = [outcome for outcome in ledger.outcomes if outcome.state not in COMPLETE]
-    named = ", ".join(
-        f"{outcome.peer}: {outcome}" + (f" after {outcome.used}" if outcome.used else "")
-        for outcome in missing[:PEERS_TOLD_MAX]
-    )
-    more = f" and {len(missing) - PEERS_TOLD_MAX} more" if len(missing) > PEERS_TOLD_MAX else ""
-    peers = f"{len(ledger.outcomes)} peer{'' if len(ledger.outcomes) == 1 else 's'}"
-    return f"{peers}: {counts or 'nobody asked'}" + (f" — {named}{more}" if named else "")
-
-
-def _answered(ledger: Ledger) -> bool:
-    """Whether somebody answered, or nobody was asked."""
-    return not ledger.outcomes or any(outcome.state in COMPLETE for outcome in ledger.outcomes)
-
+    if as_json:
+        return JsonView(console)
+    if not console.stdout.isatty():
+        return TextView(console, text)
+    from peers.palettes import chosen_palette
+    from peers.screens import Screen
+    from peers.terminal_view import TerminalView
 
 def _told(ledger: Ledger) -> bool:
     """Whether the one target's end was told by its error already."""
