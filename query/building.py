@@ -211,10 +211,10 @@ class Building:
 
     def item(self, parts: list[Any]) -> Item:
         value = parts[0]
-        return Item(value, None, self.source.text[value.place[0] : value.place[1]], place=value.place)
+        return Item(value, None, place=value.place)
 
     def named_item(self, parts: list[Any]) -> Item:
-        return Item(parts[0], parts[2].value, parts[2].value, place=_from_to(parts[0], parts[2]))
+        return Item(parts[0], parts[2].value, place=_from_to(parts[0], parts[2]))
 
     def source_item(self, parts: list[Any]) -> From:
         return From(parts[0].value, None, parts[2], place=_from_to(parts[0], parts[2]))

@@ -87,6 +87,11 @@ def format_body(body: Body) -> str:
             assert_never(body)
 
 
+def format_expression(value: Expression) -> str:
+    """An expression alone, and what names its column where nothing else does: the same however it was written."""
+    return _bare(value)
+
+
 def _bare(value: Expression) -> str:
     return _select(value) if isinstance(value, Select) else _expression(value)
 

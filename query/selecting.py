@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from query import limits
 from query.errors import BadStatement, SyntaxProblem, UnknownName, WrongArguments
+from query.formatting import format_expression
 from query.limits import over
 from query.plan import Bind, Generate, Keep, Local, Query, Stage, Step
 from query.syntax import Binary, Expression, From, Item, Name, Node, Select, children, walk
@@ -70,7 +71,7 @@ def _wrong(problem: Exception, node: Node) -> Exception:
 def _names(items: tuple[Item, ...]) -> tuple[str, ...]:
     from query.resolution import COLUMN_NAME_LENGTH_MAX
 
-    return tuple(item.name or item.text[:COLUMN_NAME_LENGTH_MAX] for item in items)
+    return tuple(item.name or format_expression(item.value)[:COLUMN_NAME_LENGTH_MAX] for item in items)
 
 
 def _one(resolver: Resolver, node: Expression, scope: Scope, what: str) -> Step:

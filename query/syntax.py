@@ -154,11 +154,10 @@ class AsOf(Node, frozen=True):
 
 
 class Item(Node, frozen=True):
-    """What a select gives: ``text`` is the expression as written, the column's name when nothing else names it."""
+    """What a select gives. Where nothing names it, its column is named as the expression is formatted."""
 
     value: Expression
     name: str | None
-    text: str = ""
 
 
 class From(Node, frozen=True):

@@ -40,7 +40,7 @@ def expression(text: str) -> Any:
         (f"edge:list() as of {T} = 1", Binary("=", AsOf(LIST, Literal(THEN)), Literal(1))),
         (
             f"select edge:list() as of {T} as names",
-            Select((Item(AsOf(LIST, Literal(THEN)), "names", "names"),)),
+            Select((Item(AsOf(LIST, Literal(THEN)), "names"),)),
         ),
     ],
 )

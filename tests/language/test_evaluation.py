@@ -228,7 +228,7 @@ async def test_rows(text: str, rows: list[str] | None) -> None:
 async def test_columns_have_names_and_types() -> None:
     peer = Peer()
     plan = resolve(parse_statement("select x, x + 1 as y, x/2 from Integer x in [1]"), peer.current, {})
-    assert [(name, str(kind)) for name, kind in plan.columns] == [("x", "Integer"), ("y", "Integer"), ("x/2", "Real")]
+    assert [(name, str(kind)) for name, kind in plan.columns] == [("x", "Integer"), ("y", "Integer"), ("x / 2", "Real")]
     plan = resolve(parse_statement("sample:pairs()"), peer.current, {})
     assert [(name, str(kind)) for name, kind in plan.columns] == [("sample:pairs", "Record")]
 

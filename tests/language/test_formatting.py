@@ -126,16 +126,16 @@ def test_what_is_written_reads_the_same(statement: Statement) -> None:
     read = parse_statement(text)
     assert format_statement(read) == text
     assert read.directives == statement.directives
-    assert without_texts(read.body) == without_texts(statement.body)
+    assert without_places(read.body) == without_places(statement.body)
 
 
-def without_texts(node: Any) -> Any:
-    """A tree as nested tuples, without the texts that items note for column names."""
+def without_places(node: Any) -> Any:
+    """A tree as nested tuples."""
     if hasattr(node, "__struct_fields__"):
-        fields = (name for name in node.__struct_fields__ if name not in ("place", "text"))
-        return (type(node).__name__, *(without_texts(getattr(node, name)) for name in fields))
+        fields = (name for name in node.__struct_fields__ if name != "place")
+        return (type(node).__name__, *(without_places(getattr(node, name)) for name in fields))
     if isinstance(node, tuple) and type(node) is tuple:
-        return tuple(map(without_texts, node))
+        return tuple(map(without_places, node))
     return (type(node).__name__, node)
 
 
