@@ -194,7 +194,7 @@ class Statements:
         queue: Queue,
     ) -> None:
         whole = None if request.timeout is None else time.monotonic() + request.timeout
-        session = session or Session(directory=self._directory)
+        session = Session(directory=self._directory, lasting=session)
         session.default = _spec(request.targets)
         try:
             session.variables.update({name: decode_value(value) for name, value in request.params.items()})

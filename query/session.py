@@ -16,11 +16,18 @@ if TYPE_CHECKING:
 class Variables(MutableMapping[str, Any]):
     """Session variables and parameters by name without case; bounded in number, each value in size."""
 
-    def __init__(self) -> None:
+    ``lasting``: what lies below these, and is read where these have nothing.
+    """
+
+    def __init__(self, lasting: Variables | None = None) -> None:
         self._values: dict[str, Any] = {}
+        self._lasting = lasting
 
     def __getitem__(self, name: str) -> Any:
-        return self._values[name.casefold()]
+        folded = name.casefold()
+        if self._lasting is not None and folded not in self._values:
+            return self._lasting[folded]
+        return self._values[folded]
 
     def __setitem__(self, name: str, value: Any) -> None:
         folded = name.casefold()
@@ -33,20 +40,35 @@ class Variables(MutableMapping[str, Any]):
     def __delitem__(self, name: str) -> None:
         del self._values[name.casefold()]
 
+    def __contains__(self, name: object) -> bool:
+        folded = name.casefold() if isinstance(name, str) else name
+        return folded in self._values or (self._lasting is not None and folded in self._lasting)
+
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
+        yield from self._values
+        if self._lasting is not None:
+            yield from (name for name in self._lasting if name not in self._values)
 
     def __len__(self) -> int:
         return len(self._values)
 
 
 class Session:
-    """One request's or one front end's session. ``directory`` and ``default`` let ``explain`` say who would answer."""
+    """One request's or one front end's session. ``directory`` and ``default`` let ``explain`` say who would answer.
 
-    def __init__(self, *, directory: Directory | None = None, default: str | None = None) -> None:
-        self.variables = Variables()
+    ``lasting``: the session that this one is a request of: its variables are read here, and what is set here lasts there.
+    Parameters of a request, set among :attr:`variables`, do not.
+    """
+
+    def __init__(
+        self, *, directory: Directory | None = None, default: str | None = None, lasting: Session | None = None
+    ) -> None:
+        self.variables = Variables(lasting.variables if lasting is not None else None)
         self.directory = directory
         self.default = default
+        self._lasting = lasting
 
     def set(self, name: str, value: Any) -> None:
         self.variables[name] = value
+        if self._lasting is not None:
+            self._lasting.set(name, self.variables[name])
