@@ -79,6 +79,7 @@ GIVEN: Final[Mapping[str, tuple[str, ...]]] = {
         "documentation",
         "examples",
         "aliases",
+        "past",
         "owner",
     ),
     "functions.parameters": ("name", "type", "optional"),

@@ -197,6 +197,7 @@ def told(declared: Declaration, owner: str) -> dict[str, Any]:
         "documentation": declared.documentation,
         "examples": [example.text for example in declared.examples],
         "aliases": list(declared.aliases),
+        "past": declared.past,
         "owner": owner,
     }
 
@@ -224,6 +225,7 @@ def read_told(record: Mapping[str, Any]) -> tuple[str, Declaration]:
             documentation=_text(record["documentation"])[:TEXT_MAX],
             examples=tuple(Example(_text(text)) for text in record["examples"]),
             aliases=tuple(map(_text, record["aliases"])),
+            past=record.get("past") is True,
         )
     except (KeyError, TypeError, ValueError, Problem) as error:
         if isinstance(error, BadCatalogue):

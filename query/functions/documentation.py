@@ -57,7 +57,7 @@ class DocumentationFunctions:
         """Every function that this peer knows, one record an overload, those of models and users with their owner.
 
         Editors complete and explain from it: name, parameters, result, home, role, effect, documentation, examples,
-        aliases, owner (`built-in`, `model NAME` or `user`).
+        aliases, past (whether `as of` may follow a call), owner (`built-in`, `model NAME` or `user`).
         """
         known = _known(call)
         return [told(declared, known.owner(declared.name) or "") for declared in known.matching("")]
