@@ -263,6 +263,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
     "query.building": ("not_supported",),
     "query.catalogue": ("name_taken",),
     "query.knowledge": ("bad_catalogue",),
+    "peers.workspace": ("bad_workspace", "workspace_unwritable"),
     "query.durations": ("bad_duration",),
     "query.operators": ("bad_arithmetic",),
     "query.quantities": ("bad_quantity",),
