@@ -63,7 +63,7 @@ class Session:
     def __init__(
         self, *, directory: Directory | None = None, default: str | None = None, lasting: Session | None = None
     ) -> None:
-        self.variables = Variables(lasting.variables if lasting is not None else None)
+        self.variables: Variables = Variables(lasting.variables if lasting is not None else None)
         self.directory = directory
         self.default = default
         self._lasting = lasting
