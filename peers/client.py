@@ -107,7 +107,12 @@ class Answer:
 
 
 class Link(Protocol):
-    """One way to a peer: runs a text there and gives its frames."""
+    """One way to a peer: runs a text there and gives its frames. What a text sets lasts as long as the link."""
+
+    @property
+    def variables(self) -> Mapping[str, Any]:
+        """The values that were set, by folded name."""
+        ...
 
     def frames(
         self,
@@ -162,6 +167,11 @@ class AsyncConnection:
         if self._link is None:
             raise UserProblem("the connection is not open", hint="use it as a context manager")
         return self._link.frames(text, params=params or {}, peer=peer, timeout_s=timeout_s, budget=budget)
+
+    @property
+    def variables(self) -> Mapping[str, Any]:
+        """What ``set`` has set over this connection, by name in lower case."""
+        return {} if self._link is None else self._link.variables
 
     async def cancel(self) -> None:
         """Stop what runs over this connection, on every peer; its frames go on, to ledgers that say ``cancelled``."""
@@ -243,6 +253,14 @@ class Connection:
                 yield frame
         finally:
             self._wait(_close(frames))
+
+    @property
+    def variables(self) -> Mapping[str, Any]:
+        return self._connection.variables
+
+    def begin(self, ask: Callable[[AsyncConnection], Coroutine[Any, Any, _T]]) -> Future[_T]:
+        """Start what ``ask`` makes of the asynchronous connection, beside what else runs."""
+        return asyncio.run_coroutine_threadsafe(ask(self._connection), self._loop)
 
     def cancel(self) -> None:
         """Ask for :meth:`AsyncConnection.cancel` and return at once. For other threads and signal handlers."""

@@ -57,6 +57,10 @@ class ClientPeer:
         self._stack = stack
         self._session = Session()
 
+    @property
+    def variables(self) -> Mapping[str, Any]:
+        return dict(self._session.variables)
+
     async def close(self) -> None:
         await self._stack.aclose()
 

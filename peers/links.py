@@ -14,10 +14,11 @@ import msgspec
 
 from peers.federation_client import BadAnswer, ErrorBody, frames_of
 from peers.homes import Home, default_home
+from peers.link_variables import LinkVariables, ValuesAsked, asking_values, mentioned
 from peers.requests import StatementRequest, encode_request
 from peers.settings import ClientSettings, read_settings
 from query.errors import Problem, WorldProblem
-from query.frames import Frame
+from query.frames import Frame, RowFrame
 from query.values import encode_value
 
 if TYPE_CHECKING:
@@ -46,6 +47,12 @@ class HttpLink:
         self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
         self._running: dict[object, str | None] = {}  # what runs there for this link: its id, once the head told it
         self._cancelled: set[object] = set()
+        self._kept = LinkVariables()
+        self._here: str | None = None  # the peer's name, once it was needed
+
+    @property
+    def variables(self) -> Mapping[str, Any]:
+        return self._kept.decoded()
 
     async def close(self) -> None:
         await self._session.close()
@@ -72,6 +79,8 @@ class HttpLink:
     ) -> AsyncGenerator[Frame, None]:
         request = object()
         self._running[request] = None
+        said = mentioned(text)
+        values = ValuesAsked(said, self._kept)
 
         async def started(query: str) -> None:
             self._running[request] = query
@@ -79,15 +88,25 @@ class HttpLink:
                 await self._cancel(query)
 
         try:
-            frames = self._frames(
-                text, params=params, peer=peer, timeout_s=timeout_s, budget=budget, started=started
-            )
+            if said.set:
+                text = asking_values(text, said, here=await self._name() if peer else None)
+            given = self._kept.for_text(said, {name: encode_value(value) for name, value in params.items()})
+            frames = self._frames(text, params=given, peer=peer, timeout_s=timeout_s, budget=budget, started=started)
             async with aclosing(frames):
                 async for frame in frames:
-                    yield frame
+                    for told in values.take(frame):
+                        yield told
         finally:
             del self._running[request]
             self._cancelled.discard(request)
+
+    async def _name(self) -> str:
+        """The peer's own name, in the words of ``//peer:``."""
+        if self._here is None:
+            async for frame in self._frames("this_peer()", params={}, timeout_s=CONNECT_TIMEOUT_S):
+                if isinstance(frame, RowFrame):
+                    self._here = str(frame.values[0])
+        return self._here or "nameserver"
 
     async def _frames(
         self,
@@ -101,7 +120,7 @@ class HttpLink:
     ) -> AsyncGenerator[Frame, None]:
         request = StatementRequest(
             text=text,
-            params={name: encode_value(value) for name, value in params.items()},
+            params=dict(params),
             targets=peer,
             timeout=timeout_s,
             budget=budget,
