@@ -43,3 +43,15 @@ def parse_bytes(amount: str | float, *, most: int = 1 << 50) -> int:
     if not (math.isfinite(found) and 1 <= found <= most):
         raise BadQuantity(f"{amount!r:.40} is not a usable amount of bytes: expected 1 to {most}")
     return int(found)
+
+
+def size_words(amount: int) -> str:
+    """An amount of bytes for people: ``1.5 GiB``; whole below a KiB."""
+    for unit in ("Ti", "Gi", "Mi", "Ki"):
+        if amount >= _UNITS[unit]:
+            return (
+                f"{amount / _UNITS[unit]:.3g} {unit}B"
+                if amount < 1000 * _UNITS[unit]
+                else f"{amount // _UNITS[unit]} {unit}B"
+            )
+    return f"{amount} bytes"
