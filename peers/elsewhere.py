@@ -23,6 +23,7 @@ from peers.answering import Answering
 from peers.federation_client import BadAnswer, FederationClient, Unreachable, UntrustedNameserver
 from peers.requests import StatementRequest, encode_request
 from peers.statements import Errand
+from peers.turns import Turns
 from peers.uplink_messages import StatementMessage
 from peers.uplinks import Uplink, UplinkLost, Uplinks
 from query.errors import DeadlinePassed, Problem
@@ -33,6 +34,7 @@ from query.syntax import Statement, shifted
 from query.values import encode_value
 
 ASKED_AT_ONCE_MAX = 256
+ASKED_A_TURN = 16  # by all wide statements together, in one turn of the event loop: a small one goes between
 
 log = logging.getLogger("peerage.query")
 
@@ -75,6 +77,7 @@ class FanOut:
         self._uplinks = uplinks
         self._vouch = vouch
         self._clock = clock
+        self._turns = Turns()
 
     def place(self, route: Route) -> Placement:
         return place(route, self._directory)
@@ -91,8 +94,10 @@ class FanOut:
 
         try:
             async with asyncio.timeout(errand.time_left_s), asyncio.TaskGroup() as tasks:
-                for target in errand.targets:
+                for count, target in enumerate(errand.targets, 1):
                     tasks.create_task(one(target))
+                    if count % ASKED_A_TURN == 0:
+                        await self._turns.turn()
         except TimeoutError:
             await answering.error(DeadlinePassed("the statement's time is up").record())
             answering.settle_open(State.TIMEOUT)

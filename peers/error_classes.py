@@ -248,6 +248,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
     "peers.remote_settings": ("bad_repository",),
     "peers.own_releases": ("release_loaded",),
     "peers.running": ("stopping",),
+    "peers.shares": ("peer_busy",),
     "peers.setting_texts": ("bad_setting",),
     "peers.settings": ("port_taken",),
     "peers.uplinks": (

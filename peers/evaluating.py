@@ -22,6 +22,7 @@ import msgspec
 
 from federation.names import shown
 from peers.answering import Answering
+from peers.shares import Share, Shares
 from query.budgets import UNBOUNDED, Budget, Spending, tightest
 from query.declarations import Call, Caller, Home, Role
 from query.errors import DeadlinePassed, Forbidden, InternalProblem, Problem, WrongHome
@@ -54,6 +55,7 @@ class Evaluating:
     ) -> None:
         """``budget``: what every statement may use on this peer."""
         self._budget = budget
+        self._shares = Shares()
         self._name = name
         self._is_nameserver = is_nameserver
         self._catalogue = catalogue
@@ -93,29 +95,10 @@ class Evaluating:
             )
             answering.settle(used)
 
-        loop = asyncio.get_running_loop()
-
-        def progress(label: str, done: int, total: int | None, unit: str) -> None:
-            loop.call_soon_threadsafe(partial(answering.progress, label, done, total, unit, peer=self._name))
-
         try:
             async with _within(deadline, began, spending):
-                plan = resolve(statement, self._catalogue.current, session.variables)
-                self._permit(plan, call)
-                carried = statement.body if call.sender is not None and type(statement.body) is SetVariable else None
-                columns = plan.columns if carried is None else ((f":{carried.name}", OBJECT),)
-                await answering.schema(tuple(Column(name, str(kind)) for name, kind in columns))
-                async with contextlib.aclosing(
-                    evaluate(plan, replace(call, progress=progress), session=session, catalogue=self._catalogue)
-                ) as rows:
-                    async for row in rows:
-                        values = tuple(encode_value(value) for value in row)
-                        spending.row(values)
-                        await answering.row(values, peer=self._name)
-                if carried is not None:  # who carried it here keeps the value
-                    kept = (encode_value(session.variables[carried.name]),)
-                    spending.row(kept)
-                    await answering.row(kept, peer=self._name)
+                with self._shares.share() as share:
+                    await self._rows(statement, answering, call, session, spending=spending, share=share)
             settle(answering.answered_by(self._name))
         except TimeoutError:
             await answering.error(DeadlinePassed(TIME_IS_UP).record(peer=me))
@@ -129,6 +112,39 @@ class Evaluating:
             fault = InternalProblem(f"{me} failed to run the statement; its log has the cause")
             await answering.error(fault.record(peer=me))
             settle(Outcome(me, State.ERROR, fault.code))
+
+    async def _rows(
+        self,
+        statement: Statement,
+        answering: Answering,
+        call: Call,
+        session: Session,
+        *,
+        spending: Spending,
+        share: Share,
+    ) -> None:
+        """Give schema and rows; raises what goes wrong."""
+        loop = asyncio.get_running_loop()
+
+        def progress(label: str, done: int, total: int | None, unit: str) -> None:
+            loop.call_soon_threadsafe(partial(answering.progress, label, done, total, unit, peer=self._name))
+
+        plan = resolve(statement, self._catalogue.current, session.variables)
+        self._permit(plan, call)
+        carried = statement.body if call.sender is not None and type(statement.body) is SetVariable else None
+        columns = plan.columns if carried is None else ((f":{carried.name}", OBJECT),)
+        await answering.schema(tuple(Column(name, str(kind)) for name, kind in columns))
+        told = replace(call, progress=progress, pause=share.pause)
+        async with contextlib.aclosing(evaluate(plan, told, session=session, catalogue=self._catalogue)) as rows:
+            async for row in rows:
+                values = tuple(encode_value(value) for value in row)
+                spending.row(values)
+                await answering.row(values, peer=self._name)
+                await share.row()
+        if carried is not None:  # who carried it here keeps the value
+            kept = (encode_value(session.variables[carried.name]),)
+            spending.row(kept)
+            await answering.row(kept, peer=self._name)
 
     def _permit(self, plan: Plan, call: Call) -> None:
         """Raises :class:`WrongHome` or :class:`Forbidden` before anything runs."""

@@ -20,10 +20,11 @@ returns an iterable or async iterable whose elements become rows; every other re
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeVar
@@ -71,6 +72,11 @@ def silent(label: str, done: int, total: int | None, unit: str) -> None:
     """A :class:`Progress` that tells nobody."""
 
 
+async def let_others_run() -> None:
+    """A pause that lasts until everything else that is ready has run."""
+    await asyncio.sleep(0)
+
+
 class KnownFunctions(Protocol):
     """The functions that the running statement could call; see :class:`query.catalogue.Catalogue`."""
 
@@ -87,7 +93,8 @@ class Call:
 
     ``now`` is federation time. ``sender`` is the peer that carried the statement here, when it came from elsewhere.
     ``functions`` is set while a statement is evaluated. ``as_of``: the moment in the past that the call is about; only
-    functions that declare to have a past are told of one.
+    functions that declare to have a past are told of one. ``pause`` is awaited between two pieces of long work, and
+    returns when it may go on.
     """
 
     caller: Caller
@@ -97,6 +104,7 @@ class Call:
     sender: str | None = None
     functions: KnownFunctions | None = None
     as_of: datetime | None = None
+    pause: Callable[[], Awaitable[None]] = let_others_run
 
 
 @dataclass(frozen=True, slots=True)

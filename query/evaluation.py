@@ -2,7 +2,7 @@
 
 Owns the running of expressions and functions; :mod:`query.selection` runs selects. Reads no clock: time, caller and
 peer come with the :class:`~query.declarations.Call`. Cancelling the task stops it at the next step; a long evaluation
-lets other tasks run every ``steps_between_yields`` steps.
+awaits the call's ``pause`` every ``steps_between_yields`` steps.
 
 Rules: a function's role and implementation are checked before each call, also inside functions. An argument that is
 null makes a reading function's result null and is an error for one that changes something. What a function returns is
@@ -12,7 +12,6 @@ and :mod:`query.limits`.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import replace
@@ -186,7 +185,7 @@ class Evaluation:
         if self.steps > self.bounds.steps:
             raise over("the evaluation", self.bounds.steps, "more", "steps")
         self.pause_at = self.steps + self.bounds.steps_between_yields
-        await asyncio.sleep(0)
+        await self.call.pause()
 
     def _too_deep(self) -> Problem:
         return over("the evaluation", self.bounds.levels, "more", "levels of calls and expressions")
