@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 from query.frames import EndFrame, ErrorFrame, Frame, ProgressFrame, RowFrame, encode_frame
-from query.ledger import COMPLETE, Ledger
+from query.ledger import COMPLETE, Ledger, Outcome
 
 if TYPE_CHECKING:
     from query.errors import ErrorRecord
@@ -141,10 +141,11 @@ def progress_text(frame: ProgressFrame) -> str:
 
 
 def ledger_text(ledger: Ledger) -> str:
-    """``3 peers: 2 rows, 1 unreachable — E3: unreachable(never)``"""
+    """``3 peers: 2 rows, 1 unreachable — E3: unreachable(never)``, and who used how much of a budget."""
     counts = ", ".join(f"{count} {state}" for state, count in ledger.counts.items())
-    missing = [outcome for outcome in ledger.outcomes if outcome.state not in COMPLETE]
-    named = ", ".join(f"{outcome.peer}: {outcome}" for outcome in missing[:PEERS_TOLD_MAX])
+    missing = [one for one in ledger.outcomes if one.state not in COMPLETE or one.allowed]
+    missing.sort(key=lambda one: one.state in COMPLETE)
+    named = ", ".join(map(_outcome_text, missing[:PEERS_TOLD_MAX]))
     more = f" and {len(missing) - PEERS_TOLD_MAX} more" if len(missing) > PEERS_TOLD_MAX else ""
     beside = f"; {ledger.unmatched} not meant" if ledger.unmatched else ""
     return f"{counted(len(ledger.outcomes), 'peer')}: {counts or 'nobody asked'}{beside}" + (
@@ -152,9 +153,14 @@ def ledger_text(ledger: Ledger) -> str:
     )
 
 
+def _outcome_text(outcome: Outcome) -> str:
+    """``E1: error(over_budget_rows), used 4 of 4 rows``"""
+    return f"{outcome.peer}: {outcome}" + (f", used {outcome.used}" if outcome.used else "")
+
+
 def ledger_matters(ledger: Ledger) -> bool:
-    """Whether people have to be told: not of one peer that answered, or whose error was told already."""
-    if len(ledger.outcomes) != 1 or ledger.unmatched:
+    """Whether people have to be told: not of one peer that answered without a budget, or whose error was told."""
+    if len(ledger.outcomes) != 1 or ledger.unmatched or ledger.outcomes[0].allowed:
         return True
     return not ledger.complete and ledger.outcomes[0].state.value != "error"
 

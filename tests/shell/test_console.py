@@ -11,8 +11,9 @@ import pytest
 
 from federation.keys import PrivateKey
 from peers.cli.console import DONE, FAILED, PARTIAL, USAGE, Console, UsageProblem, problem_lines, underlined
-from peers.rendering import JsonView, TextView, ledger_text, progress_text
+from peers.rendering import JsonView, TextView, ledger_matters, ledger_text, progress_text
 from peers.setting_texts import BadSetting
+from query.budgets import Budget
 from query.errors import ErrorRecord, Span, UnknownName
 from query.frames import Column, EndFrame, ErrorFrame, Frame, ProgressFrame, RowFrame, SchemaFrame
 from query.ledger import Ledger, Outcome, State
@@ -199,6 +200,17 @@ def test_a_long_ledger_is_short() -> None:
     text = ledger_text(many)
     assert text.startswith("1000 peers: 1000 timeout — E0: timeout, ")
     assert text.endswith("E9: timeout and 990 more")
+
+
+def test_a_budget_is_told_with_what_was_used_of_it() -> None:
+    over = Outcome("E4", State.ERROR, "over_budget_rows", rows=4, allowed=Budget(rows=4))
+    within = Outcome("E1", State.ROWS, rows=3, bytes=9, elapsed_ms=1.0, allowed=Budget(rows=4, time_s=5.0))
+    assert ledger_text(ledger(within, over, ROWS)) == (
+        "3 peers: 2 rows, 1 error — E4: error(over_budget_rows), used 4 of 4 rows, "
+        "E1: rows, used 3 of 4 rows, 0.001 of 5s"
+    )
+    assert ledger_matters(ledger(within))
+    assert not ledger_matters(ledger(ROWS))
 
 
 def test_progress_of_unknown_length() -> None:
