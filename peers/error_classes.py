@@ -159,6 +159,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "archive_damaged",
     ),
     "peers.cli.console": ("usage",),
+    "peers.cli.tidying": ("not_text",),
     "peers.client": ("partial_answer",),
     "peers.content_coding": (
         "unknown_coding",

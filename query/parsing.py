@@ -128,7 +128,7 @@ class _Grammar:
         if 0 < len(options) <= _OPTIONS_SHOWN:
             message += f": expected {_either(options)}"
         hint = _about_as_of(lexed, token)
-        if hint is None and token.type.isalpha() and token.type.casefold() == token.value.casefold():
+        if hint is None and token.type != "NAME" and token.type.casefold() == token.value.casefold():
             hint = f'"{token.value}" is a keyword and cannot be a name'
         place = Place((token.start, token.end))
         if token.type == "$END":

@@ -20,7 +20,19 @@ STATUSES: Final = "exit status: 0 done, 1 failed, 2 usage, 3 a partial answer"
 
 def command_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    from peers.cli import asking, backing_up, carrying, device, doctoring, keeping, keys, membership, repairing, serving
+    from peers.cli import (
+        asking,
+        backing_up,
+        carrying,
+        device,
+        doctoring,
+        keeping,
+        keys,
+        membership,
+        repairing,
+        serving,
+        tidying,
+    )
 
     parser = argparse.ArgumentParser(
         prog="peerage",
@@ -39,7 +51,19 @@ begin with "peerage demo", or with a federation of your own:
     )
     parser.add_argument("--version", action=_VersionAction, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (serving, membership, asking, keys, keeping, device, carrying, backing_up, repairing, doctoring):
+    for module in (
+        serving,
+        membership,
+        asking,
+        tidying,
+        keys,
+        keeping,
+        device,
+        carrying,
+        backing_up,
+        repairing,
+        doctoring,
+    ):
         module.add_commands(commands)
     return parser
 
