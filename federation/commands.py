@@ -46,6 +46,7 @@ from federation.events import (
 from federation.intervals import DEFAULT_INTERVAL, parse_interval
 from federation.members import Member, PropertyValue
 from federation.names import PeerId, checked_name, fold
+from federation.properties import OF_THE_FEDERATION
 from federation.standing_needs import check_edge, check_group
 from federation.state import FederationState
 from query.errors import LimitExceeded, UserProblem, WrongArguments, unknown
@@ -277,6 +278,8 @@ def set_mode(state: FederationState, edge: str, mode: str) -> tuple[Event, ...]:
 def set_property(state: FederationState, edge: str, key: str, value: PropertyValue | None) -> tuple[Event, ...]:
     """A property of an edge, as its operators know it; null removes it."""
     member = state.find_edge(edge)
+    if key.casefold() in OF_THE_FEDERATION:
+        raise NotAllowed(f'property "{key}" cannot be set', hint=OF_THE_FEDERATION[key.casefold()])
     if not 1 <= len(key) <= PROPERTY_KEY_LENGTH_MAX:
         raise WrongArguments(f"a property's key has 1 to {PROPERTY_KEY_LENGTH_MAX} characters, found {len(key)}")
     if value is not None and not isinstance(value, str | int | float | bool):

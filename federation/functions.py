@@ -23,6 +23,7 @@ from federation.names import shown
 from federation.need_functions import NeedFunctions
 from federation.polling import Director
 from federation.presence import Presence, last_report
+from federation.properties import edge_properties
 from federation.reports import Contact, NoReport, converged, moment, state_record, status_record
 from query.declarations import Call, Effect, Example, Home, Role, function
 
@@ -119,7 +120,10 @@ class EdgeFunctions:
         example=Example('edge:set_property("MY-EDGE-1", "site", "lab")', shows="true"),
     )
     def set_property(self, call: Call, edge: str, key: str, value: PropertyValue | None) -> bool:
-        """Set a property of an edge: a text, a number or a truth value. ``null`` removes it."""
+        """Set a property of an edge: a text, a number or a truth value. ``null`` removes it.
+
+        ``//peer: where site = "lab"`` then means the edges whose ``site`` was set so.
+        """
         self._write(call, commands.set_property(self._store.state, edge, key, value))
         return True
 
@@ -128,11 +132,13 @@ class EdgeFunctions:
         home=Home.NAMESERVER,
         example=Example('edge:properties("MY-EDGE-1")'),
     )
-    def properties(self, call: Call, edge: str) -> dict[str, PropertyValue]:
-        """What the edge reported of itself (architecture, memory …), and over it what was set here."""
-        member = self._store.state.find_edge(edge)
-        actual, _ = self._reported(member)
-        return {**(actual.properties if actual else {}), **member.properties}
+    def properties(self, call: Call, edge: str) -> dict[str, Any]:
+        """What the edge told of itself (``arch``, ``os``, ``python``, ``cores``, ``memory`` in bytes, ``version``,
+        ``site`` …), over it what was set here, and its ``name``, ``mode``, ``tags`` and ``groups``.
+
+        These are the names that ``//peer: where CONDITION`` knows.
+        """
+        return edge_properties(self._store, self._store.state.find_edge(edge))
 
     # --- actual -------------------------------------------------------------------------------------------------
 

@@ -85,7 +85,7 @@ class ReportLog:
         self._listeners: list[Callable[[PeerId], None]] = []
 
     def subscribe(self, listener: Callable[[PeerId], None]) -> Callable[[], None]:
-        """Have a listener told of every edge that reports something new, from now on; the result ends that."""
+        """Have a listener told of every edge whose last report changes from now on; the result ends that."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
@@ -109,8 +109,7 @@ class ReportLog:
                     " ORDER BY id DESC LIMIT 1 OFFSET ?)",
                     [edge, edge, REPORTS_PER_EDGE_MAX],
                 )
-        for listener in tuple(self._listeners):
-            listener(edge)
+        self._tell(edge)
         return True
 
     def latest(self, edge: PeerId) -> Report | None:
@@ -151,6 +150,11 @@ class ReportLog:
         """Drop the reports of an edge that was removed."""
         with _translated(self._path, "drop reports"), self._db.atomic():
             self._db.execute("DELETE FROM reports WHERE edge = ?", [edge])
+        self._tell(edge)
+
+    def _tell(self, edge: PeerId) -> None:
+        for listener in tuple(self._listeners):
+            listener(edge)
 
 
 class FederationStore:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from federation import release_commands
 from federation.documents import SignedDocument
@@ -17,6 +18,7 @@ from federation.keys import read_key
 from federation.layout import ImageLayout
 from federation.members import Member
 from federation.names import PeerId
+from federation.properties import EdgeProperties
 from federation.release_checks import check_release
 from federation.store import FederationStore
 from federation.verification import verify_record
@@ -74,6 +76,7 @@ class StateDirectory:
     def __init__(self, store: FederationStore, name: str) -> None:
         self._store = store
         self._name = name
+        self._properties = EdgeProperties(store)
 
     def here(self) -> str:
         return self._name
@@ -87,6 +90,9 @@ class StateDirectory:
     def group(self, name: str) -> tuple[str, ...]:
         self._store.state.find_group(name)
         return tuple(member.name for member in self._store.state.members_of(name))
+
+    def properties(self) -> Sequence[tuple[str, Mapping[str, Any]]]:
+        return self._properties.of_all()
 
     def find(self, name: str) -> str:
         return self._store.state.find_member(name).name

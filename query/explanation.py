@@ -34,10 +34,12 @@ def explain(body: Body, statement: Statement, catalogue: Catalogue, *, session: 
         going = route(meant, catalogue, default=session.default)
         yield "route", str(going)
         if session.directory is not None:
-            targets = place(going, session.directory).targets
+            placed = place(going, session.directory)
+            targets = placed.targets
             shown = ", ".join(name.upper() for name in targets[:PEERS_SHOWN])
             more = f" and {len(targets) - PEERS_SHOWN} more" if len(targets) > PEERS_SHOWN else ""
-            yield "targets", f"{len(targets)}: {shown}{more}"
+            beside = f"; {placed.unmatched} do not meet the condition" if placed.unmatched else ""
+            yield "targets", f"{len(targets)}: {shown}{more}{beside}"
     except Problem as problem:
         yield "route", _failed(problem)
     if statement.directives.timeout_s is not None:

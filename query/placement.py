@@ -5,7 +5,8 @@ the session's default; the peer that was asked. A function unknown here (another
 goes nowhere: who runs it decides where the statement that it explains would. The expression of a ``set`` has one peer,
 since its value is one session's; a target that may mean several is refused.
 
-A target specification: ``NAME``, ``nameserver``, a comma list of these, ``all``, ``group NAME``. ``all`` is every edge.
+A target specification: ``NAME``, ``nameserver``, a comma list of these, ``all``, ``group NAME``, ``where CONDITION``.
+``all`` is every edge; a condition is put to every edge (:mod:`query.conditions`).
 """
 
 from __future__ import annotations
@@ -13,21 +14,22 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias, assert_never
 
 from query import limits
-from query.building import NotSupported
 from query.catalogue import Catalogue
+from query.conditions import ALWAYS, Properties, meeting, names_in, read_condition
 from query.declarations import Declaration, Home
 from query.errors import Problem, Span, SyntaxProblem, WrongArguments
+from query.lexing import directive_text
 from query.limits import over
-from query.syntax import Call, Evaluate, Explain, SetVariable, Statement, calls
+from query.syntax import Call, Evaluate, Explain, Place, SetVariable, Statement, calls
 
-_EXPECTED: Final = 'expected a name, "nameserver", a comma list, "all" or "group NAME"'
+_EXPECTED: Final = 'expected a name, "nameserver", a comma list, "all", "group NAME" or "where CONDITION"'
 _PEER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _GROUP = re.compile(r"group\s+(\S+)", re.IGNORECASE)
-_WHERE = re.compile(r"where\b.*", re.IGNORECASE | re.DOTALL)
+_WHERE = re.compile(r"where(?=[\s(]|\Z)\s*(.*)", re.IGNORECASE | re.DOTALL)
 
 
 class Reason(enum.Enum):
@@ -71,7 +73,18 @@ class Peers:
         return ", ".join(self.names)
 
 
-Target: TypeAlias = Here | Everywhere | Group | Peers
+@dataclass(frozen=True, slots=True)
+class Where:
+    """The edges that meet a condition, as written; ``origin`` is where it stands in the statement's text."""
+
+    condition: str
+    origin: Span | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        return f"where {self.condition}"
+
+
+Target: TypeAlias = Here | Everywhere | Group | Peers | Where
 NAMESERVER: Final = Peers(("nameserver",))
 
 
@@ -126,17 +139,26 @@ class Directory(Protocol):
     def group(self, name: str) -> tuple[str, ...]:
         """The group's members. Raises UnknownName with the nearest group."""
 
+    def properties(self) -> Sequence[tuple[str, Properties]]:
+        """Every edge's name and properties, in the order of ``edges``."""
+
     def find(self, name: str) -> str:
         """The spelling of a peer's name. Raises UnknownName with the nearest peer."""
 
 
-def parse_target(text: str, *, span: Span | None = None) -> Target:
-    """A target specification. Raises SyntaxProblem, or NotSupported for ``where``."""
+def parse_target(text: str, *, span: Span | None = None, origin: Span | None = None) -> Target:
+    """A target specification. Raises a :class:`Problem`, at ``span`` or, in a condition, counted from ``origin``, where
+    the text begins.
+    """
     stripped = text.strip()
-    if _WHERE.fullmatch(stripped):
-        raise NotSupported(
-            '"//peer: where …" is not supported by this version', span=span, hint="name peers or a group"
-        )
+    where = _WHERE.fullmatch(stripped)
+    if where:
+        begins = _further(origin, text.index(stripped) + where.start(1))
+        try:
+            read_condition(where[1], origin=begins)
+        except Problem as problem:
+            raise problem.at(span) from None
+        return Where(where[1], begins)
     if stripped.casefold() == "all":
         return Everywhere()
     group = _GROUP.fullmatch(stripped)
@@ -146,6 +168,13 @@ def parse_target(text: str, *, span: Span | None = None) -> Target:
     if len(names) > limits.TARGETS_MAX:
         raise over("a list of targets", limits.TARGETS_MAX, len(names), "names").at(span)
     return Peers(tuple(dict.fromkeys(_checked("peer", name, span) for name in names)))
+
+
+def _further(origin: Span | None, characters: int) -> Span | None:
+    """A place some characters further on its line."""
+    if origin is None:
+        return None
+    return Span(origin.line, origin.column + characters, origin.end_line, origin.end_column)
 
 
 def _checked(kind: str, name: str, span: Span | None) -> str:
@@ -200,7 +229,8 @@ def _route(statement: Statement, catalogue: Catalogue, default: str | Sequence[s
     directives = statement.directives
     if directives.peer is not None:
         span = statement.source.span(directives.peer_place)
-        return Route(parse_target(directives.peer, span=span), Reason.DIRECTIVE)
+        origin = statement.source.span(_value_place(statement))
+        return Route(parse_target(directives.peer, span=span, origin=origin), Reason.DIRECTIVE)
     match statement.body:
         case Explain():
             return Route.here()
@@ -214,6 +244,13 @@ def _route(statement: Statement, catalogue: Catalogue, default: str | Sequence[s
         text = default if isinstance(default, str) else ",".join(default)
         return Route(parse_target(text), Reason.DEFAULT)
     return Route(Here(), Reason.HERE)
+
+
+def _value_place(statement: Statement) -> Place:
+    """Where the value of the ``//peer:`` directive stands."""
+    start, end = statement.directives.peer_place
+    found = directive_text(statement.source.text[start:end])
+    return Place((start + found[2], end) if found else (start, end))
 
 
 def at_nameserver(call: Call, catalogue: Catalogue) -> bool:
@@ -239,6 +276,7 @@ def away_from_home(declared: Declaration, *, span: Span | None = None) -> Proble
 def place(route: Route, directory: Directory) -> Placement:
     """The peers that a route means. Raises UnknownName; a group or federation without edges is an error too."""
     targets: tuple[str, ...]
+    unmatched = 0
     match route.target:
         case Here():
             targets = (directory.here(),)
@@ -250,9 +288,31 @@ def place(route: Route, directory: Directory) -> Placement:
             targets = tuple(
                 directory.nameserver() if name.casefold() == "nameserver" else directory.find(name) for name in names
             )
+        case Where(condition, origin):
+            edges = directory.properties()
+            targets, unmatched = meeting(condition, edges, origin=origin)
+            if not targets and edges:
+                raise _nobody(route.target, edges)
         case _:
             assert_never(route.target)
     if not targets:
-        what = "the federation has no edges" if isinstance(route.target, Everywhere) else f"{route.target} has no edges"
+        what = (
+            "the federation has no edges"
+            if isinstance(route.target, Everywhere | Where)
+            else f"{route.target} has no edges"
+        )
         raise WrongArguments(f'"{route.target}" means no peer: {what}')
-    return Placement(tuple(dict.fromkeys(targets)), route)
+    return Placement(tuple(dict.fromkeys(targets)), route, unmatched)
+
+
+def _nobody(where: Where, edges: Sequence[tuple[str, Properties]]) -> WrongArguments:
+    """That a condition means nobody, and of which properties it could not know."""
+    told = {name.casefold() for _, known in edges for name, value in known.items() if value is not None}
+    missing = [name for name in names_in(where.condition) if name.casefold() in ALWAYS and name.casefold() not in told]
+    hint = None
+    if missing:
+        hint = f'no edge has a "{missing[0]}": edge:set_property(edge, "{missing[0]}", value) gives it one'
+    elif "name" in names_in(where.condition):
+        hint = f'names are shown in upper case: name = "{edges[0][0].upper()}"'
+    nobody = "the only edge does not meet it" if len(edges) == 1 else f"none of {len(edges)} edges meets it"
+    return WrongArguments(f'"{where}" means no peer: {nobody}', span=where.origin, hint=hint)

@@ -55,7 +55,7 @@ def evaluated(expression: RowExpression, columns: Columns, count: int, *, check:
     at_once = _at_once(expression, columns, count)
     if at_once is not None:
         return at_once
-    of_row = _of_row(expression)
+    of_row = row_function(expression)
     found = []
     for at, row in enumerate(_rows(expression, columns, count)):
         if check is not None and at % ROWS_BETWEEN_CHECKS == 0:
@@ -74,7 +74,7 @@ def decided(
     at_once = _at_once(expression, columns, count)
     if at_once is not None:
         return at_once, None
-    of_row = _of_row(expression)
+    of_row = row_function(expression)
     flags = np.zeros(count, np.bool_)
     failures: RowFailures | None = None
     for at, row in enumerate(_rows(expression, columns, count)):
@@ -148,7 +148,8 @@ def values_of(column: Array, cells: Cells | None) -> list[Any]:
 # --- compilation ----------------------------------------------------------------------------------------------------
 
 
-def _of_row(expression: RowExpression) -> OfRow:
+def row_function(expression: RowExpression) -> OfRow:
+    """An expression as a plain function of a row: of the values of its slots."""
     derived = expression.derived
     if "row" not in derived:
         derived["row"] = _compiled(expression, expression.step)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 from query import limits
 from query.declarations import Call, Example, function
 from query.errors import WrongArguments
 from query.limits import over
 from query.operators import as_string
+
+_NUMBERS: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})*", re.ASCII)
 
 
 class StringFunctions:
@@ -43,6 +46,15 @@ class StringFunctions:
         if first < 1:
             raise WrongArguments(f"substring: first: expected an Integer from 1, found {first}")
         return text[first - 1 : len(text) if last is None else max(0, last)]
+
+    @function(
+        "version_parts(String version) -> Vector of Integer",
+        example=Example('version_parts("3.11.4") >= [3, 9]', shows="true"),
+    )
+    def version_parts(self, call: Call, version: str) -> list[int]:
+        """The numbers that a version begins with, to be compared: as texts, "3.9" comes after "3.11"."""
+        found = _NUMBERS.match(version.removeprefix("v"))
+        return [int(part) for part in found[0].split(".")] if found else []
 
     @function(
         "substitute(String text, String old, String new) -> String",

@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 
 from query import limits
-from query.building import NotSupported
 from query.catalogue import Catalogue
 from query.declarations import bind, declarations
 from query.errors import LimitExceeded, Problem, Span, SyntaxProblem, UnknownName, WrongArguments, unknown
 from query.functions import generic_declarations
 from query.parsing import parse, parse_statement
-from query.placement import Everywhere, Group, Here, Peers, Reason, Route, parse_target, place, route
+from query.placement import Everywhere, Group, Here, Peers, Reason, Route, Where, parse_target, place, route
 from tests.language.asking import Elsewhere, Samples
 
 CATALOGUE = Catalogue((*generic_declarations(), *declarations(Elsewhere), *bind(Samples())))
@@ -38,6 +37,10 @@ class Federation:
         if name not in self.GROUPS:
             raise unknown("group", name, self.GROUPS)
         return self.GROUPS[name]
+
+    def properties(self) -> tuple[tuple[str, dict[str, Any]], ...]:
+        sites = (("E1", "lab"), ("e2", None), ("Edge-3", "lab"))
+        return tuple((name, {"name": name.upper(), "site": site}) for name, site in sites)
 
     def find(self, name: str) -> str:
         for known in (*self.EDGES, "NS"):
@@ -88,6 +91,7 @@ def test_what_decides(text: str, default: Any, target: Any, reason: Reason) -> N
         ("//peer: all\nset :v = 1", None, '"all" may mean several', Span(1, 1, 1, 12)),
         ("//peer: e1, e2\nset :v = 1", "e1", '"e1, e2" may mean several', Span(1, 1, 1, 15)),
         ("set :v = 1", "group staging", '"group staging" may mean several', Span(1, 1, 1, 11)),
+        ('//peer: where name = "E1"\nset :v = 1', None, '"where name = "E1"" may mean several', Span(1, 1, 1, 26)),
         ("1; set :v = 1", ("e1", "e2"), '"e1, e2" may mean several', Span(1, 4, 1, 14)),
     ],
 )
@@ -107,6 +111,9 @@ def test_a_variable_takes_the_value_of_one_peer(text: str, default: Any, words: 
         ("ALL", Everywhere()),
         ("Group staging-area", Group("staging-area")),
         ("group all", Group("all")),
+        ('Where  site = "lab"', Where('site = "lab"')),
+        ('where(site = "lab")', Where('(site = "lab")')),
+        ("where-1", Peers(("where-1",))),
     ],
 )
 def test_target_specifications(text: str, target: Any) -> None:
@@ -125,20 +132,6 @@ def test_no_targets(text: str) -> None:
 def test_too_many_targets() -> None:
     with pytest.raises(LimitExceeded, match="a list of targets is over its limit"):
         parse_target(",".join(f"e{number}" for number in range(limits.TARGETS_MAX + 1)))
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ('//peer: where arch = "arm64"\n1', '"//peer: where …" is not supported by this version'),
-    ],
-)
-def test_what_comes_later_says_so(text: str, words: str) -> None:
-    with pytest.raises(NotSupported) as caught:
-        going(text)
-    assert caught.value.message == words
-    assert caught.value.span is not None
-    assert caught.value.span.line == 1
 
 
 def test_a_variable_waits_for_nobody() -> None:
@@ -163,10 +156,17 @@ def test_a_bad_directive_has_a_span() -> None:
         ("all", ("E1", "e2", "Edge-3")),
         ("group staging", ("E1", "e2")),
         ("group all", ("E1", "e2", "Edge-3")),
+        ('where site = "lab"', ("E1", "Edge-3")),
+        ("where site is null", ("e2",)),
     ],
 )
 def test_whom_targets_mean(spec: str, targets: tuple[str, ...]) -> None:
     assert place(going(f"//peer: {spec}\n1"), Federation()).targets == targets
+
+
+def test_who_does_not_meet_a_condition_is_counted() -> None:
+    assert place(going('//peer: where site = "lab"\n1'), Federation()).unmatched == 1
+    assert place(going("//peer: all\n1"), Federation()).unmatched == 0
 
 
 def test_here_means_this_peer() -> None:
@@ -180,6 +180,8 @@ def test_here_means_this_peer() -> None:
         ("e3", UnknownName, 'no peer "e3"'),
         ("group stagin", UnknownName, 'no group "stagin" — did you mean "staging"?'),
         ("group empty", WrongArguments, "group empty has no edges"),
+        ('where site = "x"', WrongArguments, '"where site = "x"" means no peer: none of 3 edges meets it'),
+        ('where stie = "x"', UnknownName, 'no property "stie" — did you mean "site"?'),
     ],
 )
 def test_targets_that_mean_nobody(spec: str, kind: type[Problem], words: str) -> None:

@@ -217,6 +217,13 @@ def test_a_property_is_kept_as_it_is(small: Small, value: Any, kept: Any) -> Non
     assert small.member("My-Edge").properties == {}
 
 
+@pytest.mark.parametrize(("key", "hint"), [("Mode", "edge:set_mode sets it"), ("name", "it is the edge's own")])
+def test_a_property_that_follows_from_something_else_is_not_set(small: Small, key: str, hint: str) -> None:
+    with pytest.raises(commands.NotAllowed, match=f'property "{key}" cannot be set') as caught:
+        commands.set_property(small.state, "My-Edge", key, "x")
+    assert caught.value.hint == hint
+
+
 @pytest.mark.parametrize("value", [[1], {"a": 1}, float("nan"), float("inf")])
 def test_what_cannot_be_a_property(small: Small, value: Any) -> None:
     with pytest.raises(WrongArguments, match='property "k"'):

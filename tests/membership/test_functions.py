@@ -265,9 +265,11 @@ def test_modes_intervals_and_properties(ask: Ask, small: Small) -> None:
     config = ask("edge:get_config", "edge2")
     assert (config["mode"], config["poll_interval"]) == ("ONLINE", "5s~20%")
     assert ask("edge:set_property", "EDGE2", "site", "lab") is True
-    assert ask("edge:properties", "edge2") == {"site": "lab"}
+    always = {"name": "EDGE2", "mode": "INTERACTIVE", "tags": [], "groups": []}
+    assert ask("edge:properties", "edge2") == {"site": "lab", **always}
     ask("edge:set_property", "EDGE2", "site", None)
-    assert ask("edge:properties", "edge2") == {}
+    ask("edge:add_group", "EDGE2", "Staging")
+    assert ask("edge:properties", "edge2") == {**always, "groups": ["Staging"]}
 
 
 def test_registering_gives_a_bundle_and_the_log_only_its_hash(ask: Ask, small: Small) -> None:
