@@ -285,7 +285,7 @@ class _Parts:
             random=self._draw,
             certificate=certificate,
             mode_changed=self.links.change,
-            properties=built_in_properties(self._engine.providers()),
+            properties=built_in_properties(self._engine.providers(), site=settings.site),
             exceeded=lambda: exceeded_limits(self._engine),
             free_bytes=free_bytes(self._home.path),
             development_key=self._key.public if settings.accept_development else None,

@@ -173,8 +173,12 @@ def program_version() -> str:
     return version("peerage")
 
 
-def built_in_properties(providers: Choice = CPU_ALONE) -> dict[str, str | int | float | bool]:
-    """What an edge reports of its device. ``providers``: what models run on, and what is wanted and absent."""
+def built_in_properties(
+    providers: Choice = CPU_ALONE, *, site: str | None = None
+) -> dict[str, str | int | float | bool]:
+    """What an edge reports of its device. ``providers``: what models run on, and what is wanted and absent; ``site``:
+    where it is, as its settings say.
+    """
     absent = {"execution_providers_absent": ", ".join(providers.absent)} if providers.absent else {}
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
@@ -184,6 +188,7 @@ def built_in_properties(providers: Choice = CPU_ALONE) -> dict[str, str | int | 
         "cores": os.cpu_count() or 1,
         "memory": memory,
         "version": program_version(),
+        **({} if site is None else {"site": site}),
         "execution_providers": ", ".join(providers.chosen),
         **absent,
     }

@@ -47,6 +47,9 @@ class PortTaken(UserProblem):
     code = "port_taken"
 
 
+SITE_LENGTH_MAX: Final = 200
+
+
 class CommonSettings(Struct, frozen=True, kw_only=True):
     """What every kind of peer has."""
 
@@ -153,6 +156,10 @@ class EdgeSettings(ListenerSettings, frozen=True, kw_only=True):
         Literal["INTERACTIVE", "ONLINE", "AUTONOMOUS"],
         Meta(description="mode until the nameserver's first answer says another; AUTONOMOUS: enter it, and stay in it"),
     ] = "INTERACTIVE"
+    site: Annotated[
+        str | None,
+        Meta(max_length=SITE_LENGTH_MAX, description="where this device is, told as its property site; default: none"),
+    ] = None
 
 
 class ClientSettings(CommonSettings, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ next start, as after a poll whose process was stopped at once.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -23,13 +24,14 @@ from peers.edge_state import EdgeState
 from peers.edge_store import EdgeStore
 from peers.homes import Home, Membership
 from peers.local_parts import built_in_properties, opened_engine
-from peers.settings import EdgeSettings
+from peers.settings import EdgeSettings, read_settings
 
 
 class StoppedEdge:
     """Open with :func:`stopped_edge`."""
 
     def __init__(self, home: Home, membership: Membership, store: EdgeStore, *, clock: Callable[[], float]) -> None:
+        settings = read_settings(home, EdgeSettings, environment=os.environ, flags={})
         engine = opened_engine(EdgeSettings())
         try:
             runtime = engine.runtime_version
@@ -46,7 +48,7 @@ class StoppedEdge:
             membership.uuid,
             runtime=runtime,
             trust=self.trust,
-            properties=built_in_properties(),
+            properties=built_in_properties(site=settings.site),
             autonomous=read_mode(home) is not None,
         )
         self._state.restore(installed_in(self.layout))
