@@ -268,6 +268,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
     "peers.workspace": ("bad_workspace", "workspace_unwritable"),
     "query.durations": ("bad_duration",),
     "query.operators": ("bad_arithmetic",),
+    "query.partials": ("bad_partial",),
     "query.quantities": ("bad_quantity",),
     "query.values": ("not_a_value",),
 }

@@ -149,6 +149,10 @@ class Catalogue:
         own = ((owner, layer),) if layer else ()
         return self._with(models + users + own if owner == USER else models + own + users)
 
+    def built_in(self) -> Catalogue:
+        """The built-in functions alone."""
+        return self._with(())
+
     def without(self, owner: str) -> Catalogue:
         """This catalogue without the layer ``owner``."""
         return self._with(tuple((name, known) for name, known in self._layers if name != owner))

@@ -7,7 +7,7 @@ A function that takes a bag, applied to a row's single values, means the whole g
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from query import limits
 from query.errors import BadStatement, SyntaxProblem, UnknownName, WrongArguments
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from query.expressions import Resolver, Scope
 
 
+MERGED: Final = "merged row"
+"""A variable that no text can name: a group of several peers, which is not grouped again (:mod:`query.splitting`)."""
+
+
 def resolve_select(resolver: Resolver, node: Select, outer: Scope) -> Query:
     """The plan of a select inside ``outer``, whose variables it sees."""
     from query.expressions import Scope
@@ -32,7 +36,7 @@ def resolve_select(resolver: Resolver, node: Select, outer: Scope) -> Query:
     group_slot = resolver.new_slot()
     inner = Scope(scope.names, grouped=frozenset(slots), group_slot=group_slot if slots else None)
     items = tuple(resolver.step(item.value, inner) for item in node.items)
-    names = _names(node.items)
+    names = column_names(node.items)
     keys = tuple(resolver.step(key, scope) for key in node.group)
     having = None if node.having is None else _one(resolver, node.having, inner, "having")
     order = tuple((_sorted_by(resolver, entry.value, node, items, inner), entry.descending) for entry in node.order)
@@ -68,7 +72,8 @@ def _wrong(problem: Exception, node: Node) -> Exception:
     return wrong(problem, node)  # type: ignore[arg-type]
 
 
-def _names(items: tuple[Item, ...]) -> tuple[str, ...]:
+def column_names(items: tuple[Item, ...]) -> tuple[str, ...]:
+    """What the columns of a select are called: as written after ``as``, else as the expression is formatted."""
     from query.resolution import COLUMN_NAME_LENGTH_MAX
 
     return tuple(item.name or format_expression(item.value)[:COLUMN_NAME_LENGTH_MAX] for item in items)
@@ -97,7 +102,8 @@ def _stages(resolver: Resolver, node: Select, scope: Scope) -> tuple[tuple[Stage
 
     def introduce(source: From, step_type: Type) -> int:
         slot = resolver.new_slot()
-        slots.append(slot)
+        if source.name != MERGED:
+            slots.append(slot)
         scope.names[source.name.casefold()] = Local(slot, type=source.type or step_type, place=source.place)
         del unbound[source.name.casefold()]
         return slot

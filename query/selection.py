@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ async def selected(evaluation: Evaluation, query: Query, slots: Slots) -> AsyncG
 
 async def selected_rows(evaluation: Evaluation, query: Query, slots: Slots) -> AsyncGenerator[Row, None]:
     """The rows of a select."""
-    limit = None if query.limit is None else _limit(await evaluation.value(query.limit, slots))
+    limit = None if query.limit is None else checked_limit(await evaluation.value(query.limit, slots))
     if limit == 0:
         return
     count = 0
@@ -48,7 +48,7 @@ async def selected_rows(evaluation: Evaluation, query: Query, slots: Slots) -> A
                 return
 
 
-def _limit(value: Any) -> int | None:
+def checked_limit(value: Any) -> int | None:
     if value is None or (type(value) is int and value >= 0):
         return value
     raise WrongArguments(f"limit: expected an Integer from 0, found {described(value)}")
@@ -66,11 +66,16 @@ async def _ordered(evaluation: Evaluation, query: Query, slots: Slots) -> AsyncG
             if len(held) >= evaluation.bounds.bag_rows:
                 raise over("order by", evaluation.bounds.bag_rows, "more", "rows")
             held.append((row, keys))
-    for position, (_, descending) in reversed(tuple(enumerate(query.order))):
-        await evaluation.tick(len(held))
-        held = _sorted(held, position, descending=descending)
-    for row, _ in held:
+    await evaluation.tick(len(held) * len(query.order))
+    for row, _ in in_order(held, [descending for _, descending in query.order]):
         yield row
+
+
+def in_order(held: list[tuple[Row, tuple[Any, ...]]], directions: Sequence[bool]) -> list[tuple[Row, tuple[Any, ...]]]:
+    """Rows with their sort keys, sorted; ``directions``: for each key whether it descends."""
+    for position, descending in reversed(tuple(enumerate(directions))):
+        held = _sorted(held, position, descending=descending)
+    return held
 
 
 def _sorted(

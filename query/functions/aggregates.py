@@ -1,38 +1,16 @@
-"""Functions of a whole bag. Null elements are left out, as in SQL; of no elements most aggregates are null."""
+"""Functions of a whole bag. Null elements are left out, as in SQL; of no elements most aggregates are null.
+
+Each has a :class:`~query.partials.Kind` under its name, by which it is computed over several peers.
+"""
 
 from __future__ import annotations
 
 import math
 import statistics
-from datetime import datetime
 from typing import Any
 
-from query import operators
+from query import partials, rankings, sketches, sums
 from query.declarations import Call, Example, function
-from query.errors import WrongArguments
-from query.values import described
-
-
-def _present(bag: list[Any]) -> list[Any]:
-    return [element for element in bag if element is not None]
-
-
-def _numbers(name: str, bag: list[Any]) -> list[int | float]:
-    found = _present(bag)
-    for element in found:
-        if type(element) not in (int, float):
-            raise WrongArguments(f"{name}: expected numbers, found {described(element)}")
-    return found
-
-
-def _extreme(name: str, bag: list[Any], sign: str) -> Any:
-    best = None
-    for element in _present(bag):
-        if type(element) not in (int, float, str, datetime):
-            raise WrongArguments(f"{name}: expected numbers, strings or time stamps, found {described(element)}")
-        if best is None or operators.compared(sign, element, best):
-            best = element
-    return best
 
 
 class AggregateFunctions:
@@ -41,47 +19,39 @@ class AggregateFunctions:
     @function("count(Bag of Object values) -> Integer", example=Example("count([1,null,3])", shows="2"))
     def count(self, call: Call, values: list[Any]) -> int:
         """How many values there are that are not null."""
-        return len(_present(values))
+        return len(partials.present(values))
 
     @function("sum(Bag of Object values) -> Object", example=Example("sum([1,2,3])", shows="6"))
     def sum(self, call: Call, values: list[Any]) -> Any:
         """The sum of numbers, or of vectors element by element; exact for integers, 0 for nothing."""
-        present = _present(values)
-        if all(type(element) is float for element in present):
-            return math.fsum(present) if all(map(math.isfinite, present)) and present else sum(present)
-        total: Any = 0
-        for element in present:
-            total = operators.arithmetic("+", total, element)
-        return total
+        return sums.total(sums.read_total(sums.sum_state(values)))
 
     @function("avg(Bag of Object values) -> Real", example=Example("avg([1,2,4])", shows="2.3333333333333335"))
     @function("mean(Bag of Object values) -> Real", example=Example("mean([1,2])", shows="1.5"))
     def avg(self, call: Call, values: list[Any]) -> float | None:
         """The arithmetic mean."""
-        numbers = _numbers("avg", values)
-        return float(operators.arithmetic("/", sum(numbers), len(numbers))) if numbers else None
+        return sums.average(sums.sum_of(partials.numbers("avg", values)))
 
     @function("min(Bag of Object values) -> Object", example=Example("min([3,1,2])", shows="1"))
     def min(self, call: Call, values: list[Any]) -> Any:
         """The least of numbers, strings or time stamps."""
-        return _extreme("min", values, "<")
+        return partials.extreme("min", values, "<")
 
     @function("max(Bag of Object values) -> Object", example=Example("max([3,1,2])", shows="3"))
     def max(self, call: Call, values: list[Any]) -> Any:
         """The greatest of numbers, strings or time stamps."""
-        return _extreme("max", values, ">")
+        return partials.extreme("max", values, ">")
 
     @function("median(Bag of Object values) -> Number", example=Example("median([1,5,2])", shows="2"))
     def median(self, call: Call, values: list[Any]) -> int | float | None:
         """The middle number; the mean of the two middle ones when their number is even."""
-        numbers = _numbers("median", values)
-        return statistics.median(numbers) if numbers else None
+        return partials.middle(partials.numbers("median", values))
 
     @function("var(Bag of Object values) -> Real", example=Example("var([1,2,3])", shows="1.0"))
     def var(self, call: Call, values: list[Any]) -> float | None:
         """The sample variance (divided by n - 1); null for fewer than two numbers."""
-        numbers = _numbers("var", values)
-        return float(statistics.variance(map(float, numbers))) if len(numbers) > 1 else None
+        found = partials.numbers("var", values)
+        return float(statistics.variance(map(float, found))) if len(found) > 1 else None
 
     @function("stdev(Bag of Object values) -> Real", example=Example("stdev([1,2,3])", shows="1.0"))
     def stdev(self, call: Call, values: list[Any]) -> float | None:
@@ -97,9 +67,45 @@ class AggregateFunctions:
     @function("some(Bag of Object values) -> Boolean", example=Example("some([false,true])", shows="true"))
     def some(self, call: Call, values: list[Any]) -> bool:
         """Whether there is any value that is neither null nor false."""
-        return any(element is not None and element is not False for element in values)
+        return partials.some(values)
 
     @function("notany(Bag of Object values) -> Boolean", example=Example("notany([])", shows="true"))
     def notany(self, call: Call, values: list[Any]) -> bool:
         """Whether there is no value that is neither null nor false."""
-        return not self.some(call, values)
+        return not partials.some(values)
+
+    @function(
+        "count_distinct(Bag of Object values) -> Integer", example=Example("count_distinct([1,2,2,null])", shows="2")
+    )
+    def count_distinct(self, call: Call, values: list[Any]) -> int:
+        """How many values differ, null left out. Over several peers the values travel, up to a bound."""
+        return len(partials.distinct(values))
+
+    @function(
+        "approx_count_distinct(Bag of Object values) -> Integer",
+        example=Example("approx_count_distinct([1,2,2,null])", shows="2"),
+    )
+    def approx_count_distinct(self, call: Call, values: list[Any]) -> int:
+        """About how many values differ, null left out: to within 1.6 % (standard error), in a few kilobytes."""
+        return sketches.distinct_count(sketches.distinct_sketch(values))
+
+    @function(
+        "approx_quantile(Bag of Object values, Number q) -> Real",
+        example=Example("approx_quantile([1,2,3,4],0.5)", shows="2.0"),
+    )
+    def approx_quantile(self, call: Call, values: list[Any], q: float) -> float | None:
+        """The number below or at which about the share ``q`` of the numbers lies; its rank is within 1.3 %."""
+        return sketches.quantile(sketches.quantile_sketch(values), q)
+
+    @function("top_k(Bag of Object values, Integer k) -> Vector", example=Example("top_k([3,1,2],2)", shows="[3,2]"))
+    def top_k(self, call: Call, values: list[Any], k: int) -> list[Any]:
+        """The ``k`` greatest numbers, strings or time stamps, the greatest first."""
+        return rankings.greatest(values, rankings.checked_k("top_k", k))
+
+    @function(
+        "approx_top_k(Bag of Object values, Integer k) -> Vector of Record",
+        example=Example("approx_top_k(['a','b','a'],1)", shows='[{"value":\'a\',"count":2,"error":0}]'),
+    )
+    def approx_top_k(self, call: Call, values: list[Any], k: int) -> list[dict[str, Any]]:
+        """The ``k`` most frequent values, each with its count, and by how much at most a count may be too low."""
+        return rankings.most_frequent(rankings.frequencies(values), k)

@@ -32,6 +32,7 @@ HEAVY = {
     "packaging": set[str](),
     "pyarrow": set[str](),
     "prometheus_client": set[str](),
+    "datasketches": set[str](),
     "opentelemetry": set[str](),
     "lark": {"query.build_tables", "query.lexing", "query.parsing"},
 }
