@@ -164,7 +164,8 @@ _CONTINUES_EXPRESSION: Final = frozenset(
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= 40 else text[:37] + "…"
+    line = "".join(character if character.isprintable() else "…" for character in text[:41].partition("\n")[0])
+    return line if line == text and len(text) <= 40 else line[:37] + "…"
 
 
 def _either(options: list[str]) -> str:
