@@ -266,6 +266,8 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
     "query.catalogue": ("name_taken",),
     "query.knowledge": ("bad_catalogue",),
     "peers.workspace": ("bad_workspace", "workspace_unwritable"),
+    "peers.lsp.messages": ("bad_editor_message",),
+    "peers.lsp.runs": ("too_many_runs",),
     "query.durations": ("bad_duration",),
     "query.operators": ("bad_arithmetic",),
     "query.partials": ("bad_partial",),

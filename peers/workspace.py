@@ -28,7 +28,8 @@ DEFAULT_PEER: Final = "default_peer"
 BYTES_MAX: Final = 64 * 1024
 _TABLE: Final = re.compile(r"^[ \t]*\[", re.MULTILINE)
 _LINE: Final = re.compile(
-    r"""^(?P<key>[ \t]*(?:default_peer|"default_peer"|'default_peer')[ \t]*=[ \t]*)(?:"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[^#\n]*?)(?P<rest>[ \t]*(?:#[^\n]*)?)$""",
+    r"""^(?P<key>[ \t]*(?:default_peer|"default_peer"|'default_peer')[ \t]*=[ \t]*)"""
+    r"""(?:"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[^#\n]*?)(?P<rest>[ \t]*(?:#[^\n]*)?)$""",
     re.MULTILINE,
 )
 

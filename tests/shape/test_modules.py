@@ -21,6 +21,7 @@ EMPTY_WORDS = ("Manager", "Handler", "Service", "Processor")
 
 # What takes long or much memory to import, and the modules whose business it is. Only these may import it when they
 # are imported themselves; whoever uses them imports them where the work is done.
+LSP = {f"peers.lsp.{name}" for name in ("answers", "positions", "protocol", "running", "scripts", "server")}
 HEAVY = {
     "onnxruntime": set[str](),
     "onnx": set[str](),
@@ -35,6 +36,8 @@ HEAVY = {
     "datasketches": set[str](),
     "opentelemetry": set[str](),
     "lark": {"query.build_tables", "query.lexing", "query.parsing"},
+    "pygls": LSP,
+    "lsprotocol": LSP,
 }
 
 # Whoever supervises tasks or requests, where every exception ends and is logged once.

@@ -1,0 +1,52 @@
+"""The command for editors: ``lsp``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from importlib.metadata import version
+
+from peers.cli.arguments import Commands, add_command, add_home, home_of
+from peers.cli.console import DONE, Console, UsageProblem
+
+
+def add_commands(commands: Commands) -> None:
+    lsp = add_command(
+        commands,
+        "lsp",
+        run=run_lsp,
+        summary="serve an editor: the Language Server Protocol over standard input and output",
+        description="An editor starts it for files of the query language (.pql): diagnostics, completion, hover,\n"
+        "signature help, definition, rename, formatting, and code lenses that run statements. It asks the peer\n"
+        "that runs in the home, or as the client whose home it is, and works without one. Statements that\n"
+        "nothing else sends anywhere go to --peer, else to the default_peer of the nearest .peerage.toml.",
+        examples="""\
+peerage lsp
+peerage lsp --home ns-admin --peer nameserver""",
+    )
+    lsp.add_argument("--peer", metavar="NAME", help='default target: a peer, "a, b", "all" or "group NAME"')
+    lsp.add_argument("--stdio", action="store_true", help="as without it; editors add it")
+    add_home(lsp, whose="the home to ask from")
+
+
+def run_lsp(arguments: argparse.Namespace, console: Console) -> int:
+    from peers.client import connect_async
+    from peers.lsp.protocol import log_to_stderr
+    from peers.lsp.server import serve
+
+    log_to_stderr()
+    home = home_of(arguments, console).path
+    try:
+        asyncio.run(
+            serve(
+                lambda: connect_async(home),
+                sys.stdin.buffer,
+                sys.stdout.buffer,
+                version=version("peerage"),
+                peer=arguments.peer,
+            )
+        )
+    except ValueError as error:
+        raise UsageProblem(f"expected to be started by an editor: {error}") from error
+    return DONE
