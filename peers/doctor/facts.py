@@ -119,6 +119,11 @@ class NameserverFacts:
     def reached(self) -> Dialled | None:
         return next((one for one in self.dialled if one.stage == "done"), None)
 
+    @property
+    def ahead_s(self) -> float | None:
+        """How much this device's clock is ahead of federation time; None where nobody told the time."""
+        return next((one.ahead_s for one in self.dialled if one.ahead_s is not None), None)
+
 
 @dataclass(frozen=True, slots=True)
 class UplinkFacts:

@@ -91,7 +91,7 @@ def judge_clock(facts: NameserverFacts) -> Iterator[Finding]:
     for one in facts.dialled:
         if one.ahead_s is None or abs(one.ahead_s) - one.uncertain_s < CLOCK_DOUBTFUL_S:
             continue
-        far = abs(one.ahead_s) >= CLOCK_WRONG_S or one.stage != "done"
+        far = one.stage == "handshake" or one.ahead_s <= -CLOCK_WRONG_S
         side = "ahead of" if one.ahead_s > 0 else "behind"
         goes = (
             "certificates no longer hold by it"

@@ -12,6 +12,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from peers.doctor import judging_device as here
@@ -68,12 +69,7 @@ async def check_process(around: Surroundings) -> Checked | None:
     if run is not None:
         facts = replace(facts, pid=run.pid)
         try:
-            async with asyncio.timeout(seeing_network.STAGE_S_MAX):
-                version = await seeing_peers.version_of(lambda text: seeing_peers.ask_running(run.socket, text))
-            facts = replace(facts, version=version)
-        except TimeoutError:
-            said = Problem(f"no answer within {seeing_network.STAGE_S_MAX:g} s")
-            facts = replace(facts, problem=said.record())
+            facts = replace(facts, version=await around.version_here())
         except Problem as problem:
             facts = replace(facts, problem=problem.record())
     elif await in_thread(lambda: around.home.in_use):
@@ -94,7 +90,7 @@ async def check_ports(around: Surroundings) -> Checked | None:
         wanted.append(("federation_port", settings.federation_host, settings.federation_port))
     facts: list[PortFacts] = []
     for setting, host, port in wanted:
-        facts.append(await in_thread(lambda s=setting, h=host, p=port: seeing_device.port_facts(s, h, p)))
+        facts.append(await in_thread(partial(seeing_device.port_facts, setting, host, port)))
     findings = [finding for one in facts for finding in here.judge_port(one)]
     return _checked("ports", findings, ", ".join(f"{host}:{port} is free" for _, host, port in wanted))
 
@@ -103,8 +99,7 @@ async def check_certificate(around: Surroundings) -> Checked | None:
     home = around.home
     if not home.identity_crt.exists() or (await around.facts()).membership is None:
         return None
-    reached = (await around.network()).reached if await around.may_dial() else None
-    offset_s = -(reached.ahead_s or 0.0) if reached is not None else 0.0
+    offset_s = await _offset_s(around) or 0.0
     facts = await in_thread(lambda: seeing_home.certificate_facts(home, offset_s=offset_s))
     return _checked("certificate", here.judge_certificate(facts), f"valid until {here.moment(facts.not_after)}")
 
@@ -148,10 +143,15 @@ async def check_clock(around: Surroundings) -> Checked | None:
     if not await around.may_dial() or await around.kind() == "nameserver":
         return None
     facts = await around.network()
-    told = next((one.ahead_s for one in facts.dialled if one.ahead_s is not None), None)
-    if told is None:
+    if facts.ahead_s is None:
         return _skipped("clock", "nobody told the time")
-    return _checked("clock", beyond.judge_clock(facts), f"{abs(told):.1f} s from the nameserver's")
+    return _checked("clock", beyond.judge_clock(facts), f"{abs(facts.ahead_s):.1f} s from the nameserver's")
+
+
+async def _offset_s(around: Surroundings) -> float | None:
+    """What federation time is ahead of this device's clock, where somebody told it."""
+    ahead_s = (await around.network()).ahead_s if await around.may_dial() else None
+    return None if ahead_s is None else -ahead_s
 
 
 async def check_uplink(around: Surroundings) -> Checked | None:
@@ -160,10 +160,10 @@ async def check_uplink(around: Surroundings) -> Checked | None:
         return None
     if not await around.answers():
         return _skipped("uplink", "the nameserver is not reached")
-    own = await seeing_peers.ask_running(run.socket, "edge:contact()")
-    facts = await seeing_peers.uplink_facts(
-        around.ask, membership.name, mode="INTERACTIVE", polls=own[0]["state"] if own else None
-    )
+    own = await around.ask_here("edge:contact()")
+    if own is None:
+        return _skipped("uplink", "the edge does not answer")
+    facts = await seeing_peers.uplink_facts(around.ask, membership.name, mode="INTERACTIVE", polls=own[0]["state"])
     seen = "open" if facts.connected else f"not wanted in mode {facts.mode}"
     return _checked("uplink", beyond.judge_uplink(facts), seen)
 
@@ -233,11 +233,13 @@ async def check_desired(around: Surroundings) -> Checked | None:
     if membership.kind != "edge":
         return await _check_edges(around)
     if run is not None:
-        own = await seeing_peers.ask_running(run.socket, "edge:contact()")
-        actual = await seeing_peers.ask_running(run.socket, "edge:actual_state()")
-        facts: DesiredFacts = await seeing_peers.running_desired(own[0], actual[0])
+        own, actual = await around.ask_here("edge:contact()"), await around.ask_here("edge:actual_state()")
+        if not own or not actual:
+            return _skipped("desired state", "the edge does not answer")
+        facts: DesiredFacts = seeing_peers.running_desired(own[0], actual[0])
     else:
-        facts = await in_thread(lambda: seeing_home.desired_facts(around.home))
+        offset_s = await _offset_s(around)
+        facts = await in_thread(lambda: seeing_home.desired_facts(around.home, offset_s=offset_s))
     if run is not None and await around.answers():
         rows = await around.ask(f'edge:status("{membership.name}")')
         facts = replace(facts, nameserver_generation=rows[0]["generation"] if rows else None)

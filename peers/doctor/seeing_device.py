@@ -54,7 +54,7 @@ def memory_facts(models_bytes_max: int, *, proc: Path = PROC, groups: Path = CON
 
 def _group_limit(proc: Path, groups: Path) -> int | None:
     """The least ``memory.max`` of this process's control group and those above it; of the first version its own."""
-    limits = []
+    limits: list[int] = []
     with suppress(OSError, ValueError):
         for line in (proc / "self" / "cgroup").read_text("ascii").splitlines():
             _, controllers, place = line.split(":", 2)

@@ -21,7 +21,7 @@ from peers.doctor.facts import CertificateFacts, DesiredFacts, HomeFacts
 from peers.edge_store import EdgeStore
 from peers.home_checks import HomeFiles, marks
 from peers.homes import BadHome, Home, NotJoined
-from peers.settings import KINDS, Settings, read_settings
+from peers.settings import ClientSettings, EdgeSettings, NameserverSettings, Settings, read_settings
 from peers.store_checks import reading
 from query.errors import Problem
 
@@ -68,8 +68,13 @@ def read_mode_of(home: Home) -> object | None:
 
 def settings_of(home: Home, environment: Mapping[str, str]) -> Settings:
     """As the home's peer would read them at its start. Raises ``BadSetting``, ``BadHome`` or ``NotJoined``."""
-    kind = KINDS[home.membership().kind]
-    return read_settings(home, kind, environment=environment, flags={})
+    match home.membership().kind:
+        case "nameserver":
+            return read_settings(home, NameserverSettings, environment=environment, flags={})
+        case "edge":
+            return read_settings(home, EdgeSettings, environment=environment, flags={})
+        case _:
+            return read_settings(home, ClientSettings, environment=environment, flags={})
 
 
 def certificate_facts(home: Home, *, offset_s: float) -> CertificateFacts:
@@ -78,8 +83,11 @@ def certificate_facts(home: Home, *, offset_s: float) -> CertificateFacts:
     return CertificateFacts(shown.not_before, shown.not_after, time.time(), offset_s)
 
 
-def desired_facts(home: Home) -> DesiredFacts:
-    """Of an edge that does not run. Raises :class:`BadHome` where its state cannot be read."""
+def desired_facts(home: Home, *, offset_s: float | None) -> DesiredFacts:
+    """Of an edge that does not run. ``offset_s``: federation time, where it is known better than the edge knew it.
+
+    Raises :class:`BadHome` where its state cannot be read.
+    """
     now = time.time()
     if not home.state_db.exists():
         return DesiredFacts(now, has_state=False)
@@ -88,12 +96,12 @@ def desired_facts(home: Home) -> DesiredFacts:
             stored = EdgeStore(connection, str(home.state_db)).read()
     except sqlite3.Error as error:
         raise BadHome(f"cannot read {home.state_db}: {error}") from error
-    desired, offset_s = stored.desired, stored.clock_offset_s or 0.0
+    desired = stored.desired
     return DesiredFacts(
-        now + offset_s,
+        now + (offset_s if offset_s is not None else stored.clock_offset_s or 0.0),
         has_state=desired is not None,
         generation=desired.generation if desired else None,
-        expires=float(desired.not_after) if desired else None,
+        expires=float(desired.expires) if desired else None,
     )
 
 

@@ -73,14 +73,13 @@ async def dial(address: str, context: Context) -> Dialled:
     began = time.monotonic()
     try:
         async with asyncio.timeout(STAGE_S_MAX):
-            _, writer = await asyncio.open_connection(at, int(port))
-            writer.close()
+            connected = await _connected(at, int(port))
     except (OSError, TimeoutError) as error:
         return failed("connect", error)
     dialled = f"[{at}]:{port}" if ":" in at else f"{at}:{port}"
     try:
         async with asyncio.timeout(STAGE_S_MAX):
-            await _shake_hands(at, int(port), context())
+            await _shake_hands(connected, context())
     except ssl.SSLCertVerificationError as error:
         presented = await presented_at(at, int(port))
         if error.verify_code not in _TIME_CODES:
@@ -122,10 +121,25 @@ async def _resolved(host: str, port: int) -> str:
     return str(found[0][4][0])
 
 
-async def _shake_hands(host: str, port: int, context: ssl.SSLContext) -> None:
-    _, writer = await asyncio.open_connection(
-        host, port, ssl=context, server_hostname=SERVER_HOSTNAME, ssl_handshake_timeout=STAGE_S_MAX
-    )
+async def _connected(host: str, port: int) -> socket.socket:
+    connection = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, (host, port))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+async def _shake_hands(connected: socket.socket, context: ssl.SSLContext) -> None:
+    try:
+        _, writer = await asyncio.open_connection(
+            sock=connected, ssl=context, server_hostname=SERVER_HOSTNAME, ssl_handshake_timeout=STAGE_S_MAX
+        )
+    except BaseException:
+        connected.close()
+        raise
     writer.transport.abort()
 
 

@@ -18,8 +18,9 @@ from peers.federation_client import FederationClient
 from peers.requests import StatementRequest, encode_request
 from query.errors import Problem
 
-SAMPLES_MAX: Final = 4  # of whether an uplink is open
-SAMPLE_S: Final = 0.8
+SAMPLES_MAX: Final = 12  # of whether an uplink is open
+SAMPLES_OPEN: Final = 5  # in a row, for one that stays
+SAMPLE_S: Final = 0.2
 EDGES_MAX: Final = 20_000
 FAILURES_MAX: Final = 50
 
@@ -49,16 +50,21 @@ async def version_of(ask: Asking) -> str | None:
 async def uplink_facts(ask: Asking, name: str, *, mode: str, polls: str | None) -> UplinkFacts:
     """Whether the nameserver has an uplink of a running edge, and whether it stays: looked at a few times."""
     seen: list[bool] = []
-    while len(seen) < SAMPLES_MAX and seen[-2:] != [True, True]:
+    while len(seen) < SAMPLES_MAX and not _stays(seen):
         if seen:
             await asyncio.sleep(SAMPLE_S)
         rows = await ask(f'edge:status("{name}")')
         seen.append(bool(rows and rows[0]["connected"]))
         mode = str(rows[0]["mode"]) if rows else mode
-    return UplinkFacts(mode, running=True, connected=seen[-2:] == [True, True], polls=polls)
+    return UplinkFacts(mode, running=True, connected=_stays(seen), polls=polls)
 
 
-async def running_desired(own: Mapping[str, Any], actual: Mapping[str, Any]) -> DesiredFacts:
+def _stays(seen: Sequence[bool]) -> bool:
+    """Whether it was open each of the last times; it may have begun just before."""
+    return len(seen) >= SAMPLES_OPEN and all(seen[-SAMPLES_OPEN:])
+
+
+def running_desired(own: Mapping[str, Any], actual: Mapping[str, Any]) -> DesiredFacts:
     """Of an edge that runs, from its ``edge:contact()`` and ``edge:actual_state()``."""
     since = own.get("since")
     generation = own.get("generation")

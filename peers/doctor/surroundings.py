@@ -18,6 +18,7 @@ from peers.edge_parts import home_context
 from peers.federation_client import FederationClient
 from peers.homes import Home, RunRecord
 from peers.settings import Settings
+from query.errors import Problem, WorldProblem
 
 _T = TypeVar("_T")
 UNUSABLE: Final = frozenset(
@@ -66,6 +67,28 @@ class Surroundings:
 
     async def running(self) -> RunRecord | None:
         return await self.once("run", lambda: in_thread(self.home.read_run))
+
+    async def version_here(self) -> str | None:
+        """The version of the peer that runs in the home. Raises a :class:`Problem` where it does not answer."""
+        run = await self.running()
+        return None if run is None else await self.once("here", lambda: self._version(run.socket))
+
+    async def _version(self, peer: str) -> str | None:
+        try:
+            async with asyncio.timeout(seeing_network.STAGE_S_MAX):
+                return await seeing_peers.version_of(lambda text: seeing_peers.ask_running(peer, text))
+        except TimeoutError:
+            raise WorldProblem(f"no answer within {seeing_network.STAGE_S_MAX:g} s") from None
+
+    async def ask_here(self, text: str) -> list[Any] | None:
+        """Rows of the peer that runs in the home; None where none does, or it does not answer."""
+        run = await self.running()
+        try:
+            if run is None or await self.version_here() is None:
+                return None
+        except Problem:
+            return None  # told by the check of the process
+        return await seeing_peers.ask_running(run.socket, text)
 
     async def may_dial(self) -> bool:
         facts = await self.facts()
