@@ -60,6 +60,12 @@ class View:
         if isinstance(frame, EndFrame):
             self._ledgers.append(frame.ledger)
 
+    def problem(self, record: ErrorRecord) -> None:
+        """Tell an error that is no frame."""
+
+    def note(self, text: str, *, style: str = "dim") -> None:
+        """Tell what is no part of the answer."""
+
     def close(self) -> None:
         """Nothing more comes: take away what moves, and let what was held be seen."""
 
@@ -93,14 +99,21 @@ class TextView(View):
                 self.close()
                 self._console.data(row_text(frame))
             case ErrorFrame(error=error):
-                self.close()
-                self._console.problem(error, text=self._text)
+                self.problem(error)
             case ProgressFrame() if self._live:
                 self._progress(frame)
             case EndFrame(ledger=ledger):
                 self.close()
                 if ledger_matters(ledger):
                     self._console.tell(ledger_text(ledger))
+
+    def problem(self, record: ErrorRecord) -> None:
+        self.close()
+        self._console.problem(record, text=self._text)
+
+    def note(self, text: str, *, style: str = "dim") -> None:
+        self.close()
+        self._console.tell(text)
 
     def close(self) -> None:
         if self._line:

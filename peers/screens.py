@@ -41,7 +41,7 @@ def pager_of(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 
 class Screen:
-    """``pager``: its words, or nothing for none. ``clock`` counts seconds."""
+    """``pager``: its words, or nothing for none. ``size``: columns and lines, where the terminal is not asked."""
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class Screen:
         *,
         palette: Palette,
         pager: Sequence[str] = (),
+        size: tuple[int, int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.palette = palette
@@ -56,7 +57,7 @@ class Screen:
         self.left = False
         self._stdout = stdout
         self._clock = clock
-        self._console = self._console_on(stdout)
+        self._console = self._console_on(stdout, size=size)
         self._live: Live | None = None
         self._drawn = 0.0
         self._first: float | None = None
@@ -133,7 +134,7 @@ class Screen:
         except OSError:
             self.pager = ()  # there is none, after all
             return
-        self._paged = self._console_on(cast(TextIO, self._paging.stdin), width=self.width)
+        self._paged = self._console_on(cast(TextIO, self._paging.stdin), size=(self.width, self.height))
         for one in lines:
             self._to_pager(one)
 
@@ -173,12 +174,13 @@ class Screen:
 
     # --- consoles -----------------------------------------------------------------------------------------------
 
-    def _console_on(self, file: TextIO, *, width: int | None = None) -> Console:
+    def _console_on(self, file: TextIO, *, size: tuple[int, int] | None = None) -> Console:
         from rich.console import Console as RichConsole
 
         plain = self.palette.name == NONE.name
         system: Any = None if plain else "standard"
+        width, height = size or (None, None)
         return RichConsole(
-            file=file, force_terminal=True, color_system=system, no_color=plain, width=width, highlight=False,
-            markup=False, emoji=False, legacy_windows=False,
+            file=file, force_terminal=True, color_system=system, no_color=plain, width=width, height=height,
+            highlight=False, markup=False, emoji=False, legacy_windows=False,
         )  # fmt: skip

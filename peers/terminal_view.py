@@ -47,7 +47,10 @@ PLOT_HEIGHT: Final = 18
 
 
 class TerminalView(View):
-    """``footer``: end each answer with its rows and time. ``console`` takes what is for standard error, elsewhere."""
+    """``footer``: end each answer with its rows and time. ``console`` takes what is for standard error, elsewhere;
+    ``whole``: the screen takes that too, which is the rule where standard error is a terminal. ``moving``: draw bars
+    and growing plots.
+    """
 
     def __init__(
         self,
@@ -56,6 +59,8 @@ class TerminalView(View):
         text: str,
         *,
         footer: bool = False,
+        whole: bool | None = None,
+        moving: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
@@ -65,7 +70,8 @@ class TerminalView(View):
         self._footer = footer
         self._clock = clock
         self._started = clock()
-        self._told_here = console.stderr.isatty()
+        self._told_here = console.stderr.isatty() if whole is None else whole
+        self._moving = moving
         self._lock = threading.RLock()
         self._table = _Table()
         self._timer: threading.Timer | None = None
@@ -87,13 +93,24 @@ class TerminalView(View):
                 case RowFrame():
                     self._row(frame)
                 case ErrorFrame(error=error):
-                    self._flush()
-                    self._problem(error)
+                    self.problem(error)
                 case ProgressFrame():
                     self._bars[(frame.peer or "", frame.label)] = frame
-                    self._screen.move(self._drawn_bars)
+                    self._move(self._drawn_bars)
                 case EndFrame():
                     self._end(frame)
+
+    def problem(self, record: ErrorRecord) -> None:
+        """Tell an error with its place in the text."""
+        with self._lock:
+            self._flush()
+            self._problem(record)
+
+    def note(self, text: str, *, style: str = "dim") -> None:
+        """Tell what is no part of the answer."""
+        with self._lock:
+            self._flush()
+            self._say([self._styled(style, visible(text))])
 
     def close(self) -> None:
         with self._lock:
@@ -116,7 +133,7 @@ class TerminalView(View):
     def _row(self, frame: RowFrame) -> None:
         if self._plot is not None:
             self._plot.add(decoded(frame), peer=frame.peer)
-            self._screen.move(self._drawn_plot)
+            self._move(self._drawn_plot)
         elif len(frame.values) == 1:
             self._value(frame)
         else:
@@ -213,6 +230,10 @@ class TerminalView(View):
                 self._console.tell(line.plain)
 
     # --- what moves ---------------------------------------------------------------------------------------------
+
+    def _move(self, drawn: Callable[[], Any]) -> None:
+        if self._moving:
+            self._screen.move(drawn)
 
     def _drawn_bars(self) -> Any:
         from rich.console import Group
