@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Variables(MutableMapping[str, Any]):
-    """Session variables and parameters by name without case; bounded in number, each value in size."""
+    """Session variables and parameters by name without case; bounded in number, each value in size.
 
     ``lasting``: what lies below these, and is read where these have nothing.
     """
@@ -31,7 +31,7 @@ class Variables(MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         folded = name.casefold()
-        if folded not in self._values and len(self._values) >= limits.VARIABLES_MAX:
+        if folded not in self and len(self) >= limits.VARIABLES_MAX:
             raise over("the session", limits.VARIABLES_MAX, "more", "variables")
         checked = normal(value)
         measured(checked, what=f":{name}")
@@ -50,7 +50,7 @@ class Variables(MutableMapping[str, Any]):
             yield from (name for name in self._lasting if name not in self._values)
 
     def __len__(self) -> int:
-        return len(self._values)
+        return sum(1 for _ in self)
 
 
 class Session:
