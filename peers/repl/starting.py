@@ -6,7 +6,6 @@ exit status of ``peerage query``. The default peer is the one on the command lin
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -66,16 +65,16 @@ def _prompt(shell: Shell, home: Home, console: Console) -> None:
     from prompt_toolkit.input import create_input
     from prompt_toolkit.input.typeahead import store_typeahead
     from prompt_toolkit.input.vt100_parser import Vt100Parser
+    from prompt_toolkit.key_binding.key_processor import KeyPress
 
     from peers.repl.background import ask_background
     from peers.repl.prompting import read_and_run
 
     if shell.preferences.theme == "auto":
         shell.background, typed = ask_background(console.environment)
-        presses: list[object] = []
-        parser = Vt100Parser(presses.append)
-        parser.feed_and_flush(typed)
-        store_typeahead(create_input(), presses)  # type: ignore[arg-type] — what the parser gives
+        presses: list[KeyPress] = []
+        Vt100Parser(presses.append).feed_and_flush(typed)
+        store_typeahead(create_input(), presses)
     apply_preferences(shell)
     authority = home.ca_crt.read_bytes() if home.ca_crt.exists() else b""
     history = HistoryFile(history_file(console.environment, federation=shell.whom.federation, authority=authority))
