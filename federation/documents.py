@@ -333,10 +333,11 @@ class Admission(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     time: float  # federation time at the answer
 
 
-class StatementEnvelope(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class StatementEnvelope(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """What a caller signs so that other peers run its statement under its own role.
 
-    ``body`` is the digest of the exact bytes of the request (text, params, targets, timeout).
+    ``body`` is the digest of the exact bytes of the request (text, params, targets, timeout). ``waits``: it may reach
+    executors long after it was signed, so each remembers it on its disk before anything runs.
     """
 
     federation: str
@@ -345,6 +346,7 @@ class StatementEnvelope(Struct, frozen=True, forbid_unknown_fields=True, kw_only
     issued: float
     lifetime_s: float
     nonce: str
+    waits: bool = False
 
 
 class Credential(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

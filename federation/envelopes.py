@@ -9,7 +9,8 @@ without the other, another body than the signed one, and the same envelope twice
 Rules: roles live in the roster; the director copies a caller's role into a credential when it forwards. An edge or a
 nameserver acts on other peers as a viewer (:func:`role_abroad`), so a peer never lends a role. All times are
 federation time; clocks may differ by CLOCK_SKEW_S. The time remaining, which travels beside an envelope, can only
-shorten; it is the carrier's matter.
+shorten; it is the carrier's matter. An envelope that waits may live for longer, and its nonce is used up in a
+memory that outlives the executor's process; no other memory takes it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import heapq
 import secrets
 from collections import Counter
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -52,6 +53,7 @@ from query.declarations import Caller, Role
 
 CLOCK_SKEW_S: Final = 10.0  # by which peers' ideas of federation time may differ
 ENVELOPE_LIFETIME_S_MAX: Final = 3600.0  # an envelope must outlive its statement's deadline, not more
+WAITING_LIFETIME_S_MAX: Final = 7 * 24 * 3600.0 + 3600.0  # the longest wait, and the time to run
 CREDENTIAL_LIFETIME_S: Final = 120.0
 NONCE_LENGTH_MAX: Final = 64
 NONCES_MAX: Final = 65_536
@@ -76,6 +78,7 @@ def seal(
     now: float,
     lifetime_s: float,
     nonce: str | None = None,
+    waits: bool = False,
 ) -> SignedDocument:
     """The caller's signature over a request: its exact bytes, good once, from ``now`` for ``lifetime_s``."""
     envelope = StatementEnvelope(
@@ -85,6 +88,7 @@ def seal(
         issued=now,
         lifetime_s=lifetime_s,
         nonce=nonce or new_nonce(),
+        waits=waits,
     )
     return sign(encode(envelope), STATEMENT_TYPE, key)
 
@@ -112,12 +116,66 @@ def credential(
     return sign(encode(vouched), CREDENTIAL_TYPE, director)
 
 
-def claimed_caller(envelope: SignedDocument) -> PeerId:
-    """Whom an envelope says it is from, unproven: to look the caller up, and for nothing else."""
+def claimed(envelope: SignedDocument) -> StatementEnvelope:
+    """What an envelope says, unproven: to look things up, and for nothing else."""
     try:
-        return decode(envelope.payload, StatementEnvelope).caller
+        return decode(envelope.payload, StatementEnvelope)
     except msgspec.MsgspecError as error:
         raise WrongDocument(f"expected a statement's envelope: {error}") from error
+
+
+def claimed_caller(envelope: SignedDocument) -> PeerId:
+    """Whom an envelope says it is from, unproven."""
+    return claimed(envelope).caller
+
+
+class Nonces(Protocol):
+    """Which envelopes were used here."""
+
+    def use(self, nonce: str, *, caller: str, expires: float, now: float, issued: float) -> None:
+        """Use a nonce up. Raises when it was used before, or that cannot be told."""
+        ...
+
+
+def check_waiting(
+    envelope: SignedDocument, body: bytes, *, key: bytes, caller: str, federation: str, now: float
+) -> StatementEnvelope:
+    """The envelope of a statement that is to wait, as who keeps it checks it before anybody waits.
+
+    ``caller`` and ``key`` are of the member who brought it. Raises as :func:`check` does, and uses nothing up.
+    """
+    payload = verified(envelope, STATEMENT_TYPE, {keyid_of(key): key})
+    try:
+        sealed = decode(payload, StatementEnvelope)
+    except msgspec.MsgspecError as error:
+        raise WrongDocument(f"expected a statement's envelope: {error}") from error
+    if sealed.federation != federation:
+        raise WrongFederation(f"expected a statement for federation {federation}, found {sealed.federation[:64]}")
+    if sealed.caller != caller:
+        raise WrongKey(f"an envelope of {sealed.caller[:64]}: expected the caller's own, {caller}")
+    if sealed.body != digest_of(body):
+        raise WrongBody("the request is not the one that its envelope was signed for")
+    if not sealed.waits:
+        raise EnvelopeExpired("the statement waits, and its envelope says that it does not: sign it as one that waits")
+    _expiry(sealed, "the caller", now)
+    return sealed
+
+
+def vouched(credential: SignedDocument, *, root: RootRecord, federation: str, now: float) -> Credential:
+    """What a director says of a member, when it is a director of ``root`` and says it for now.
+
+    Raises :class:`WrongFederation`, :class:`EnvelopeExpired` and the classes of
+    :func:`federation.signing.verified`.
+    """
+    try:
+        said = decode(verified(credential, CREDENTIAL_TYPE, public_keys(root.directors)), Credential)
+    except msgspec.MsgspecError as error:
+        raise WrongDocument(f"expected a credential: {error}") from error
+    if said.federation != federation:
+        raise WrongFederation(f"expected a credential of federation {federation}, found {said.federation[:64]}")
+    if not said.issued - CLOCK_SKEW_S <= now < said.expires + CLOCK_SKEW_S:
+        raise EnvelopeExpired(f'the credential of "{said.name}" is not valid now: check the clocks')
+    return said
 
 
 def check(
@@ -128,46 +186,48 @@ def check(
     root: RootRecord,
     federation: str,
     now: float,
-    nonces: NonceMemory,
+    nonces: Nonces,
+    lasting: Nonces | None = None,
     use: str = "",
 ) -> Caller:
     """The caller under whose role ``body`` may run here, and the nonce is used up.
 
     A request of several statements is carried one statement at a time: ``use`` says which, and each is good once.
+    ``lasting``: where the nonces of envelopes that wait are used up; None takes no such envelope.
 
     Raises :class:`WrongFederation`, :class:`WrongBody`, :class:`WrongKey`, :class:`EnvelopeExpired`,
     :class:`NonceReused`, :class:`NoncesFull` and the classes of :func:`federation.signing.verified`.
     """
-    try:
-        vouched = decode(verified(credential, CREDENTIAL_TYPE, public_keys(root.directors)), Credential)
-    except msgspec.MsgspecError as error:
-        raise WrongDocument(f"expected a credential: {error}") from error
-    if vouched.federation != federation:
-        raise WrongFederation(f"expected a credential of federation {federation}, found {vouched.federation[:64]}")
-    if not vouched.issued - CLOCK_SKEW_S <= now < vouched.expires + CLOCK_SKEW_S:
-        raise EnvelopeExpired(f'the credential of "{vouched.name}" is not valid now: check the clocks')
-    payload = verified(envelope, STATEMENT_TYPE, {keyid_of(vouched.key): vouched.key})
+    caller = vouched(credential, root=root, federation=federation, now=now)
+    payload = verified(envelope, STATEMENT_TYPE, {keyid_of(caller.key): caller.key})
     try:
         sealed = decode(payload, StatementEnvelope)
     except msgspec.MsgspecError as error:
         raise WrongDocument(f"expected a statement's envelope: {error}") from error
     if sealed.federation != federation:
         raise WrongFederation(f"expected a statement for federation {federation}, found {sealed.federation[:64]}")
-    if sealed.caller != vouched.uuid:
-        raise WrongKey(f'an envelope and a credential of different callers: {sealed.caller[:64]} and "{vouched.name}"')
+    if sealed.caller != caller.uuid:
+        raise WrongKey(f'an envelope and a credential of different callers: {sealed.caller[:64]} and "{caller.name}"')
     if sealed.body != digest_of(body):
-        raise WrongBody(f'the request is not the one that "{vouched.name}" signed')
-    expires = _expiry(sealed, vouched.name, now)
-    nonces.use(f"{use}:{sealed.nonce}", caller=sealed.caller, expires=expires, now=now, issued=sealed.issued)
-    return Caller(name=vouched.name, role=Role[vouched.role.upper()], uuid=vouched.uuid, key=vouched.key)
+        raise WrongBody(f'the request is not the one that "{caller.name}" signed')
+    expires = _expiry(sealed, caller.name, now)
+    memory = lasting if sealed.waits else nonces
+    if memory is None:
+        raise WrongDocument("an envelope that waits: this peer takes none")
+    memory.use(nonce_of(sealed, use), caller=sealed.caller, expires=expires, now=now, issued=sealed.issued)
+    return Caller(name=caller.name, role=Role[caller.role.upper()], uuid=caller.uuid, key=caller.key)
+
+
+def nonce_of(sealed: StatementEnvelope, use: str) -> str:
+    """What is used up when statement ``use`` of a request runs."""
+    return f"{use}:{sealed.nonce}"
 
 
 def _expiry(sealed: StatementEnvelope, name: str, now: float) -> float:
     """When the envelope may be forgotten. Raises :class:`EnvelopeExpired` unless it is valid at ``now``."""
-    if not 0 < sealed.lifetime_s <= ENVELOPE_LIFETIME_S_MAX:
-        raise EnvelopeExpired(
-            f"expected a lifetime of at most {ENVELOPE_LIFETIME_S_MAX:.0f} s, found {sealed.lifetime_s:.0f} s"
-        )
+    longest_s = WAITING_LIFETIME_S_MAX if sealed.waits else ENVELOPE_LIFETIME_S_MAX
+    if not 0 < sealed.lifetime_s <= longest_s:
+        raise EnvelopeExpired(f"expected a lifetime of at most {longest_s:.0f} s, found {sealed.lifetime_s:.0f} s")
     if now < sealed.issued - CLOCK_SKEW_S:
         raise EnvelopeExpired(f'"{name}" signed this statement {sealed.issued - now:.0f} s from now: check the clocks')
     expires = sealed.issued + sealed.lifetime_s + CLOCK_SKEW_S

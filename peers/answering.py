@@ -61,6 +61,11 @@ class Answering:
         self.unmatched = 0
 
     @property
+    def targets(self) -> tuple[str, ...]:
+        """All of them, in upper case."""
+        return self._ledger.targets
+
+    @property
     def open(self) -> tuple[str, ...]:
         """Targets without a state, in upper case."""
         return self._ledger.open
@@ -80,18 +85,26 @@ class Answering:
             await self._frames.put(ErrorFrame(self._statement, record))
         self._waiting.clear()
 
-    async def row(self, values: tuple[object, ...], *, peer: str) -> None:
+    async def row(self, values: tuple[object, ...], *, peer: str | None) -> None:
+        """Give a row; ``peer`` None: of all peers together."""
         self.rows += 1
-        self._rows_by_peer[peer] = self._rows_by_peer.get(peer, 0) + 1
-        await self._frames.put(RowFrame(self._statement, values, shown(peer) if self._tagged else None))
+        if peer is not None:
+            self._rows_by_peer[peer] = self._rows_by_peer.get(peer, 0) + 1
+        await self._frames.put(RowFrame(self._statement, values, self._shown(peer)))
 
-    def progress(self, label: str, done: int, total: int | None, unit: str, *, peer: str) -> None:
+    def _shown(self, peer: str | None) -> str | None:
+        return shown(peer) if self._tagged and peer is not None else None
+
+    def progress(self, label: str, done: int, total: int | None, unit: str, *, peer: str | None) -> None:
         """Tell of work under way; dropped when the reader is behind or the answer has ended."""
         if not self.ended:
             with contextlib.suppress(asyncio.QueueFull):
-                self._frames.put_nowait(
-                    ProgressFrame(self._statement, label, done, total, unit, shown(peer) if self._tagged else None)
-                )
+                self._frames.put_nowait(ProgressFrame(self._statement, label, done, total, unit, self._shown(peer)))
+
+    async def waits(self, query: str, done: int, total: int) -> None:
+        """Tell by which id a statement that waits is found again, and how many of its targets have a state."""
+        self._query = query
+        await self._frames.put(ProgressFrame(self._statement, f"{query} answered", done, total, "peers", query=query))
 
     async def error(self, record: ErrorRecord) -> None:
         if self._schema_given:
@@ -122,6 +135,8 @@ class Answering:
             case RowFrame(values=values, peer=peer):
                 self.rows += 1
                 await self._frames.put(RowFrame(self._statement, values, peer))
+            case ProgressFrame(query=query) if query:
+                await self.waits(query, frame.done, frame.total or 0)
             case ProgressFrame():
                 with contextlib.suppress(asyncio.QueueFull):
                     self._frames.put_nowait(msgspec.structs.replace(frame, statement=self._statement))

@@ -57,6 +57,7 @@ LOG_PAGES: Final = 4096  # copied at once, between two moments at which a person
 RESERVE_BYTES: Final = 16 * 1024 * 1024
 SETTLING_TRIES: Final = 5
 OF_THE_PROCESS: Final = frozenset({"run.json", "token", "peer.sock", "lock"})
+WAITING: Final = "waiting.db"  # statements that wait, which a restored nameserver does not ask again
 
 Progress = Callable[[int, int], None]  # bytes copied, bytes to copy
 
@@ -171,7 +172,11 @@ class _Attempt:
             entries = sorted(os.scandir(self._home.path), key=lambda entry: entry.name)
             for entry in entries:
                 name = entry.name
-                if name.startswith((".", STATE_FILE)) or name in OF_THE_PROCESS or name == self._home.releases.name:
+                if (
+                    name.startswith((".", STATE_FILE, WAITING))
+                    or name in OF_THE_PROCESS
+                    or name == self._home.releases.name
+                ):
                     continue
                 small = entry.is_file() and entry.stat().st_size <= DOCUMENT_BYTES_MAX and is_home_file(name)
                 if small and len(files) < HOME_FILES_MAX:

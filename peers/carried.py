@@ -3,7 +3,8 @@
 Rules: with an envelope that holds, and nothing beside it that it does not cover, the signer's role, as the director
 vouches for it; in every other case the carrier's own, which on an edge is ``viewer``. An envelope that does not hold
 is refused with its class: it is never silently lowered. A director's key that is not known here may be a newer one: the
-root record is followed before its word is refused.
+root record is followed before its word is refused. A statement that waits has an envelope that says so, and runs at
+most once here, whoever brings it again: its answer is the one that is kept.
 """
 
 from __future__ import annotations
@@ -11,14 +12,19 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
 
 from federation.documents import RootRecord
-from federation.envelopes import NonceMemory, check
-from federation.errors import UnknownKey
+from federation.envelopes import WAITING_LIFETIME_S_MAX, NonceMemory, Nonces, check, claimed, nonce_of
+from federation.errors import NonceReused, UnknownKey, WrongDocument
 from federation.names import shown
-from peers.requests import decode_request
+from peers.errand_book import ErrandBook, ErrandKey
+from peers.errands import Errands
+from peers.requests import StatementRequest, decode_request
 from peers.statements import Statements
 from peers.uplink_messages import StatementMessage
+from peers.whole_frames import read_whole, whole_problem
 from query.declarations import Caller, Role
 from query.errors import Problem
 from query.frames import EndFrame, ErrorFrame, Frame, SchemaFrame
@@ -33,8 +39,19 @@ async def _nothing_newer() -> bool:
 CARRIER = Caller(name="nameserver", role=Role.VIEWER)
 
 
+@dataclass(frozen=True, slots=True)
+class _Noting:
+    """The edge's book as the memory of nonces: each is noted with the id that the nameserver asks for it by."""
+
+    book: ErrandBook
+    errand: str
+
+    def use(self, nonce: str, *, caller: str, expires: float, now: float, issued: float) -> None:
+        self.book.use(nonce, caller=caller, expires=expires, now=now, issued=issued, errand=self.errand)
+
+
 class CarriedStatements:
-    """The edge's executor of what comes down its uplink."""
+    """The edge's executor of what comes down its uplink, or is fetched at a poll."""
 
     def __init__(
         self,
@@ -45,8 +62,12 @@ class CarriedStatements:
         statements: Statements,
         federation_time: Callable[[], float],
         follow_root: Callable[[], Awaitable[bool]] = _nothing_newer,
+        errands: Errands | None = None,
     ) -> None:
-        """``follow_root`` takes up newer root records and says whether there were any."""
+        """``follow_root`` takes up newer root records and says whether there were any. ``errands`` runs statements that
+        wait; None takes none.
+        """
+        self._errands = errands
         self._name = name
         self._federation = federation
         self._root = root
@@ -58,8 +79,12 @@ class CarriedStatements:
 
     async def carried(self, message: StatementMessage) -> AsyncGenerator[Frame, None]:
         """The frames of the statement; a refusal is an answer too."""
+        if message.errand:
+            for frame in read_whole(await self.errand(message)):
+                yield frame
+            return
         try:
-            caller = await self._vouched(message)
+            caller = await self._vouched(message, None)
             request = decode_request(message.body)
             variables = {name: decode_value(value) for name, value in message.variables.items()}
         except Problem as problem:
@@ -68,28 +93,55 @@ class CarriedStatements:
             outcome = Outcome(shown(self._name), State.REFUSED, problem.code)
             yield EndFrame(message.index, Ledger((outcome,)), 0, 0.0)
             return
-        running = self._statements.run_carried(
+        async with aclosing(self._run(message, request, caller, variables)) as frames:
+            async for frame in frames:
+                yield frame
+
+    async def errand(self, message: StatementMessage) -> bytes:
+        """The whole answer of a statement that waits (:mod:`peers.whole_frames`): now, or when it was begun before."""
+        try:
+            if self._errands is None:
+                raise WrongDocument("a statement that waits: this peer takes none")
+            request = decode_request(message.body)
+            variables = {name: decode_value(value) for name, value in message.variables.items()}
+            key = _key(message)
+            try:
+                caller = await self._vouched(message, _Noting(self._errands.book, message.errand))
+            except NonceReused:
+                return await self._errands.answer(key, index=message.index)
+        except Problem as problem:
+            return whole_problem(problem, shown(self._name), index=message.index)
+        frames = self._run(message, request, caller, variables)
+        self._errands.begin(key, frames, errand=message.errand, index=message.index)
+        return await self._errands.answer(key, index=message.index)
+
+    def _run(
+        self, message: StatementMessage, request: StatementRequest, caller: Caller, variables: dict[str, Any]
+    ) -> AsyncGenerator[Frame, None]:
+        return self._statements.run_carried(
             request,
             message.index,
             caller=caller,
             sender="nameserver",
             variables=variables,
             time_left_s=message.time_left_s,
+            partial=message.partial,
         )
-        async with aclosing(running) as frames:
-            async for frame in frames:
-                yield frame
 
-    async def _vouched(self, message: StatementMessage) -> Caller:
+    async def _vouched(self, message: StatementMessage, noting: _Noting | None) -> Caller:
         try:
-            return self._caller(message)
+            return self._caller(message, noting)
         except UnknownKey:
             if not await self._follow_root():
                 raise
-        return self._caller(message)
+        return self._caller(message, noting)
 
-    def _caller(self, message: StatementMessage) -> Caller:
+    def _caller(self, message: StatementMessage, noting: Nonces | None) -> Caller:
         if message.envelope is None or message.credential is None:
+            if noting is not None:
+                now = self._now()
+                expires = min(message.until, now + WAITING_LIFETIME_S_MAX)
+                noting.use(_key(message).nonce, caller=_key(message).caller, expires=expires, now=now, issued=now)
             return CARRIER
         # What this peer takes for federation time may have been corrected since it began.
         self._nonces.since = self._now() - (time.monotonic() - self._began)
@@ -102,5 +154,16 @@ class CarriedStatements:
             federation=self._federation,
             now=self._now(),
             nonces=self._nonces,
+            lasting=noting,
         )
         return CARRIER if message.variables else caller
+
+
+def _key(message: StatementMessage) -> ErrandKey:
+    """What a statement that waits is remembered by: its caller's own number, or the carrier's where nobody signed."""
+    if message.envelope is None or message.credential is None:
+        return ErrandKey("", message.errand)
+    sealed = claimed(message.envelope)
+    if not sealed.waits:
+        raise WrongDocument("a statement that waits, under an envelope that does not: expected one that says so")
+    return ErrandKey(sealed.caller, nonce_of(sealed, str(message.index)))

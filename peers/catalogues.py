@@ -26,6 +26,7 @@ DECLARING: Final = (
     ("federation.functions", "NAMESERVER_FUNCTIONS"),
     ("peers.key_functions", "KeyFunctions"),
     ("peers.peer_functions", "RosterFunctions"),
+    ("peers.waiting_functions", "WaitingFunctions"),
     ("peers.peer_functions", "PeerFunctions"),
     ("peers.edge_functions", "OwnEdgeFunctions"),
     ("peers.device_functions", "DeviceFunctions"),

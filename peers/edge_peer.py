@@ -46,6 +46,7 @@ from peers.edge_parts import (
 )
 from peers.edge_reports import make_report
 from peers.edge_store import EdgeStore
+from peers.errand_parts import ErrandParts
 from peers.faces import application_face, cancelled
 from peers.federation_client import FederationClient
 from peers.homes import BadHome, Home, Membership, RunRecord
@@ -153,6 +154,7 @@ async def _edge(
             await client.seal(autonomous)
         parts = _Parts(home, settings, membership, client, fact=fact, clock=clock, anew=anew)
         stack.callback(parts.close)
+        stack.push_async_callback(parts.errands.errands.close)
         await parts.agent.restore()
         if entered:
             parts.agent.note("autonomous")
@@ -164,6 +166,7 @@ async def _edge(
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         background = [
             tasks.create_task(parts.agent.run()),
+            tasks.create_task(parts.errands.polling(parts.carried).run()),
             tasks.create_task(parts.links.hold(parts.uplink().hold, discover=parts.discovering(settings))),
         ]
         # The end, last first: queries tell their ledgers, nobody comes any more, and then the uplink ends.
@@ -231,7 +234,17 @@ class _Parts:
         catalogue = PeerCatalogue()
         me = PeerSelf(home, membership, settings)
         self._statements = statements_of(me, key=key, client=client, catalogue=catalogue, running=self.running)
+        self.errands = ErrandParts(self._store, membership, client, queries=self.running)
         self.agent = self._agent(settings, certificate, autonomous=fact is not None)
+        self.carried = CarriedStatements(
+            name=membership.name,
+            federation=membership.federation,
+            root=lambda: self._trust.root,
+            statements=self._statements,
+            federation_time=client.federation_time,
+            follow_root=self.agent.follow_root,
+            errands=self.errands.errands,
+        )
         mode = OwnMode(
             home,
             settings,
@@ -277,7 +290,7 @@ class _Parts:
         return Agent(
             Identity(membership.federation, membership.uuid, membership.name),
             store=self._store,
-            nameserver=self._client,
+            nameserver=self.errands.nameserver,
             trust=self._trust,
             releases=LayoutReleases(self._layout, self._client),
             engine=EngineMemory(self._engine),
@@ -359,14 +372,6 @@ class _Parts:
         )
 
     def uplink(self) -> UplinkClient:
-        carried = CarriedStatements(
-            name=self._membership.name,
-            federation=self._membership.federation,
-            root=lambda: self._trust.root,
-            statements=self._statements,
-            federation_time=self._client.federation_time,
-            follow_root=self.agent.follow_root,
-        )
         backoff = Backoff(self._draw, base_s=UPLINK_BACKOFF_BASE_S, cap_s=UPLINK_BACKOFF_CAP_S)
 
         def pause(attempt: int) -> float:
@@ -375,7 +380,14 @@ class _Parts:
             return backoff.failed()
 
         sooner = self.agent.answers_again
-        return UplinkClient(self._client, carried, on_nudge=self.agent.nudge, pause=pause, sooner=sooner)
+        return UplinkClient(
+            self._client,
+            self.carried,
+            on_nudge=self.agent.nudge,
+            pause=pause,
+            sooner=sooner,
+            on_done=self.errands.done,
+        )
 
 
 def _unready(agent: Agent) -> str | None:

@@ -9,7 +9,8 @@ Owns ``state.db`` in an edge's home:
                                                                  the last report that was carried away
     history(id, document)                                        what the edge did and has not told yet, oldest first
 
-Refuses to be opened by two processes, and to guess: a file that is damaged or of another form is an error that says so.
+and what :mod:`peers.errand_book` keeps. Refuses to be opened by two processes, and to guess: a file that is damaged or
+of another form is an error that says so.
 
 Rules: one writer, write-ahead log, synchronous FULL: what :meth:`EdgeStore.commit` returned from survives. State and
 cursor change in one transaction, with the goals that follow from them. The file is bounded by ``PAGES_MAX``; a full
@@ -202,6 +203,12 @@ class EdgeStore:
             number = max(int(row[0]) + 1 if row else 1, int(now))
             execute("INSERT OR REPLACE INTO facts VALUES ('carried_sequence', ?)", (str(number),))
         return number
+
+    @contextmanager
+    def transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
+        """For the owner of a further table in this file: what is executed is durable when the block ends, or undone."""
+        with self._translated(), self._transaction() as execute:
+            yield execute
 
     @contextmanager
     def _transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:

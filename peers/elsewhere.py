@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -21,11 +21,13 @@ from federation.members import Member
 from federation.names import PeerId, fold, shown
 from peers.answering import Answering
 from peers.federation_client import BadAnswer, FederationClient, Unreachable, UntrustedNameserver
+from peers.merging import Part
 from peers.requests import StatementRequest, encode_request
-from peers.statements import Errand
+from peers.statements import Errand, RunHere
 from peers.turns import Turns
 from peers.uplink_messages import StatementMessage
 from peers.uplinks import Uplink, UplinkLost, Uplinks
+from peers.waiting_upward import Patience
 from query.errors import DeadlinePassed, Problem
 from query.frames import EndFrame, ErrorFrame, Frame, ProgressFrame, RowFrame, SchemaFrame
 from query.ledger import Outcome, State
@@ -42,7 +44,7 @@ log = logging.getLogger("peerage.query")
 class Seal(Protocol):
     """Signs a request with this home's identity."""
 
-    def __call__(self, body: bytes, *, lifetime_s: float) -> SignedDocument: ...
+    def __call__(self, body: bytes, *, lifetime_s: float, waits: bool = False) -> SignedDocument: ...
 
 
 class Edges(Protocol):
@@ -55,6 +57,14 @@ class Edges(Protocol):
     def last_seen(self, uuid: PeerId) -> float | None: ...
 
     def next_poll_at(self, uuid: PeerId) -> float | None: ...
+
+
+class Patient(Protocol):
+    """Asks statements that wait for edges which are away."""
+
+    async def ask(
+        self, errand: Errand, answering: Answering, *, here: RunHere, wait_s: float, variables: dict[str, Any]
+    ) -> None: ...
 
 
 class FanOut:
@@ -78,19 +88,27 @@ class FanOut:
         self._vouch = vouch
         self._clock = clock
         self._turns = Turns()
+        self.patient: Patient | None = None  # asks what waits; None where nothing does
 
     def place(self, route: Route) -> Placement:
         return place(route, self._directory)
 
-    async def ask(self, errand: Errand, answering: Answering, *, here: Callable[[], Awaitable[None]]) -> None:
+    async def ask(self, errand: Errand, answering: Answering, *, here: RunHere) -> None:
+        wait_s = errand.statement.directives.wait_s
+        if wait_s is not None and self.patient is not None:
+            await self.patient.ask(errand, answering, here=here, wait_s=wait_s, variables=_beyond(errand))
+            return
         gate = asyncio.Semaphore(ASKED_AT_ONCE_MAX)
 
         async def one(target: str) -> None:
+            part = None if errand.merging is None else errand.merging.part(target, answering)
             async with gate:
                 if fold(target) == fold(self._name):
-                    await here()
+                    await here(part)
                 else:
-                    await self._ask_edge(target, errand, answering)
+                    await self._ask_edge(target, errand, part or answering)
+            if part is not None:
+                await part.end()
 
         try:
             async with asyncio.timeout(errand.time_left_s), asyncio.TaskGroup() as tasks:
@@ -102,11 +120,11 @@ class FanOut:
             await answering.error(DeadlinePassed("the statement's time is up").record())
             answering.settle_open(State.TIMEOUT)
 
-    async def _ask_edge(self, target: str, errand: Errand, answering: Answering) -> None:
+    async def _ask_edge(self, target: str, errand: Errand, answering: Answering | Part) -> None:
         member = self._edges.member_named(target)
         uplink = self._uplinks.uplink(member.uuid)
         if uplink is None:
-            answering.settle(self._away(member))
+            answering.settle(self.away(member))
             return
 
         try:
@@ -118,7 +136,7 @@ class FanOut:
             await answering.error(problem.record(peer=shown(target)))
             answering.settle(Outcome(shown(target), State.ERROR, problem.code))
 
-    async def _asked(self, uplink: Uplink, target: str, errand: Errand, answering: Answering) -> bool:
+    async def _asked(self, uplink: Uplink, target: str, errand: Errand, answering: Answering | Part) -> bool:
         """Merge an edge's answer. False when it refused the director's word and the director has another key by now:
         nothing ran there then, and it may be asked again under the new one.
         """
@@ -135,6 +153,7 @@ class FanOut:
                 variables=_beyond(errand),
                 envelope=envelope,
                 credential=credential,
+                partial=errand.merging is not None,
             )
 
         schema: Frame | None = None
@@ -148,12 +167,12 @@ class FanOut:
                         if _signer(credential) != _signer(self._vouch(uuid)):
                             return False
                 if schema is not None:
-                    await _merge(schema, answering, target)
+                    await merge(schema, answering, target)
                     schema = None
-                await _merge(frame, answering, target)
+                await merge(frame, answering, target)
         return True
 
-    def _away(self, member: Member) -> Outcome:
+    def away(self, member: Member) -> Outcome:
         """What the silence of an edge without an uplink means."""
         name = shown(member.name)
         if member.kind != "edge":
@@ -196,22 +215,20 @@ class Upward:
             case target:
                 return Placement((str(target),), route)
 
-    async def ask(self, errand: Errand, answering: Answering, *, here: Callable[[], Awaitable[None]]) -> None:
-        request = StatementRequest(
-            text=errand.statement.text,
-            params={name: encode_value(value) for name, value in errand.variables.items()},
-            targets=errand.request.targets,
-            timeout=max(0.001, errand.time_left_s),
-            budget=errand.request.budget,
-        )
-        body = encode_request(request)
+    async def ask(self, errand: Errand, answering: Answering, *, here: RunHere) -> None:
+        body = alone(errand)
+        wait_s = errand.statement.directives.wait_s
         try:
+            if wait_s is not None and errand.route.target != NAMESERVER:
+                patience = Patience(self._client, self._identity.seal, wait_s=wait_s)
+                await patience.ask(errand, body, answering, lambda frames: _all_placed(frames, errand.statement))
+                return
             async with asyncio.timeout(errand.time_left_s + 5.0):
                 await self._client.hear_the_time()  # an envelope with a wrong time is refused
                 envelope = self._identity.seal(body, lifetime_s=errand.time_left_s + 60.0)
                 async with self._client.query(body, envelope=envelope) as frames:
                     async for frame in frames:
-                        await answering.relay(_placed(frame, errand.statement))
+                        await answering.relay(placed(frame, errand.statement))
             if not answering.relayed:
                 raise BadAnswer("the nameserver's answer ended before its ledger")
         except TimeoutError:
@@ -232,7 +249,19 @@ class Upward:
         return "not since this peer started" if seen is None else _moment(seen)
 
 
-def _placed(frame: Frame, statement: Statement) -> Frame:
+def alone(errand: Errand) -> bytes:
+    """The statement of an errand as a request of its own, to be signed by this peer."""
+    request = StatementRequest(
+        text=errand.statement.text,
+        params={name: encode_value(value) for name, value in errand.variables.items()},
+        targets=errand.request.targets,
+        timeout=max(0.001, errand.time_left_s),
+        budget=errand.request.budget,
+    )
+    return encode_request(request)
+
+
+def placed(frame: Frame, statement: Statement) -> Frame:
     """An error's place in the statement's own text, as a place in the text that it was written in."""
     match frame:
         case ErrorFrame(number, error) if error.span is not None:
@@ -242,11 +271,16 @@ def _placed(frame: Frame, statement: Statement) -> Frame:
             return frame
 
 
+async def _all_placed(frames: AsyncIterator[Frame], statement: Statement) -> AsyncIterator[Frame]:
+    async for frame in frames:
+        yield placed(frame, statement)
+
+
 def _signer(credential: SignedDocument | None) -> str | None:
     return credential.signatures[0].keyid if credential is not None else None
 
 
-async def _merge(frame: Any, answering: Answering, target: str) -> None:
+async def merge(frame: Any, answering: Answering | Part, target: str) -> None:
     """Take a frame of one target into the answer of all."""
     match frame:
         case SchemaFrame(columns=columns):

@@ -81,12 +81,13 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class PollReply:
-    """``body`` is the bytes of a ``PollAnswer`` on 200, None on 304. ``poll_after_s`` is jittered already."""
+    """``body``: a ``PollAnswer`` on 200, None on 304; ``poll_after_s`` is jittered; ``errands``: statements wait."""
 
     status: int
     etag: str
     body: bytes | None
     poll_after_s: float | None
+    errands: bool = False
 
 
 class FederationClient:
@@ -203,6 +204,7 @@ class FederationClient:
                 etag=response.headers.get("ETag", ""),
                 body=body,
                 poll_after_s=_seconds(after),
+                errands="Peerage-Statements" in response.headers,
             )
 
     async def report(self, uuid: PeerId, body: bytes) -> None:

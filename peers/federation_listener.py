@@ -4,6 +4,7 @@
     POST /v1/renew                 a certificate, even an expired one → a new one
     GET  /v1/edges/{uuid}/desired  the poll
     PUT  /v1/edges/{uuid}/report   the actual state
+    …    /v1/edges/{uuid}/statements…    what waits for an edge (peers.waiting_routes)
     GET  /v1/root/{version}        a root record
     GET  /v1/uplink                WebSocket: statements and nudges for an INTERACTIVE edge
     POST /v1/query                 a statement, frames as JSON lines
@@ -89,7 +90,10 @@ class FederationListener:
         refusals: Refusals,
         addresses: Callable[[], tuple[str, ...]],
         clock: Callable[[], float],
+        waits_for: Callable[[PeerId], bool] = lambda uuid: False,
     ) -> None:
+        """``waits_for``: whether statements wait for an edge, which its polls are told; a look-up."""
+        self._waits_for = waits_for
         self._store = store
         self._director = director
         self._issuer = issuer
@@ -167,7 +171,8 @@ class FederationListener:
             self._certificates[shown["serialNumber"]] = known
         return known
 
-    def _own_edge(self, request: web.Request) -> Member:
+    def own_edge(self, request: web.Request) -> Member:
+        """The edge that a request's path names, as which the caller is admitted now."""
         member = self.member(request)
         if member.uuid != request.match_info["uuid"] or member.kind != "edge":
             raise WrongRole(f'"{member.name}" may not speak for edge {request.match_info["uuid"][:64]}')
@@ -189,16 +194,21 @@ class FederationListener:
             if shown and shown["serialNumber"] == serial and headers.get("If-None-Match") == standing.etag:
                 after_s = standing.interval.wait_s(self._draw())
                 self._contacts.polled(known[3], now, headers.get("Peerage-Status", ""), after_s)
-                return web.Response(status=304, headers={"ETag": standing.etag, "Poll-After": f"{after_s:.3f}"})
+                told_headers = {"ETag": standing.etag, "Poll-After": f"{after_s:.3f}"}
+                if self._waits_for(known[3]):
+                    told_headers["Peerage-Statements"] = "1"
+                return web.Response(status=304, headers=told_headers)
         return await self._poll_anew(request)
 
     async def _answer_poll(self, request: web.Request) -> web.StreamResponse:
-        member = self._own_edge(request)
+        member = self.own_edge(request)
         now = self._clock()
         headers = request.headers
         reply = self._director.answer(member.uuid, headers.get("If-None-Match"), now=now, draw=self._draw())
         self._contacts.polled(member.uuid, now, headers.get("Peerage-Status", ""), reply.poll_after_s)
         told_headers = {"ETag": reply.etag, "Poll-After": f"{reply.poll_after_s:.3f}"}
+        if self._waits_for(member.uuid):
+            told_headers["Peerage-Statements"] = "1"
         if reply.body is None:
             self._remember(request, member.uuid, now)
             return web.Response(status=304, headers=told_headers)
@@ -216,7 +226,7 @@ class FederationListener:
         self._standing[uuid] = (min(standing.until, certificate.not_after), standing, serial, uuid)
 
     async def _report(self, request: web.Request) -> web.StreamResponse:
-        member = self._own_edge(request)
+        member = self.own_edge(request)
         raw = await body_of(request, bytes_max=REPORT_BYTES_MAX)
         report = read_report(raw, member.uuid)
         now = self._clock()

@@ -27,6 +27,7 @@ from federation.names import fold
 from federation.roots import pin_of, trust_chain
 from federation.tls import client_context
 from peers import device_mode
+from peers.errand_book import begin_book
 from peers.homes import Home, HomeInUse, Membership, write_whole
 from query.errors import PeerProblem
 
@@ -151,6 +152,8 @@ def _settle(home: Home, admission: Admission, bundle: Bundle, *, clock_offset_s:
         not_after=admission.not_after,
         clock_offset_s=clock_offset_s,
     )
+    if membership.kind == "edge" and not home.state_db.exists():
+        begin_book(home.state_db)
     home.write_membership(membership)
     device_mode.leave(home)
     return membership

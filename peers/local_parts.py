@@ -17,7 +17,7 @@ import msgspec
 from engine.providers import CPU_ALONE, Choice
 from federation.bundles import ADDRESSES_MAX
 from federation.documents import RootRecord, SignedDocument
-from federation.envelopes import ENVELOPE_LIFETIME_S_MAX, seal
+from federation.envelopes import ENVELOPE_LIFETIME_S_MAX, WAITING_LIFETIME_S_MAX, seal
 from federation.keys import PrivateKey
 from federation.layout import ImageLayout
 from federation.layout_index import InstalledRelease
@@ -35,7 +35,7 @@ from peers.federation_client import FederationClient
 from peers.homes import Home, Membership
 from peers.memory import AgentMemory, PlainMemory
 from peers.own_releases import OwnReleases
-from peers.peer_functions import PeerFunctions
+from peers.peer_functions import PeerFunctions, Waits
 from peers.pipeline_standings import Standings
 from peers.release_lifecycle import ReleaseLifecycle
 from peers.release_parts import composed_releases
@@ -212,9 +212,10 @@ def local_functions(
     device: Device | None = None,
     standings: Standings | None = None,
     inferences: InferenceLog | None = None,
+    waiting: Waits | None = None,
 ) -> tuple[object, ...]:
     """The functions at home everywhere. ``client`` is None on the nameserver, ``agent`` on all but an edge;
-    ``standings`` is the nameserver's.
+    ``standings`` and ``waiting`` are the nameserver's.
     """
     from engine.inference_log_functions import LogFunctions
     from engine.pipeline_functions import PipelineInference
@@ -224,7 +225,7 @@ def local_functions(
     own = OwnReleases(layout, root=root, follow_root=follow_root, use=memory)
     return (
         *([ReleaseLifecycle(own)] if client is not None else []),  # the nameserver speaks of the federation's
-        _peer_functions(me, where=where, asking=asking, running=running),
+        _peer_functions(me, where=where, asking=asking, running=running, waiting=waiting),
         OwnEdgeFunctions(agent),
         LogFunctions(inferences),
         DeviceFunctions(device, uuid=me.membership.uuid),
@@ -247,7 +248,12 @@ def local_functions(
 
 
 def _peer_functions(
-    me: PeerSelf, *, where: Callable[[], str], asking: OwnStatements, running: RunningQueries
+    me: PeerSelf,
+    *,
+    where: Callable[[], str],
+    asking: OwnStatements,
+    running: RunningQueries,
+    waiting: Waits | None,
 ) -> PeerFunctions:
     return PeerFunctions(
         name=me.membership.name,
@@ -256,6 +262,7 @@ def _peer_functions(
         asking=asking,
         running=running,
         version=program_version(),
+        waiting=waiting,
     )
 
 
@@ -343,14 +350,15 @@ def statements_of(
     """The statements of a peer that is not the nameserver: what goes elsewhere is signed with this home's identity."""
     membership = me.membership
 
-    def sealed(body: bytes, *, lifetime_s: float) -> SignedDocument:
+    def sealed(body: bytes, *, lifetime_s: float, waits: bool = False) -> SignedDocument:
         return seal(
             body,
             key=key,
             federation=membership.federation,
             caller=membership.uuid,
             now=client.federation_time(),
-            lifetime_s=min(lifetime_s, ENVELOPE_LIFETIME_S_MAX),
+            lifetime_s=min(lifetime_s, WAITING_LIFETIME_S_MAX if waits else ENVELOPE_LIFETIME_S_MAX),
+            waits=waits,
         )
 
     return Statements(

@@ -70,6 +70,7 @@ from peers.serving_parts import ServingParts
 from peers.settings import NameserverSettings, budget_of, dial_addresses, dial_names
 from peers.statements import Statements
 from peers.uplinks import Uplinks
+from peers.waiting_parts import WaitingParts
 from query.declarations import Caller, Role
 
 OWN_CERTIFICATE_S: Final = 24 * 3600.0  # how often the nameserver's own certificate is made anew
@@ -122,13 +123,16 @@ async def _nameserver(
         follower = ChangeFollower(parts.store, parts.uplinks, parts.contacts)
         stack.callback(parts.store.subscribe(follower))
         stack.callback(parts.store.subscribe(parts.follow_root))
+        stack.callback(parts.store.subscribe(parts.patience.waiting.follow_changes))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         background = [
             tasks.create_task(parts.uplinks.pace_nudges()),
+            tasks.create_task(parts.patience.waiting.run()),
             tasks.create_task(_keep_own_certificate(home, membership, settings, clock, face)),
         ]
         stack.push_async_callback(cancelled, background)
         # The end, last first: queries tell their ledgers, nobody comes any more, and then edges are let go.
+        stack.push_async_callback(parts.patience.stop)
         stack.push_async_callback(parts.uplinks.close)
         stack.push_async_callback(near.stop_accepting)
         stack.push_async_callback(face.stop_accepting)
@@ -181,6 +185,7 @@ class _Parts:
         catalogue.compose(
             *nameserver_functions(self.store, self._director, self.contacts, make_bundle=self._bundle, imports=imports),
             RosterFunctions(Members(self.store)),
+            self.patience.functions,
             ReleaseLifecycle(self._releases),
             ReleaseDeprecation(self._releases),
             KeyFunctions(self.store, self._director_keys),
@@ -198,6 +203,7 @@ class _Parts:
                 remotes=remotes,
                 register=imports,
                 standings=FederationStandings(self.store, self.contacts),
+                waiting=self.patience,
                 inferences=self._inferences,
             ),
         )
@@ -206,18 +212,30 @@ class _Parts:
     def _asking(self, catalogue: PeerCatalogue, settings: NameserverSettings) -> Statements:
         """The statements of the nameserver, which fans out what goes elsewhere."""
         directory = StateDirectory(self.store, self._membership.name)
+        fan_out = FanOut(
+            name=self._membership.name,
+            directory=directory,
+            edges=KnownEdges(self.store, self.contacts),
+            uplinks=self.uplinks,
+            vouch=self._vouch,
+            clock=self._clock,
+        )
+        self.patience = WaitingParts(
+            self._home,
+            self._membership,
+            store=self.store,
+            uplinks=self.uplinks,
+            queries=self.running,
+            silence=fan_out.away,
+            vouch=self._vouch,
+            clock=self._clock,
+        )
+        fan_out.patient = self.patience.requests
         return Statements(
             name=self._membership.name,
             is_nameserver=True,
             catalogue=catalogue,
-            elsewhere=FanOut(
-                name=self._membership.name,
-                directory=directory,
-                edges=KnownEdges(self.store, self.contacts),
-                uplinks=self.uplinks,
-                vouch=self._vouch,
-                clock=self._clock,
-            ),
+            elsewhere=fan_out,
             running=self.running,
             federation_time=self._clock,
             directory=directory,
@@ -232,6 +250,7 @@ class _Parts:
             self._home.write_roots(self.store.state.root_documents)
 
     def close(self) -> None:
+        self.patience.close()
         self._engine.close()
         if self._inferences is not None:
             self._inferences.close()
@@ -253,7 +272,9 @@ class _Parts:
             refusals=self._refusals,
             addresses=lambda: self.addresses,
             clock=self._clock,
+            waits_for=self.patience.waits_for,
         )
+        listener.add_routes(self.patience.routes(listener.own_edge))
         publishing = Publishing(self.store, self._layout, self._clock)
         listener.add_routes(
             registry_routes(

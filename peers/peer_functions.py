@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from federation.names import fold, shown
 from peers.running import RunningQueries
-from query.declarations import Call, Effect, Example, Home, function
+from query.declarations import Call, Caller, Effect, Example, Home, Role, function
+from query.errors import UnknownName
+
+QUERY_ID: Final = re.compile(r"q-[0-9a-f]{12}(\.[0-9]{1,4})?")
 
 
 class Asking(Protocol):
@@ -16,6 +21,16 @@ class Asking(Protocol):
     async def value(self, peer: str, text: str, *, call: Call) -> Any: ...
 
     async def values(self, peer: str, text: str, *, call: Call) -> Sequence[Any]: ...
+
+
+class Waits(Protocol):
+    """The nameserver's statements that wait, as their callers may see them."""
+
+    def listed(self, *, caller: Caller, now: float) -> list[dict[str, Any]]: ...
+
+    def cancel(self, query: str, *, caller: Caller) -> bool:
+        """False when none of that id waits."""
+        ...
 
 
 class Roster(Protocol):
@@ -36,7 +51,9 @@ class PeerFunctions:
         asking: Asking,
         running: RunningQueries,
         version: str,
+        waiting: Waits | None = None,
     ) -> None:
+        self._waiting = waiting
         self._name = name
         self._kind = kind
         self._nameserver = nameserver
@@ -74,18 +91,28 @@ class PeerFunctions:
         return await self._asking.value(edge, statement, call=call)
 
     @function("query:list() -> Bag of Record", example="query:list()")
-    def query_list(self, call: Call) -> list[dict[str, Any]]:
-        """The queries that run on this peer now: id, caller, text, seconds since the start, rows so far."""
+    async def query_list(self, call: Call) -> list[dict[str, Any]]:
+        """The queries that run on this peer now: id, caller, text, seconds since the start, rows so far. On the
+        nameserver also those with //wait:, while they wait and for a day after: how they stand, and how many of their
+        targets have a state. A client's home, where nothing stays, shows those of the nameserver. One's own, or all
+        with the role operator.
+        """
+        if self._kind == "client":
+            return list(await self._asking.values("nameserver", "query:list()", call=call))
         now = call.now.timestamp()
-        return [
+        waiting = self._waiting.listed(caller=call.caller, now=now) if self._waiting is not None else []
+        told = {record["id"] for record in waiting}
+        return waiting + [
             {
                 "id": entry.id,
                 "caller": entry.caller.name,
                 "text": entry.text,
+                "state": "running",
                 "running_s": round(max(0.0, now - entry.started), 3),
                 "rows": entry.rows,
             }
             for entry in self._running.all()
+            if entry.id not in told and (call.caller.role >= Role.OPERATOR or call.caller.name == entry.caller.name)
         ]
 
     @function(
@@ -93,9 +120,18 @@ class PeerFunctions:
         effect=Effect.CHANGES,
         example=Example('query:cancel("q-000000000000")'),
     )
-    def query_cancel(self, call: Call, id: str) -> bool:  # noqa: A002 — the parameter's name in the language
-        """Stop a running query by its id, on every peer it runs on. One's own, or any with the role operator."""
-        return self._running.cancel(id, caller=call.caller)
+    async def query_cancel(self, call: Call, id: str) -> bool:  # noqa: A002 — the parameter's name in the language
+        """Stop a query by its id, on every peer it runs on, and for those that it waits for: one that runs here, or one
+        that waits at the nameserver. One's own, or any with the role operator.
+        """
+        if self._waiting is not None and self._waiting.cancel(id, caller=call.caller):
+            return True
+        try:
+            return self._running.cancel(id, caller=call.caller)
+        except UnknownName:
+            if self._waiting is not None or self._kind == "nameserver" or not QUERY_ID.fullmatch(id):
+                raise
+        return bool(await self._asking.value("nameserver", f"query:cancel({json.dumps(id)})", call=call))
 
 
 class RosterFunctions:

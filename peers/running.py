@@ -59,6 +59,11 @@ class RunningQueries:
         if not self._running:
             self._idle.set()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether this peer is being stopped: what ends now was not stopped for its own sake."""
+        return self._stopping
+
     def all(self) -> tuple[RunningQuery, ...]:
         return tuple(self._running.values())
 

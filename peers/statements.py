@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
@@ -28,6 +28,7 @@ from federation.names import fold, shown
 from peers.answering import Answering
 from peers.evaluating import Evaluating
 from peers.kept_values import KeptValue, expression_of, is_bag
+from peers.merging import Merging, Part
 from peers.requests import Origin, StatementRequest, decode_request
 from peers.running import RunningQueries, RunningQuery
 from query.budgets import UNBOUNDED, Budget
@@ -64,10 +65,19 @@ class Errand:
     variables: Mapping[str, Any]
     deadline: float | None  # time.monotonic()
     targets: tuple[str, ...] = ()
+    query: str = ""  # of the request
+    merging: Merging | None = None  # of a statement that its targets answer together
+    stopped: Callable[[], bool] = lambda: False  # whether somebody cancelled it, who has the right to
 
     @property
     def time_left_s(self) -> float:
         return REMOTE_TIMEOUT_S if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+
+class RunHere(Protocol):
+    """Runs an errand on this peer, into the answer of all or another one."""
+
+    def __call__(self, into: Answering | Part | None = None) -> Awaitable[None]: ...
 
 
 class Elsewhere(Protocol):
@@ -77,7 +87,7 @@ class Elsewhere(Protocol):
         """The peers that a route means, as far as this peer can tell. Raises for names that do not exist."""
         ...
 
-    async def ask(self, errand: Errand, answering: Answering, *, here: Callable[[], Awaitable[None]]) -> None:
+    async def ask(self, errand: Errand, answering: Answering, *, here: RunHere) -> None:
         """Run an errand into an answer, settling every target. ``here`` runs it on this peer."""
         ...
 
@@ -129,7 +139,7 @@ class Statements:
         entry = self._running.begin(query, caller=origin.caller, text=request.text, now=self._now())
         queue: Queue = asyncio.Queue(FRAMES_AHEAD_MAX)
         async with contextlib.aclosing(
-            self._frames(partial(self._script, request, body, origin, entry, session, queue), entry, queue)
+            self._frames(functools.partial(self._script, request, body, origin, entry, session, queue), entry, queue)
         ) as frames:
             async for frame in frames:
                 yield frame
@@ -143,12 +153,18 @@ class Statements:
         sender: str,
         variables: Mapping[str, Any],
         time_left_s: float,
+        partial: bool = False,
     ) -> AsyncGenerator[Frame, None]:
-        """One statement of a request that another peer carried here: runs here, whatever its directive says."""
+        """One statement of a request that another peer carried here: runs here, whatever its directive says.
+
+        ``partial``: gives its part of an answer of several peers.
+        """
         entry = self._running.begin(self.new_query(), caller=caller, text=request.text, now=self._now())
         queue: Queue = asyncio.Queue(FRAMES_AHEAD_MAX)
         deadline = time.monotonic() + time_left_s
-        work = partial(self._carried, request, index, caller, sender, variables, deadline, entry, queue)
+        work = functools.partial(
+            self._carried, request, index, caller, sender, variables, deadline, entry, queue, partial=partial
+        )
         async with contextlib.aclosing(self._frames(work, entry, queue)) as frames:
             async for frame in frames:
                 yield frame
@@ -216,6 +232,8 @@ class Statements:
                 origin=origin,
                 variables=session.variables,
                 deadline=_sooner(whole, statement.directives.timeout_s),
+                query=entry.id,
+                stopped=lambda: entry.cancelled and not self._running.stopping,
             )
             if not await self._statement(errand, session, entry, queue):
                 break
@@ -226,21 +244,29 @@ class Statements:
         try:
             going = self._route(errand.statement, errand.request.targets)
             placed = self._elsewhere.place(going)
+            merging = await self._merging(errand, session) if len(placed.targets) > 1 else None
         except Problem as problem:
             await answering.error(problem.record(peer=shown(self._name)))
             answering.settle(Outcome(shown(self._name), State.ERROR, problem.code))
             await answering.end()
             return False
         targets = placed.targets
-        errand = replace(errand, route=going, targets=targets)
+        errand = replace(errand, route=going, targets=targets, merging=merging)
         alone_here = len(targets) == 1 and fold(targets[0]) == fold(self._name)
         answering = self._answering(queue, errand.index, targets, entry, errand.statement, tagged=len(targets) > 1)
         answering.unmatched = placed.unmatched
 
-        async def here() -> None:
+        async def here(into: Answering | Part | None = None) -> None:
             call = self._evaluating.call(errand.origin.caller)
+            answer, budget = into or answering, errand.request.bounds
             await self._evaluating.run(
-                errand.statement, answering, call, session, deadline=errand.deadline, budget=errand.request.bounds
+                errand.statement,
+                answer,
+                call,
+                session,
+                deadline=errand.deadline,
+                budget=budget,
+                partial=merging is not None,
             )
 
         try:
@@ -252,17 +278,32 @@ class Statements:
                 if isinstance(errand.statement.body, SetVariable):
                     await self._assign(errand, errand.statement.body, answering, session, entry, here)
                 else:
-                    await self._elsewhere.ask(errand, answering, here=here)
+                    await self._ask(errand, answering, here)
         except asyncio.CancelledError:
             if not entry.cancelled:
                 raise
             answering.settle_open(State.CANCELLED)
+            if merging is not None:
+                await merging.give(answering, peer=self._name)
             await answering.error(Cancelled("the query was cancelled").record())
             await answering.end()
             raise
         entry.rows += answering.rows
         await answering.end()
         return answering.answered
+
+    async def _merging(self, errand: Errand, session: Session) -> Merging | None:
+        """How several peers answer together, where they do."""
+        call = self._evaluating.call(errand.origin.caller)
+        return await Merging.of(errand.statement, call=call, variables=session.variables, catalogue=self._catalogue)
+
+    async def _ask(self, errand: Errand, answering: Answering, here: RunHere) -> None:
+        """Ask elsewhere. What was merged is given when every target has its state, whichever that is."""
+        if errand.merging is not None and errand.merging.columns is not None:
+            await answering.schema(errand.merging.columns)
+        await self._elsewhere.ask(errand, answering, here=here)
+        if errand.merging is not None:
+            await errand.merging.give(answering, peer=self._name)
 
     async def _assign(
         self,
@@ -271,7 +312,7 @@ class Statements:
         answering: Answering,
         session: Session,
         entry: RunningQuery,
-        here: Callable[[], Awaitable[None]],
+        here: RunHere,
     ) -> None:
         """Ask the expression of a ``set`` elsewhere and keep its value here. The answer has a ledger and no rows."""
         asked = replace(errand, statement=expression_of(errand.statement, assignment))
@@ -305,6 +346,8 @@ class Statements:
         deadline: float,
         entry: RunningQuery,
         queue: Queue,
+        *,
+        partial: bool,
     ) -> None:
         answering = self._answering(queue, index, (self._name,), entry, None, tagged=False)
         try:
@@ -316,7 +359,13 @@ class Statements:
                 raise WrongArguments(f"no statement {index} in a script of {len(statements)}")
             call = self._evaluating.call(caller, sender=sender)
             await self._evaluating.run(
-                statements[index], answering, call, session, deadline=deadline, budget=request.bounds
+                statements[index],
+                answering,
+                call,
+                session,
+                deadline=deadline,
+                budget=request.bounds,
+                partial=partial,
             )
         except Problem as problem:
             await answering.error(problem.record(peer=shown(self._name)))

@@ -24,6 +24,7 @@ from peers.uplink_messages import (
     STATEMENTS_MAX,
     CancelMessage,
     CreditMessage,
+    DoneMessage,
     FrameMessage,
     NudgeMessage,
     StatementMessage,
@@ -40,6 +41,10 @@ class Executor(Protocol):
     def carried(self, message: StatementMessage) -> AsyncIterator[Frame]: ...
 
 
+def _nothing_waits(errand: str) -> None:
+    """This peer takes no statements that wait."""
+
+
 class UplinkClient:
     """Use :meth:`hold` as one task of the edge."""
 
@@ -51,8 +56,10 @@ class UplinkClient:
         on_nudge: Callable[[], None],
         pause: Callable[[int], float],
         sooner: asyncio.Event,
+        on_done: Callable[[str], None] = _nothing_waits,
     ) -> None:
-        """``pause(attempt)`` gives the seconds to wait before the next attempt, jittered.
+        """``pause(attempt)`` gives the seconds to wait before the next attempt, jittered. ``on_done``: the nameserver
+        wants an errand no more.
 
         ``sooner`` ends a pause: it is set when the nameserver has answered something else. Polls are jittered
         themselves, so that uplinks which follow them come back no more at once than they.
@@ -60,6 +67,7 @@ class UplinkClient:
         self._client = client
         self._executor = executor
         self._on_nudge = on_nudge
+        self._on_done = on_done
         self._pause = pause
         self._sooner = sooner
         self._connected = asyncio.Event()
@@ -112,6 +120,8 @@ class UplinkClient:
                             running[number][0].cancel()
                         case NudgeMessage():
                             self._on_nudge()
+                        case DoneMessage(errand=errand):
+                            self._on_done(errand)
                         case _:
                             pass
             except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:

@@ -1,6 +1,6 @@
 """What travels on an uplink: one JSON object a WebSocket message.
 
-    nameserver → edge     statement, credit, cancel, nudge
+    nameserver → edge     statement, credit, cancel, nudge, done
     edge → nameserver     frame
 
 ``id`` numbers the statements of one uplink. An edge may have :data:`CREDIT_FRAMES` frames of a statement under way;
@@ -24,7 +24,8 @@ class StatementMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="mes
 
     ``variables`` are session variables that the envelope does not cover, encoded as in frames: with any of them, or
     without an envelope, the statement runs as the peer that carries it. ``time_left_s`` can only shorten. ``partial``:
-    give partial results of the statement's aggregates, which the carrier merges with those of other peers.
+    give partial results of the statement's aggregates, which the carrier merges with those of other peers. ``errand``:
+    the id of a statement that waits, ``until`` then by federation time: its answer is kept until the nameserver has it.
     """
 
     id: int
@@ -35,6 +36,8 @@ class StatementMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="mes
     envelope: SignedDocument | None = None
     credential: SignedDocument | None = None
     partial: bool = False
+    errand: str = ""
+    until: float = 0.0
 
 
 class CreditMessage(msgspec.Struct, frozen=True, tag_field="message", tag="credit"):
@@ -50,12 +53,18 @@ class NudgeMessage(msgspec.Struct, frozen=True, tag_field="message", tag="nudge"
     """Poll now: something that touches this edge has changed."""
 
 
+class DoneMessage(msgspec.Struct, frozen=True, tag_field="message", tag="done"):
+    """The nameserver has the answer of an errand, or wants none any more: stop it where it runs, forget its answer."""
+
+    errand: str
+
+
 class FrameMessage(msgspec.Struct, frozen=True, tag_field="message", tag="frame"):
     id: int
     frame: msgspec.Raw
 
 
-Downward: TypeAlias = StatementMessage | CreditMessage | CancelMessage | NudgeMessage
+Downward: TypeAlias = StatementMessage | CreditMessage | CancelMessage | NudgeMessage | DoneMessage
 
 DOWNWARD: Final[msgspec.json.Decoder[Downward]] = msgspec.json.Decoder(Downward)
 UPWARD: Final[msgspec.json.Decoder[FrameMessage]] = msgspec.json.Decoder(FrameMessage)

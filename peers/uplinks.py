@@ -126,7 +126,10 @@ class Uplink:
             raise UplinkLost("the uplink ended") from error
 
     @asynccontextmanager
-    async def ask(self, make: Callable[[int], StatementMessage]) -> AsyncIterator[AsyncIterator[Frame]]:
+    async def ask(
+        self, make: Callable[[int], StatementMessage], *, lasting: bool = False
+    ) -> AsyncIterator[AsyncIterator[Frame]]:
+        """``lasting``: what is left before its end goes on there."""
         if len(self._asked) >= STATEMENTS_MAX:
             raise UplinkBusy(f"{STATEMENTS_MAX} statements are under way on this edge's uplink")
         number = next(self._ids)
@@ -155,17 +158,22 @@ class Uplink:
             yield frames()
         finally:
             del self._asked[number]
-            if not ended and not self._socket.closed:
+            if not ended and not lasting and not self._socket.closed:
                 try:
                     await asyncio.shield(self.send(CancelMessage(number)))
                 except UplinkLost:
                     pass
 
 
+def _unheard(uuid: PeerId) -> None:
+    """Nobody waits for an uplink."""
+
+
 class Uplinks:
-    """All edges that can be asked now."""
+    """All edges that can be asked now. ``opened`` is told each whose uplink begins."""
 
     def __init__(self) -> None:
+        self.opened: Callable[[PeerId], None] = _unheard
         self._open: dict[PeerId, Uplink] = {}
         self._to_nudge: asyncio.Queue[PeerId] = asyncio.Queue()
         self._queued: set[PeerId] = set()
@@ -193,6 +201,7 @@ class Uplinks:
         try:
             if older is not None:
                 await older.close(4001, b"replaced by a newer uplink")
+            self.opened(uuid)
             await uplink.receive()
         finally:
             if self._open.get(uuid) is uplink:

@@ -42,12 +42,15 @@ class RowFrame(msgspec.Struct, frozen=True, tag_field="frame", tag="row", omit_d
 
 
 class ProgressFrame(msgspec.Struct, frozen=True, tag_field="frame", tag="progress", omit_defaults=True):
+    """``query``: the id of a statement that waits, by which it is found again."""
+
     statement: int
     label: str
     done: int
     total: int | None = None
     unit: str = ""
     peer: str | None = None
+    query: str = ""
 
 
 class ErrorFrame(msgspec.Struct, frozen=True, tag_field="frame", tag="error"):

@@ -136,10 +136,12 @@ def test_only_the_callers_own_key_seals() -> None:
         {"issued": NOW + 1},
         {"lifetime_s": 60.0},
         {"nonce": "n2"},
+        {"waits": True},
     ],
 )
 def test_every_field_of_an_envelope_is_signed(fields: dict[str, Any]) -> None:
-    assert set(StatementEnvelope.__struct_fields__) == {"federation", "caller", "body", "issued", "lifetime_s", "nonce"}
+    fields_signed = {"federation", "caller", "body", "issued", "lifetime_s", "nonce", "waits"}
+    assert set(StatementEnvelope.__struct_fields__) == fields_signed
     with pytest.raises(BadSignature):
         checked(SignedDocument(envelope(**fields).payload, STATEMENT_TYPE, envelope().signatures))
 

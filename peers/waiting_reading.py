@@ -1,0 +1,126 @@
+"""Reading the answers of statements that wait: while they come, and afterwards, by whom their roles allow.
+
+Rules: a follower is given every answer once, in the order in which they came to the disk, whatever it missed; leaving
+changes nothing. A member sees its own statements, an operator everybody's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import msgspec
+
+from federation.names import shown
+from peers.answering import Answering
+from peers.waiting import WaitingStatements
+from peers.waiting_store import Standing, Target, WaitingStore
+from peers.whole_frames import read_whole
+from query.declarations import Caller, Role
+from query.errors import Forbidden, unknown
+from query.frames import ErrorFrame, RowFrame, SchemaFrame
+from query.values import decode_value
+
+TOLD_S: Final = 15.0  # at most, between two signs of life to who follows
+
+
+class WaitingAnswers:
+    """What may be read of the statements that wait, and of those that are kept after their end."""
+
+    def __init__(self, waiting: WaitingStatements, store: WaitingStore) -> None:
+        self._waiting = waiting
+        self._store = store
+
+    def find(self, statement: str, *, caller: Caller) -> Standing:
+        """How one stands. Raises for one that is not kept, and for another's unless the caller is an operator."""
+        standing = self._store.find(statement)
+        if standing is None:
+            raise unknown("query", statement, (one.id for one in self.all(caller=caller)))
+        if caller.role < Role.OPERATOR and caller.uuid != standing.caller:
+            raise Forbidden(f'query "{statement}" is of "{standing.name}"; its results need the role operator')
+        return standing
+
+    def all(self, *, caller: Caller) -> list[Standing]:
+        """Those that a caller may see, the oldest first."""
+        everything = self._store.all()
+        if caller.role >= Role.OPERATOR:
+            return everything
+        return [standing for standing in everything if standing.caller == caller.uuid]
+
+    def listed(self, *, caller: Caller, now: float) -> list[dict[str, Any]]:
+        """As ``query:list`` shows them."""
+        return [
+            {
+                "id": one.id,
+                "caller": one.name,
+                "text": one.text,
+                "state": "waiting" if one.ended is None else one.how,
+                "running_s": round(max(0.0, (now if one.ended is None else one.ended) - one.begun), 3),
+                "waits_s": round(max(0.0, one.until - now), 3) if one.ended is None else 0.0,
+                "answered": one.settled,
+                "targets": one.targets,
+            }
+            for one in self.all(caller=caller)
+        ]
+
+    def results(self, statement: str, *, caller: Caller) -> list[dict[str, Any]]:
+        """One record for each target: its state, ``waiting`` while it has none, and what it gave."""
+        self.find(statement, caller=caller)
+        return [_record(target) for target in self._store.targets(statement)]
+
+    def settle(self, statement: str, answering: Answering) -> None:
+        """Give an answer the states that its targets have, and nothing else."""
+        for target in self._store.targets(statement):
+            if target.outcome is not None:
+                answering.settle(target.outcome)
+
+    async def follow(self, statement: str, answering: Answering) -> None:
+        """Give what was answered and what still comes, until every target has a state."""
+        after = 0
+        while True:
+            changed = self._waiting.changed(statement)  # before reading: what comes meanwhile sets it
+            while settled := self._store.settled(statement, after=after):
+                for target in settled:
+                    await _give(target, answering)
+                    assert target.seq is not None
+                    after = target.seq
+            standing = self._store.find(statement)
+            if changed is None or standing is None:
+                return
+            await answering.waits(statement, standing.settled, standing.targets)
+            try:
+                async with asyncio.timeout(TOLD_S):
+                    await changed.wait()
+            except TimeoutError:
+                continue
+
+
+async def _give(target: Target, answering: Answering) -> None:
+    """One peer's whole answer into the answer of all."""
+    assert target.outcome is not None
+    for frame in read_whole(target.answer) if target.answer else ():
+        match frame:
+            case SchemaFrame(columns=columns) if columns:
+                await answering.schema(columns)
+            case RowFrame(values=values):
+                await answering.row(values, peer=target.name)
+            case ErrorFrame(error=error):
+                await answering.error(msgspec.structs.replace(error, peer=shown(target.name)))
+    answering.settle(target.outcome)
+
+
+def _record(target: Target) -> dict[str, Any]:
+    frames = read_whole(target.answer) if target.answer else ()
+    rows = [[decode_value(value) for value in frame.values] for frame in frames if isinstance(frame, RowFrame)]
+    errors = [
+        {"code": frame.error.code, "message": frame.error.message} for frame in frames if isinstance(frame, ErrorFrame)
+    ]
+    outcome = target.outcome
+    return {
+        "peer": shown(target.name),
+        "state": outcome.state.value if outcome is not None else "waiting",
+        "detail": outcome.detail if outcome is not None else None,
+        "rows": [row[0] if len(row) == 1 else row for row in rows],
+        "errors": errors,
+        "late": target.late,
+    }
