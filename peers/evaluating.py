@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Final
 
 import msgspec
 
 from federation.names import shown
 from peers.answering import Answering
+from peers.merging import Part
 from peers.shares import Share, Shares
 from query.budgets import UNBOUNDED, Budget, Spending, tightest
 from query.declarations import Call, Caller, Home, Role
@@ -29,9 +30,11 @@ from query.errors import DeadlinePassed, Forbidden, InternalProblem, Problem, Wr
 from query.evaluation import CurrentCatalogue, evaluate
 from query.frames import Column
 from query.ledger import Outcome, State
+from query.partials import BadPartial
 from query.plan import Plan
 from query.resolution import resolve
 from query.session import Session
+from query.splitting import check_partial, split, with_parts
 from query.syntax import SetVariable, Statement
 from query.types import OBJECT
 from query.values import encode_value
@@ -68,16 +71,17 @@ class Evaluating:
     async def run(
         self,
         statement: Statement,
-        answering: Answering,
+        answering: Answering | Part,
         call: Call,
         session: Session,
         *,
         deadline: float | None,
         budget: Budget | None = None,
+        partial: bool = False,
     ) -> None:
         """Resolve and run a statement; settles this peer's state. ``deadline``: of ``time.monotonic()``.
 
-        ``budget``: what its request allows.
+        ``budget``: what its request allows. ``partial``: give this peer's part of an answer of several.
         """
         me = shown(self._name)
         asked = tightest(budget, statement.directives.budget)
@@ -98,7 +102,8 @@ class Evaluating:
         try:
             async with _within(deadline, began, spending):
                 with self._shares.share() as share:
-                    await self._rows(statement, answering, call, session, spending=spending, share=share)
+                    plan = self._plan(statement, session, partial=partial)
+                    await self._rows(plan, answering, call, session, spending=spending, share=share)
             settle(answering.answered_by(self._name))
         except TimeoutError:
             await answering.error(DeadlinePassed(TIME_IS_UP).record(peer=me))
@@ -113,10 +118,21 @@ class Evaluating:
             await answering.error(fault.record(peer=me))
             settle(Outcome(me, State.ERROR, fault.code))
 
+    def _plan(self, statement: Statement, session: Session, *, partial: bool) -> Plan:
+        catalogue = self._catalogue.current
+        if not partial:
+            return resolve(statement, catalogue, session.variables)
+        splitting = split(statement, catalogue, session.variables)
+        if splitting is None:
+            raise BadPartial("the statement runs whole at each peer, and a part of it was asked for")
+        plan = resolve(splitting.partial, with_parts(catalogue), session.variables)
+        check_partial(splitting, plan)
+        return plan
+
     async def _rows(
         self,
-        statement: Statement,
-        answering: Answering,
+        plan: Plan,
+        answering: Answering | Part,
         call: Call,
         session: Session,
         *,
@@ -127,11 +143,11 @@ class Evaluating:
         loop = asyncio.get_running_loop()
 
         def progress(label: str, done: int, total: int | None, unit: str) -> None:
-            loop.call_soon_threadsafe(partial(answering.progress, label, done, total, unit, peer=self._name))
+            loop.call_soon_threadsafe(functools.partial(answering.progress, label, done, total, unit, peer=self._name))
 
-        plan = resolve(statement, self._catalogue.current, session.variables)
         self._permit(plan, call)
-        carried = statement.body if call.sender is not None and type(statement.body) is SetVariable else None
+        body = plan.statement.body
+        carried = body if call.sender is not None and type(body) is SetVariable else None
         columns = plan.columns if carried is None else ((f":{carried.name}", OBJECT),)
         await answering.schema(tuple(Column(name, str(kind)) for name, kind in columns))
         told = replace(call, progress=progress, pause=share.pause)
