@@ -64,6 +64,8 @@ def function_section(name: str, overloads: list[Any]) -> Iterator[str]:
         facts = [f"at home {'at the nameserver' if one.home.value == 'nameserver' else 'everywhere'}"]
         facts.append(f"role {one.role.name.lower()}")
         facts.append(one.effect.value)
+        if one.past:
+            facts.append("answers `as of` a moment")
         if one.aliases:
             facts.append("also called " + ", ".join(f"`{alias}`" for alias in one.aliases))
         yield f"`{one.signature}`  \n{'; '.join(facts)}"

@@ -69,6 +69,7 @@ class ConvergenceFunctions:
                 if done != told:
                     told = done
                     call.progress(f"converged: {edge_or_group}", done, len(meant), "edges")
+                    await asyncio.sleep(0)  # it is told before what follows from it
                 if all(one.settled for one in standings.values()) or not await watch.changed(ends - loop.time()):
                     break
             for uuid in [uuid for uuid, one in standings.items() if one.status != "converged"][:WHY_MAX]:

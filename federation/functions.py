@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from federation import commands
 from federation.carrying_functions import CarryingFunctions
 from federation.convergence_functions import ConvergenceFunctions
-from federation.decisions import decisions
+from federation.decisions import Decision, decisions
 from federation.documents import ActualState
 from federation.events import Event
 from federation.explanation import explain
@@ -21,28 +21,32 @@ from federation.member_functions import MakeBundle, MemberFunctions
 from federation.members import Member, PropertyValue
 from federation.names import shown
 from federation.need_functions import NeedFunctions
-from federation.polling import Director
+from federation.past import Past, no_report_by, reported_by
+from federation.polling import Director, desired_state, window_of
 from federation.presence import Presence, last_report
 from federation.properties import edge_properties
 from federation.reports import Contact, NoReport, converged, moment, state_record, status_record
 from query.declarations import Call, Effect, Example, Home, Role, function
 
 if TYPE_CHECKING:
+    from federation.state import FederationState
     from federation.store import FederationStore
 
 
 class EdgeFunctions:
     """Bind on the nameserver."""
 
-    def __init__(self, store: FederationStore, director: Director, presence: Presence) -> None:
+    def __init__(self, store: FederationStore, past: Past, presence: Presence) -> None:
         self._store = store
-        self._director = director
+        self._past = past
         self._presence = presence
 
     def _write(self, call: Call, events: Sequence[Event]) -> None:
         self._store.append(events, caller=call.caller.name, now=call.now.timestamp())
 
-    def _reported(self, member: Member) -> tuple[ActualState | None, Contact]:
+    def _reported(self, call: Call, member: Member) -> tuple[ActualState | None, Contact]:
+        if call.as_of is not None:
+            return reported_by(self._store, member, call.as_of.timestamp())
         return last_report(self._store, self._presence, member)
 
     # --- desired ------------------------------------------------------------------------------------------------
@@ -51,35 +55,24 @@ class EdgeFunctions:
         "edge:get_config(String edge) -> Record",
         home=Home.NAMESERVER,
         example=Example('edge:get_config("MY-EDGE-1")'),
+        past=True,
     )
-    def get_config(self, call: Call, edge: str) -> dict[str, Any]:
+    async def get_config(self, call: Call, edge: str) -> dict[str, Any]:
         """What the edge's next poll is told: models, mode, poll interval and generation.
 
         For each model its version, the digest of its signed record, and the group and assignment that decided.
         """
-        state = self._store.state
-        member = state.find_edge(edge)
-        desired = self._director.desired(member.uuid, now=call.now.timestamp())
-        return {
-            "edge": shown(member.name),
-            "generation": desired.generation,
-            "epoch": desired.epoch,
-            "mode": desired.mode,
-            "poll_interval": desired.poll_interval,
-            "models": [
-                {
-                    "name": decision.name,
-                    "version": decision.winner.version,
-                    "digest": decision.winner.record,
-                    "group": decision.group.name,
-                    "assignment": decision.winner.seq,
-                    "assigned": moment(decision.winner.time),
-                    "by": decision.winner.by,
-                    "needed_by": decision.needed_by.label if decision.needed_by else None,
-                }
-                for decision in decisions(state, member.uuid)
-            ],
-        }
+        async with self._past.state(call) as state:
+            member = state.find_edge(edge)
+            desired = desired_state(state, member.uuid, window=window_of(member.uuid, _asked_about(call)))
+            return {
+                "edge": shown(member.name),
+                "generation": desired.generation,
+                "epoch": desired.epoch,
+                "mode": desired.mode,
+                "poll_interval": desired.poll_interval,
+                "models": [_decision_record(decision) for decision in decisions(state, member.uuid)],
+            }
 
     @function(
         "edge:set_mode(String edge, String mode) -> Boolean",
@@ -149,11 +142,15 @@ class EdgeFunctions:
             'edge:actual_state("MY-EDGE-1")',
             shows='{"models:loaded":[\'my-sa-model@5.3\'],"last_load_errors":[],"edge_mode":\'INTERACTIVE\'}',
         ),
+        past=True,
     )
-    def actual_state(self, call: Call, edge: str) -> dict[str, Any]:
+    async def actual_state(self, call: Call, edge: str) -> dict[str, Any]:
         """What the edge reported last: the models in its memory, why others are not there, and its mode."""
-        member = self._store.state.find_edge(edge)
-        actual, _ = self._reported(member)
+        async with self._past.state(call) as state:
+            member = state.find_edge(edge)
+        actual, _ = self._reported(call, member)
+        if actual is None and call.as_of is not None:
+            raise no_report_by(member, call.as_of.timestamp())
         if actual is None:
             raise NoReport(
                 f'no report yet from "{shown(member.name)}"',
@@ -165,10 +162,15 @@ class EdgeFunctions:
         "edge:status(String edge) -> Record",
         home=Home.NAMESERVER,
         example=Example('edge:status("MY-EDGE-1")'),
+        past=True,
     )
-    def status(self, call: Call, edge: str) -> dict[str, Any]:
-        """One edge: joined, seen, reported; desired and reported generation, mode and models; ``lag`` in seconds."""
-        return self._status(self._store.state.find_edge(edge), call.now.timestamp())
+    async def status(self, call: Call, edge: str) -> dict[str, Any]:
+        """One edge: joined, seen, reported; desired and reported generation, mode and models; ``lag`` in seconds.
+
+        Of the past, whether it was connected and when it was seen is null: no log has it.
+        """
+        async with self._past.state(call) as state:
+            return self._status(call, state, state.find_edge(edge))
 
     @function(
         "edge:status() -> Bag of Record",
@@ -178,14 +180,14 @@ class EdgeFunctions:
     )
     def status_of_all(self, call: Call) -> Iterator[dict[str, Any]]:
         """The status of every edge, one a row, in the order of registration."""
-        now = call.now.timestamp()
         for member in tuple(self._store.state.edges()):
             if self._store.state.entry(member.uuid) is not None:  # not removed while rows were read
-                yield self._status(member, now)
+                yield self._status(call, self._store.state, member)
 
-    def _status(self, member: Member, now: float) -> dict[str, Any]:
-        desired = self._director.desired(member.uuid, now=now)
-        actual, contact = self._reported(member)
+    def _status(self, call: Call, state: FederationState, member: Member) -> dict[str, Any]:
+        now = _asked_about(call)
+        desired = desired_state(state, member.uuid, window=window_of(member.uuid, now))
+        actual, contact = self._reported(call, member)
         lag_s = 0.0
         if not converged(desired, actual):
             changed_at = self._store.time_of(desired.generation)
@@ -205,7 +207,7 @@ class EdgeFunctions:
         group, version, number in the log, time and author. ``waits_for`` is null when all is as it should be.
         """
         member = self._store.state.find_edge(edge)
-        actual, contact = self._reported(member)
+        actual, contact = self._reported(call, member)
         explanations = explain(
             self._store.state, member.uuid, model, actual=actual, contact=contact, now=call.now.timestamp()
         )
@@ -213,10 +215,16 @@ class EdgeFunctions:
 
     # --- listings -----------------------------------------------------------------------------------------------
 
-    @function("edge:list() -> Vector of String", home=Home.NAMESERVER, example=Example("edge:list()"))
-    def list_edges(self, call: Call) -> list[str]:
+    @function(
+        "edge:list() -> Vector of String",
+        home=Home.NAMESERVER,
+        example=(Example("edge:list()"), Example("edge:list() as of (now() - 0.001)")),
+        past=True,
+    )
+    async def list_edges(self, call: Call) -> list[str]:
         """The names of all edges, in upper case, in the order of registration."""
-        return [shown(member.name) for member in self._store.state.edges()]
+        async with self._past.state(call) as state:
+            return [shown(member.name) for member in state.edges()]
 
     @function(
         "edge:listening() -> Vector of String",
@@ -239,6 +247,25 @@ class EdgeFunctions:
         return self._presence.connected(self._store.state.find_edge(edge).uuid)
 
 
+def _asked_about(call: Call) -> float:
+    """The moment that a call is about, in seconds."""
+    return (call.as_of or call.now).timestamp()
+
+
+def _decision_record(decision: Decision) -> dict[str, Any]:
+    winner = decision.winner
+    return {
+        "name": decision.name,
+        "version": winner.version,
+        "digest": winner.record,
+        "group": decision.group.name,
+        "assignment": winner.seq,
+        "assigned": moment(winner.time),
+        "by": winner.by,
+        "needed_by": decision.needed_by.label if decision.needed_by else None,
+    }
+
+
 NAMESERVER_FUNCTIONS: Final[tuple[type, ...]] = (
     EdgeFunctions,
     GroupFunctions,
@@ -253,9 +280,10 @@ def nameserver_functions(
     store: FederationStore, director: Director, presence: Presence, *, make_bundle: MakeBundle, imports: Imports
 ) -> tuple[object, ...]:
     """An instance of each of :data:`NAMESERVER_FUNCTIONS`, to be bound in a nameserver's catalogue."""
+    past = Past(store)
     return (
-        EdgeFunctions(store, director, presence),
-        GroupFunctions(store, imports),
+        EdgeFunctions(store, past, presence),
+        GroupFunctions(store, past, imports),
         NeedFunctions(store),
         MemberFunctions(store, make_bundle=make_bundle),
         CarryingFunctions(store, director),

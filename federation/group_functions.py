@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from federation.assignments import Assigning, WantedModel
     from federation.events import Event, PinnedRelease
+    from federation.past import Past
     from federation.state import FederationState
     from federation.store import FederationStore
 
@@ -39,8 +40,9 @@ class Imports(Protocol):
 class GroupFunctions:
     """Bind on the nameserver, beside :class:`federation.functions.EdgeFunctions`."""
 
-    def __init__(self, store: FederationStore, imports: Imports) -> None:
+    def __init__(self, store: FederationStore, past: Past, imports: Imports) -> None:
         self._store = store
+        self._past = past
         self._imports = imports
 
     def _write(self, call: Call, events: Sequence[Event]) -> None:
@@ -74,11 +76,12 @@ class GroupFunctions:
         "edge:groups(String edge, Boolean with_all?) -> Vector of String",
         home=Home.NAMESERVER,
         example=Example('edge:groups("MY-EDGE-1")'),
+        past=True,
     )
-    def groups(self, call: Call, edge: str, with_all: bool = False) -> list[str]:
+    async def groups(self, call: Call, edge: str, with_all: bool = False) -> list[str]:
         """The groups of an edge, in the order of joining. Every edge is in ``all``, which is shown on request."""
-        state = self._store.state
-        names = [group.name for group in state.groups_of(state.find_edge(edge).uuid)]
+        async with self._past.state(call) as state:
+            names = [group.name for group in state.groups_of(state.find_edge(edge).uuid)]
         return [name for name in names if with_all or name != ALL]
 
     @function(
@@ -190,11 +193,12 @@ class GroupFunctions:
         "edge:group_models(String group) -> Vector of Record",
         home=Home.NAMESERVER,
         example=Example('edge:group_models("staging-area-edges")'),
+        past=True,
     )
-    def group_models(self, call: Call, group: str) -> list[dict[str, str]]:
+    async def group_models(self, call: Call, group: str) -> list[dict[str, str]]:
         """What is assigned to a group, in the form that ``edge:set_group_models`` takes."""
-        found = self._store.state.find_group(group)
-        return [
-            {"repo": assignment.repo, "name": assignment.name, "version": assignment.version}
-            for assignment in found.assignments.values()
-        ]
+        async with self._past.state(call) as state:
+            return [
+                {"repo": assignment.repo, "name": assignment.name, "version": assignment.version}
+                for assignment in state.find_group(group).assignments.values()
+            ]

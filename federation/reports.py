@@ -29,10 +29,12 @@ class BadReport(PeerProblem):
 
 
 class Contact(Struct, frozen=True):
-    """What is known of an edge's presence, and of its last report, at one moment."""
+    """What is known of an edge's presence, and of its last report, at one moment. ``connected`` is None where nobody
+    remembers.
+    """
 
     last_seen: float | None = None
-    connected: bool = False
+    connected: bool | None = False
     next_poll_at: float | None = None
     reported_at: float | None = None
 

@@ -124,6 +124,24 @@ class ReportLog:
             ).fetchall()
         return tuple(Report(*row) for row in rows)
 
+    def latest_by(self, edge: PeerId, moment: float) -> Report | None:
+        """The last report that had come at a moment, if it is kept."""
+        with _translated(self._path, "read reports"):
+            row = self._db.execute(
+                "SELECT edge, id, time, digest, body FROM reports WHERE edge = ? AND time <= ?"
+                " ORDER BY id DESC LIMIT 1",
+                [edge, moment],
+            ).fetchone()
+        return None if row is None else Report(*row)
+
+    def oldest_when_full(self, edge: PeerId) -> float | None:
+        """When the oldest report came that is kept of an edge, where older ones may have been dropped; else None."""
+        with _translated(self._path, "read reports"):
+            oldest, count = self._db.execute(
+                "SELECT min(time), count(*) FROM reports WHERE edge = ?", [edge]
+            ).fetchone()
+        return None if count < REPORTS_PER_EDGE_MAX else float(oldest)
+
     def mentioning(self, *words: str) -> tuple[Report, ...]:
         """The latest report of each edge, where it has one of these words in it."""
         found = " OR ".join(["instr(r.body, ?)"] * len(words))
