@@ -15,8 +15,10 @@ from federation.envelopes import (
     CREDENTIAL_LIFETIME_S,
     ENVELOPE_LIFETIME_S_MAX,
     NONCE_LENGTH_MAX,
+    WAITING_LIFETIME_S_MAX,
     NonceMemory,
     check,
+    check_waiting,
     claimed_caller,
     credential,
     role_abroad,
@@ -73,6 +75,7 @@ def checked(
     body: bytes = BODY,
     now: float = NOW,
     nonces: NonceMemory | None = None,
+    lasting: NonceMemory | None = None,
     use: str = "",
 ) -> Caller:
     return check(
@@ -83,6 +86,7 @@ def checked(
         federation=FEDERATION,
         now=now,
         nonces=NonceMemory() if nonces is None else nonces,
+        lasting=lasting,
         use=use,
     )
 
@@ -279,6 +283,46 @@ def test_a_new_memory_knows_what_an_old_one_gave_or_refuses_what_it_cannot_know(
     with pytest.raises(EnvelopeExpired, match="before this peer started"):
         remember(fresh, "1")
     remember(fresh, "2", now=NOW + 1)
+
+
+def test_an_envelope_that_waits_lives_longer_and_is_remembered_elsewhere() -> None:
+    sealed = envelope(waits=True, lifetime_s=WAITING_LIFETIME_S_MAX)
+    late = NOW + WAITING_LIFETIME_S_MAX - 1
+    ordinary, lasting = NonceMemory(), NonceMemory()
+    with pytest.raises(WrongDocument, match="an envelope that waits: this peer takes none"):
+        checked(sealed, vouched(issued=late, expires=late + 120), now=late, nonces=ordinary)
+    word = vouched(issued=late, expires=late + 120)
+    assert checked(sealed, word, now=late, nonces=ordinary, lasting=lasting).role is Role.OPERATOR
+    assert (len(ordinary), len(lasting)) == (0, 1)
+    with pytest.raises(NonceReused):
+        checked(sealed, word, now=late, nonces=ordinary, lasting=lasting)
+    with pytest.raises(EnvelopeExpired):
+        checked(envelope(waits=True, lifetime_s=WAITING_LIFETIME_S_MAX + 1), lasting=lasting)
+    checked(nonces=ordinary, lasting=lasting)
+    assert (len(ordinary), len(lasting)) == (1, 1)
+
+
+def test_who_keeps_a_statement_checks_it_first() -> None:
+    sealed = envelope(waits=True, lifetime_s=7200.0)
+
+    def kept(document: SignedDocument = sealed, **fields: Any) -> StatementEnvelope:
+        given: dict[str, Any] = {"key": ANNS_KEY.public, "caller": ANN, "federation": FEDERATION, "now": NOW}
+        return check_waiting(document, fields.pop("body", BODY), **{**given, **fields})
+
+    assert kept().lifetime_s == 7200.0
+    for fields, refusal in (
+        ({"body": BODY + b" "}, WrongBody),
+        ({"key": STRANGER.public}, UnknownKey),
+        ({"caller": "someone-else"}, WrongKey),
+        ({"federation": "fed-2"}, WrongFederation),
+        ({"now": NOW + 7200 + CLOCK_SKEW_S}, EnvelopeExpired),
+    ):
+        with pytest.raises(refusal):
+            kept(**fields)
+    with pytest.raises(EnvelopeExpired, match="its envelope says that it does not"):
+        kept(envelope())
+    with pytest.raises(WrongDocument):
+        kept(sign(b"{}", STATEMENT_TYPE, ANNS_KEY))
 
 
 @given(
