@@ -75,6 +75,26 @@ def admit(
     return member
 
 
+def admit_neighbour(certificate: PeerCertificate | None, *, federation: str, now: float) -> PeerCertificate:
+    """The certificate of a member that asks a peer without the nameserver between them, as far as that peer can tell
+    without the roster: that the member still belongs, and its role, its credential says.
+    """
+    if certificate is None:
+        raise NoCertificate(
+            "expected a certificate of this federation, found none", hint="join first: peerage join with a bundle"
+        )
+    if certificate.federation != federation:
+        raise WrongFederation(
+            f"expected a certificate of federation {federation}, found one of {certificate.federation[:64]}"
+        )
+    if now >= certificate.not_after:
+        raise CertificateExpired(
+            f"the certificate of {certificate.kind} {certificate.uuid} expired {now - certificate.not_after:.0f} s ago",
+            hint="the nameserver's POST /v1/renew still takes it",
+        )
+    return certificate
+
+
 def require_role(member: Member, role: RoleName, *, to: str) -> None:
     """Raises :class:`WrongRole` unless ``member`` has ``role`` or a higher one. ``to``: what it asked for, as in
     "push a release".

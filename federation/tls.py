@@ -3,7 +3,8 @@
 Pure construction. Rules: TLS 1.3 alone. The server asks for a client certificate and does not require one, and leaves
 its times unchecked, so that absence and expiry can be refused with a reason (:mod:`federation.admission`); the chain
 is always verified. The client checks chain, times and the name ``nameserver.peerage.internal``, whatever address it
-dials. No session tickets: each connection proves its key anew.
+dials; of another peer, whose certificate has no name, it looks at the key. No session tickets: each connection proves
+its key anew.
 
 asyncio swallows a handshake that fails. ``on_refused`` is told the reason of each by an :class:`ssl.SSLObject` of our
 own. Such an object knows no address, and sees nothing of a client that leaves without an alert, as asyncio's do;
@@ -56,6 +57,18 @@ def client_context(ca: Pem, cert: Pem | None = None, key: Pem | None = None) -> 
     return context
 
 
+def neighbour_context(ca: Pem, cert: Pem, key: Pem, *, check: Callable[[bytes], None]) -> ssl.SSLContext:
+    """A peer's side towards another that is no nameserver, and so has no name in its certificate.
+
+    ``check`` is given the certificate (DER) that the other has proven, before anything is sent, and raises
+    ``ssl.SSLError`` when it is not of who was meant.
+    """
+    context = client_context(ca, cert, key)
+    context.check_hostname = False
+    context.sslobject_class = _checking(check)
+    return context
+
+
 def reason_of(error: Exception) -> str:
     """Why a handshake ended, for a log: OpenSSL's word for it, or what became of the connection."""
     if isinstance(error, ssl.SSLError):
@@ -84,6 +97,17 @@ def _telling(on_refused: Callable[[str], None]) -> type[ssl.SSLObject]:
                 raise
 
     return TellingObject
+
+
+def _checking(check: Callable[[bytes], None]) -> type[ssl.SSLObject]:
+    class CheckingObject(ssl.SSLObject):
+        """Shows the other's certificate as soon as it is proven."""
+
+        def do_handshake(self) -> None:
+            super().do_handshake()
+            check(self.getpeercert(binary_form=True) or b"")
+
+    return CheckingObject
 
 
 def _text(pem: Pem) -> str:

@@ -16,6 +16,7 @@ from federation.keys import read_key
 from federation.layout import ImageLayout
 from peers.addresses import Look
 from peers.catalogues import PeerCatalogue
+from peers.direct_parts import DirectParts
 from peers.edge_parts import HomeCertificate, HomeTrust, trusted_root
 from peers.federation_client import FederationClient
 from peers.homes import Home, Membership
@@ -122,7 +123,10 @@ async def open_client(home: Home, settings: ClientSettings, *, clock: Callable[[
     running = RunningQueries()
     catalogue = PeerCatalogue()
     me = PeerSelf(home, membership, settings)
-    statements = statements_of(me, key=key, client=client, catalogue=catalogue, running=running)
+    direct = DirectParts(me, client=client, root=lambda: trust.root, follow_root=follow_root)
+    statements = statements_of(
+        me, key=key, client=client, catalogue=catalogue, running=running, front=direct.front
+    )
     catalogue.compose(
         *local_functions(
             me,

@@ -14,11 +14,12 @@ import asyncio
 import ipaddress
 import logging
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from query.errors import WorldProblem
+from federation.names import checked_name
+from query.errors import Problem, WorldProblem
 
 if TYPE_CHECKING:
     from zeroconf import ServiceInfo
@@ -41,9 +42,17 @@ class NoDiscovery(WorldProblem):
 
 @asynccontextmanager
 async def announced(
-    *, federation: str, name: str, uuid: str, port: int, addresses: Sequence[str], interface: str | None
+    *,
+    federation: str,
+    name: str,
+    uuid: str,
+    port: int,
+    addresses: Sequence[str],
+    interface: str | None,
+    role: str = "nameserver",
 ) -> AsyncIterator[None]:
-    """Announce a nameserver while the block runs. ``addresses`` are IP addresses; others are left out.
+    """Announce a nameserver, or an edge that can be asked directly, while the block runs. ``addresses`` are IP
+    addresses; others are left out.
 
     A network that does not take the announcement is logged, not raised: discovery is a convenience.
     """
@@ -51,7 +60,7 @@ async def announced(
     zeroconf = registering = None
     try:
         zeroconf = _opened(interface)
-        info = _announcement(federation=federation, name=name, uuid=uuid, port=port, addresses=told)
+        info = _announcement(federation=federation, name=name, uuid=uuid, port=port, addresses=told, role=role)
         registering = asyncio.ensure_future(await zeroconf.async_register_service(info))
         registering.add_done_callback(_note_failure)
     except (NoDiscovery, OSError) as problem:
@@ -66,14 +75,14 @@ async def announced(
             await zeroconf.async_close()
 
 
-def _announcement(*, federation: str, name: str, uuid: str, port: int, addresses: list[str]) -> ServiceInfo:
+def _announcement(*, federation: str, name: str, uuid: str, port: int, addresses: list[str], role: str) -> ServiceInfo:
     from zeroconf import ServiceInfo
 
     return ServiceInfo(
         SERVICE,
         f"{uuid}.{SERVICE}",
         port=port,
-        properties={"federation": federation, "role": "nameserver", "name": name},
+        properties={"federation": federation, "role": role, "name": name},
         parsed_addresses=addresses,
         server=f"{uuid}.local.",
     )
@@ -120,10 +129,39 @@ async def _addresses_of(zeroconf: AsyncZeroconf, name: str, federation: str) -> 
     return announced_addresses(info, federation)
 
 
-def announced_addresses(info: ServiceInfo, federation: str) -> tuple[str, ...]:
-    """What an announcement says, when it is of a nameserver of ``federation``."""
+@asynccontextmanager
+async def opened_browser(interface: str | None, changed: Callable[..., None]) -> AsyncIterator[AsyncZeroconf]:
+    """Tell ``changed`` of announcements that come and go while the block runs. Raises :class:`NoDiscovery`."""
+    from zeroconf.asyncio import AsyncServiceBrowser
+
+    zeroconf = _opened(interface)
+    browser = AsyncServiceBrowser(zeroconf.zeroconf, [SERVICE], handlers=[changed])
+    try:
+        yield zeroconf
+    finally:
+        await browser.async_cancel()
+        await zeroconf.async_close()
+
+
+async def edge_announced(zeroconf: AsyncZeroconf, service: str, federation: str) -> tuple[str, tuple[str, ...]] | None:
+    """Name and addresses in an announcement of an edge of ``federation``; None for any other."""
+    from zeroconf.asyncio import AsyncServiceInfo
+
+    info = AsyncServiceInfo(SERVICE, service)
+    if not await info.async_request(zeroconf.zeroconf, RESOLVE_TIMEOUT_S * 1000):
+        return None
+    name = (info.properties.get(b"name") or b"").decode("ascii", "replace")
+    addresses = announced_addresses(info, federation, role=b"edge")
+    try:
+        return (checked_name("peer", name), addresses) if addresses else None
+    except Problem:
+        return None
+
+
+def announced_addresses(info: ServiceInfo, federation: str, *, role: bytes = b"nameserver") -> tuple[str, ...]:
+    """What an announcement says, when it is of a nameserver of ``federation``, or of another ``role``."""
     said = info.properties
-    if said.get(b"federation") != federation.encode() or said.get(b"role") != b"nameserver" or not info.port:
+    if said.get(b"federation") != federation.encode() or said.get(b"role") != role or not info.port:
         return ()
     hosts = info.parsed_scoped_addresses()[:ADDRESSES_PER_SERVICE_MAX]
     return tuple(f"[{host}]:{info.port}" if ":" in host else f"{host}:{info.port}" for host in hosts)

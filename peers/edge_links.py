@@ -1,8 +1,9 @@
 """What an edge keeps open to the outside while its mode asks for it.
 
-INTERACTIVE    an uplink, and looking for a nameserver that does not answer where it was
+INTERACTIVE    an uplink, the face for other members where the settings open one, and looking for a nameserver that does
+               not answer where it was
 ONLINE         the looking alone
-AUTONOMOUS     nothing: both end at once when the mode begins
+AUTONOMOUS     nothing: all end at once when the mode begins
 """
 
 from __future__ import annotations
@@ -40,13 +41,14 @@ class EdgeLinks:
         self._mode = mode
         self._changed.set()
 
-    async def hold(self, uplink: Holding, *, discover: Holding) -> None:
+    async def hold(self, uplink: Holding, *, discover: Holding, direct: Holding) -> None:
         """Runs until cancelled."""
         held: dict[Holding, asyncio.Task[None]] = {}
         try:
             while True:
                 self._changed.clear()
-                wanted = {uplink: self._mode == "INTERACTIVE", discover: self._mode != "AUTONOMOUS"}
+                interactive = self._mode == "INTERACTIVE"
+                wanted = {uplink: interactive, direct: interactive, discover: self._mode != "AUTONOMOUS"}
                 for holding, holds in wanted.items():
                     if holds and holding not in held:
                         held[holding] = asyncio.create_task(holding())

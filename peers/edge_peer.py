@@ -30,6 +30,7 @@ from peers.backoff import Backoff
 from peers.carried import CarriedStatements
 from peers.catalogues import PeerCatalogue
 from peers.device_functions import Device
+from peers.direct_parts import DirectParts
 from peers.device_mode import DeviceMode, autonomous, check_local, enter, read_mode, unattached
 from peers.edge_links import EdgeLinks, keep_discovering
 from peers.edge_parts import (
@@ -167,7 +168,7 @@ async def _edge(
         background = [
             tasks.create_task(parts.agent.run()),
             tasks.create_task(parts.errands.polling(parts.carried).run()),
-            tasks.create_task(parts.links.hold(parts.uplink().hold, discover=parts.discovering(settings))),
+            tasks.create_task(parts.hold_links(settings)),
         ]
         # The end, last first: queries tell their ledgers, nobody comes any more, and then the uplink ends.
         stack.push_async_callback(cancelled, background)
@@ -233,7 +234,10 @@ class _Parts:
         self.running = RunningQueries()
         catalogue = PeerCatalogue()
         me = PeerSelf(home, membership, settings)
-        self._statements = statements_of(me, key=key, client=client, catalogue=catalogue, running=self.running)
+        self.direct = DirectParts(me, client=client, root=lambda: self._trust.root, follow_root=self._follow_root)
+        self._statements = statements_of(
+            me, key=key, client=client, catalogue=catalogue, running=self.running, front=self.direct.front
+        )
         self.errands = ErrandParts(self._store, membership, client, queries=self.running)
         self.agent = self._agent(settings, certificate, autonomous=fact is not None)
         self.carried = CarriedStatements(
@@ -312,8 +316,11 @@ class _Parts:
             self._inferences.close()
         self._store.close()
 
-    def discovering(self, settings: EdgeSettings) -> Callable[[], Coroutine[Any, Any, None]]:
-        return partial(keep_discovering, self._client, self._membership, settings, self.agent)
+    async def hold_links(self, settings: EdgeSettings) -> None:
+        """What the mode asks to be kept open; runs until cancelled."""
+        discovering = partial(keep_discovering, self._client, self._membership, settings, self.agent)
+        direct = partial(self.direct.hold, self.carried)
+        await self.links.hold(self.uplink().hold, discover=discovering, direct=direct)
 
     async def _import(self, path: Path, progress: Progress) -> dict[str, Any]:
         return await import_file(
@@ -361,7 +368,7 @@ class _Parts:
             version=program_version(),
             find_log=log_finder(self._inferences),
             extras=log_metrics(self._inferences),
-            health=lambda: _health(membership, self.agent),
+            health=lambda: {**_health(membership, self.agent), "direct": self.direct.open_at},
             unready=lambda: _unready(self.agent),
             tracing=tracing.opened(
                 os.environ,

@@ -93,6 +93,9 @@ class FanOut:
     def place(self, route: Route) -> Placement:
         return place(route, self._directory)
 
+    def way(self, route: Route) -> None:
+        """Its uplinks are the only ones."""
+
     async def ask(self, errand: Errand, answering: Answering, *, here: RunHere) -> None:
         wait_s = errand.statement.directives.wait_s
         if wait_s is not None and self.patient is not None:
@@ -214,6 +217,9 @@ class Upward:
                 return Placement((self._identity.name,), route)
             case target:
                 return Placement((str(target),), route)
+
+    def way(self, route: Route) -> None:
+        """The nameserver's matter."""
 
     async def ask(self, errand: Errand, answering: Answering, *, here: RunHere) -> None:
         body = alone(errand)

@@ -254,6 +254,10 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
     "peers.repl.preferences": ("bad_preferences",),
     "peers.running": ("stopping",),
     "peers.shares": ("peer_busy",),
+    "peers.direct_asking": (
+        "not_reached",
+        "answer_lost",
+    ),
     "peers.setting_texts": ("bad_setting",),
     "peers.settings": ("port_taken",),
     "peers.uplinks": (

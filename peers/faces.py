@@ -7,7 +7,7 @@ import errno
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,7 +28,7 @@ from peers.application_tls import WideTls
 from peers.device_mode import is_local
 from peers.gates import Gate, LoopbackGate, SocketGate, WideGate
 from peers.homes import Home
-from peers.settings import ListenerSettings, NameserverSettings, port_taken
+from peers.settings import EdgeSettings, ListenerSettings, NameserverSettings, port_taken
 from peers.throttle import Throttle
 from peers.tls_site import TlsSite
 
@@ -110,10 +110,10 @@ async def _gated(
     return runner, Connections(server, connections_max=connections_max, kept_s=kept_s)
 
 
-def _refused_handshake(throttle: Throttle) -> Callable[[Exception, str], None]:
+def _refused_handshake(throttle: Throttle, *, face: str = "application") -> Callable[[Exception, str], None]:
     def tell(error: Exception, address: str) -> None:
         if throttle.take(time.monotonic()):
-            log.warning("tls_refused", extra={"address": address, "reason": reason_of(error), "face": "application"})
+            log.warning("tls_refused", extra={"address": address, "reason": reason_of(error), "face": face})
 
     return tell
 
@@ -139,22 +139,59 @@ async def federation_face(
     on_refused: Callable[[Exception, str], None],
 ) -> AsyncIterator[FederationFace]:
     """Serve the federation face while the block runs."""
+    where = settings.federation_host, settings.federation_port
+    async with _certified_face(application, home, where, "federation_port", on_refused=on_refused) as face:
+        yield face
+
+
+@asynccontextmanager
+async def direct_face(
+    application: web.Application, home: Home, settings: EdgeSettings, *, host: str
+) -> AsyncIterator[FederationFace]:
+    """Serve an edge's face for other members while the block runs, under the certificate that is in the home then."""
+    on_refused = _refused_handshake(Throttle(REFUSALS_PER_S, REFUSALS_BURST), face="direct")
+    where = host, settings.direct_port
+    async with _certified_face(application, home, where, "direct_port", on_refused=on_refused, renews=True) as face:
+        yield face
+
+
+@asynccontextmanager
+async def _certified_face(
+    application: web.Application,
+    home: Home,
+    where: tuple[str, int],
+    setting: str,
+    *,
+    on_refused: Callable[[Exception, str], None],
+    renews: bool = False,
+) -> AsyncIterator[FederationFace]:
+    """``where``: host and port; ``setting``: of the port. ``renews``: look for a newer certificate at each handshake."""
+    host, port = where
     async with AsyncExitStack() as ended, AsyncExitStack() as stack:
         runner = await _runner(stack, application)
         context = server_context(home.identity_crt, home.identity_key, home.ca_crt)
+        shown_ns = home.identity_crt.stat().st_mtime_ns
+
+        def reload() -> None:
+            context.load_cert_chain(home.identity_crt, home.identity_key)
+
+        def renew() -> None:
+            nonlocal shown_ns
+            with suppress(OSError):  # between two certificates the older one serves
+                newest_ns = home.identity_crt.stat().st_mtime_ns
+                if newest_ns != shown_ns:
+                    reload()
+                    shown_ns = newest_ns
+
         site = TlsSite(
-            runner, context, host=settings.federation_host, port=settings.federation_port, on_refused=on_refused
+            runner, context, host=host, port=port, on_refused=on_refused, renew=renew if renews else None
         )
         ended.push_async_callback(site.hang_up)
         try:
             await site.start()
         except OSError as error:
-            raise _taken(error, "federation_port", settings.federation_host, settings.federation_port) from error
-        yield FederationFace(
-            port=site.port,
-            reload_certificate=lambda: context.load_cert_chain(home.identity_crt, home.identity_key),
-            stop_accepting=site.stop,
-        )
+            raise _taken(error, setting, host, port) from error
+        yield FederationFace(port=site.port, reload_certificate=reload, stop_accepting=site.stop)
 
 
 async def _runner(stack: AsyncExitStack, application: web.Application) -> web.AppRunner:

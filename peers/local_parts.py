@@ -45,7 +45,7 @@ from peers.remote_settings import RemoteBook
 from peers.requests import Origin, StatementRequest, encode_request
 from peers.running import RunningQueries
 from peers.settings import CommonSettings, budget_of
-from peers.statements import Statements
+from peers.statements import Elsewhere, Statements
 from query.declarations import Call, Progress
 from query.errors import PeerProblem, Problem, UserProblem
 from query.values import encode_value
@@ -346,8 +346,12 @@ def statements_of(
     client: FederationClient,
     catalogue: PeerCatalogue,
     running: RunningQueries,
+    front: Callable[[Elsewhere, Identity], Elsewhere],
 ) -> Statements:
-    """The statements of a peer that is not the nameserver: what goes elsewhere is signed with this home's identity."""
+    """The statements of a peer that is not the nameserver: what goes elsewhere is signed with this home's identity.
+
+    ``front`` puts before the way by the nameserver what goes another way.
+    """
     membership = me.membership
 
     def sealed(body: bytes, *, lifetime_s: float, waits: bool = False) -> SignedDocument:
@@ -361,11 +365,12 @@ def statements_of(
             waits=waits,
         )
 
+    identity = Identity(membership.name, sealed)
     return Statements(
         name=membership.name,
         is_nameserver=False,
         catalogue=catalogue,
-        elsewhere=Upward(identity=Identity(membership.name, sealed), client=client),
+        elsewhere=front(Upward(identity=identity, client=client), identity),
         running=running,
         federation_time=client.federation_time,
         budget=budget_of(me.settings),

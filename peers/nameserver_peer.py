@@ -38,6 +38,7 @@ from peers.federation_listener import FederationListener
 from peers.federation_releases import FederationReleases
 from peers.homes import Home, Membership, RunRecord
 from peers.inference_log_parts import log_finder, log_metrics, opened_inference_log
+from peers.introduction_routes import introduction_routes
 from peers.key_functions import KeyFunctions
 from peers.local_parts import (
     OwnStatements,
@@ -275,6 +276,14 @@ class _Parts:
             waits_for=self.patience.waits_for,
         )
         listener.add_routes(self.patience.routes(listener.own_edge))
+        listener.add_routes(
+            introduction_routes(
+                lambda: self.store.state,
+                member_of=listener.member,
+                director=self._director_keys.current,
+                clock=self._clock,
+            )
+        )
         publishing = Publishing(self.store, self._layout, self._clock)
         listener.add_routes(
             registry_routes(

@@ -24,7 +24,7 @@ from engine.inference_log_segments import quota_of
 from engine.providers import CPU, Provider
 from federation.documents import Kind
 from federation.intervals import DEFAULT_INTERVAL, parse_interval
-from federation.names import checked_name
+from federation.names import checked_name, fold
 from peers.homes import Home
 from peers.setting_texts import PREFIX, BadSetting, converted, declared, from_file
 from query.budgets import Budget
@@ -35,10 +35,16 @@ OTHER_VARIABLES: Final = {"LOCAL_INFERENCE_STORAGE": "local_inference_storage"} 
 NOT_SETTINGS: Final = frozenset({"PEERAGE_HOME", "PEERAGE_FAIL_AT"})
 FEDERATION_PORT: Final = 35021
 APPLICATION_PORT: Final = 8080
+DIRECT_PORT: Final = 35022
+DIRECT_PEERS_MAX: Final = 64
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[float, Meta(gt=0)]
 Bytes = Annotated[int, Meta(ge=1)]
+DirectPeers = Annotated[
+    tuple[str, ...],
+    Meta(description="NAME=HOST:PORT of edges that are asked directly, not by way of the nameserver, where they listen"),
+]
 
 
 class PortTaken(UserProblem):
@@ -145,6 +151,14 @@ class NameserverSettings(ListenerSettings, frozen=True, kw_only=True):
 
 
 class EdgeSettings(ListenerSettings, frozen=True, kw_only=True):
+    direct_host: Annotated[
+        str | None, Meta(description="address where other members may ask this edge directly; default: nowhere")
+    ] = None
+    direct_port: Annotated[Port, Meta(description="port for that; 0: any free one")] = DIRECT_PORT
+    direct_peers: DirectPeers = ()
+    direct_discover: Annotated[
+        bool, Meta(description="ask edges directly that announce on the local network that they take it")
+    ] = False
     local_inference_storage: Annotated[
         str | int,
         Meta(description="size of the log of what pipelines answered, a number and Ki, Mi, Gi or Ti; 0: none is kept"),
@@ -163,6 +177,7 @@ class EdgeSettings(ListenerSettings, frozen=True, kw_only=True):
 
 
 class ClientSettings(CommonSettings, frozen=True, kw_only=True):
+    direct_peers: DirectPeers = ()
     nameserver: Annotated[
         str | None, Meta(description="host:port of the nameserver; default: as joined, and by zeroconf")
     ] = None
@@ -249,6 +264,20 @@ def dial_names(settings: NameserverSettings, *, host_name: str) -> tuple[str, ..
     return (settings.federation_host,)
 
 
+def direct_addresses(peers: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
+    """The addresses of ``direct_peers`` by folded name. Raises :class:`BadSetting`."""
+    if len(peers) > DIRECT_PEERS_MAX:
+        raise BadSetting(f"direct_peers names {len(peers)} addresses: expected at most {DIRECT_PEERS_MAX}")
+    found: dict[str, tuple[str, ...]] = {}
+    for one in peers:
+        name, equals, address = one.partition("=")
+        if not equals:
+            raise BadSetting(f'direct_peers has "{one[:80]}": expected NAME=HOST:PORT')
+        folded = fold(checked_name("peer", name.strip()))
+        found[folded] = (*found.get(folded, ()), checked_address(address.strip(), where="direct_peers"))
+    return found
+
+
 def checked_address(text: str, *, where: str) -> str:
     """``host:port`` itself. Raises :class:`BadSetting` for anything else."""
     host, colon, port = text.rpartition(":")
@@ -278,8 +307,10 @@ def _check(settings: Settings) -> None:
             parse_interval(settings.poll_interval)
             if settings.federation is not None:
                 checked_name("federation", settings.federation)
-        elif settings.nameserver is not None:
-            checked_address(settings.nameserver, where="nameserver")
+        else:
+            direct_addresses(settings.direct_peers)
+            if settings.nameserver is not None:
+                checked_address(settings.nameserver, where="nameserver")
     except BadSetting:
         raise
     except Problem as problem:

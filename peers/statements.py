@@ -87,6 +87,10 @@ class Elsewhere(Protocol):
         """The peers that a route means, as far as this peer can tell. Raises for names that do not exist."""
         ...
 
+    def way(self, route: Route) -> str | None:
+        """How this peer would ask a peer itself, in words; None where the nameserver finds the way."""
+        ...
+
     async def ask(self, errand: Errand, answering: Answering, *, here: RunHere) -> None:
         """Run an errand into an answer, settling every target. ``here`` runs it on this peer."""
         ...
@@ -210,7 +214,7 @@ class Statements:
         queue: Queue,
     ) -> None:
         whole = None if request.timeout is None else time.monotonic() + request.timeout
-        session = Session(directory=self._directory, lasting=session)
+        session = Session(directory=self._directory, way=self._elsewhere.way, lasting=session)
         session.default = _spec(request.targets)
         try:
             session.variables.update({name: decode_value(value) for name, value in request.params.items()})
@@ -334,7 +338,8 @@ class Statements:
             return route(statement, self._catalogue.current, default=default)
         explained = msgspec.structs.replace(statement, body=statement.body.body)
         going = route(explained, self._catalogue.current, default=default)
-        return HERE if isinstance(going.target, Here) else Route(NAMESERVER, going.reason, going.function)
+        here = isinstance(going.target, Here) or self._elsewhere.way(going)
+        return HERE if here else Route(NAMESERVER, going.reason, going.function)
 
     async def _carried(
         self,

@@ -40,6 +40,9 @@ def explain(body: Body, statement: Statement, catalogue: Catalogue, *, session: 
             more = f" and {len(targets) - PEERS_SHOWN} more" if len(targets) > PEERS_SHOWN else ""
             beside = f"; {placed.unmatched} do not meet the condition" if placed.unmatched else ""
             yield "targets", f"{len(targets)}: {shown}{more}{beside}"
+        way = session.way(going) if session.way is not None and statement.directives.wait_s is None else None
+        if way is not None:
+            yield "way", way
     except Problem as problem:
         yield "route", _failed(problem)
     if statement.directives.timeout_s is not None:

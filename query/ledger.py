@@ -34,6 +34,7 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``rows``, ``bytes`` and ``elapsed_ms`` are what the target used: rows given, bytes of their encoded values, and the
     time from when it began to its end. ``allowed`` is what it might use, where the statement said so or used it up.
+    ``way``: ``direct`` where the target was asked without the nameserver between.
     """
 
     peer: str
@@ -43,6 +44,7 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     bytes: int = 0
     elapsed_ms: float = 0.0
     allowed: Budget | None = None
+    way: str = ""
 
     def __str__(self) -> str:
         return f"{self.state.value}({self.detail})" if self.detail else self.state.value

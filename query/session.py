@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from query import limits
@@ -10,7 +10,7 @@ from query.limits import over
 from query.values import measured, normal
 
 if TYPE_CHECKING:
-    from query.placement import Directory
+    from query.placement import Directory, Route
 
 
 class Variables(MutableMapping[str, Any]):
@@ -54,17 +54,24 @@ class Variables(MutableMapping[str, Any]):
 
 
 class Session:
-    """One request's or one front end's session. ``directory`` and ``default`` let ``explain`` say who would answer.
+    """One request's or one front end's session. ``directory`` and ``default`` let ``explain`` say who would answer,
+    ``way`` how a peer would be reached without the nameserver.
 
     ``lasting``: the session that this one is a request of: its variables are read here, and what is set here lasts there.
     Parameters of a request, set among :attr:`variables`, do not.
     """
 
     def __init__(
-        self, *, directory: Directory | None = None, default: str | None = None, lasting: Session | None = None
+        self,
+        *,
+        directory: Directory | None = None,
+        default: str | None = None,
+        way: Callable[[Route], str | None] | None = None,
+        lasting: Session | None = None,
     ) -> None:
         self.variables: Variables = Variables(lasting.variables if lasting is not None else None)
         self.directory = directory
+        self.way = way
         self.default = default
         self._lasting = lasting
 

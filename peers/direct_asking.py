@@ -1,0 +1,243 @@
+"""Asking another peer without the nameserver between, where its address is known; else as before.
+
+    address known, introduction good → dial → the certificate is of who was meant → the statement, signed → its frames
+
+Owns the way to one peer. Refuses to dial where the mode forbids it. Rules: only a statement for one peer that is named
+goes directly; what is for several, for a group or for the nameserver, or waits, goes by the nameserver, which knows
+whom it means and merges what they answer. Who answers must hold the key of its introduction before anything is sent.
+What certainly did not run there — nobody answered, or it was refused for the director's word — is asked again by the
+nameserver; what may have run is not. The ledger says ``direct``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+import aiohttp
+import msgspec
+
+from federation.certificate_reading import read_pem
+from federation.documents import encode
+from federation.errors import BadCertificate, EnvelopeExpired, UnknownKey
+from federation.introductions import Introduced
+from federation.names import fold, shown
+from peers.answering import Answering
+from peers.direct_face import DIRECT_BYTES_MAX, DirectStatement
+from peers.elsewhere import Identity, alone, merge, placed
+from peers.federation_client import ERROR_BYTES_MAX, BadAnswer, ErrorBody, frames_of
+from peers.introductions import Introductions
+from peers.statements import Elsewhere, Errand, RunHere
+from query.errors import DeadlinePassed, Problem, WorldProblem
+from query.frames import EndFrame, ErrorFrame, Frame, SchemaFrame
+from query.ledger import Outcome, State
+from query.placement import Peers, Placement, Route
+
+DIAL_TIMEOUT_S: Final = 2.0  # a neighbour is near, or the nameserver is asked
+AWAY_S: Final = 15.0  # that an address is not tried again after it did not answer
+DIRECT: Final = "direct"
+NOT_TAKEN: Final = frozenset({UnknownKey.code, EnvelopeExpired.code})  # refusals for which the director's word is stale
+
+log = logging.getLogger("peerage.direct")
+
+
+class NotReached(WorldProblem):
+    """A peer did not take a statement that was brought to it directly: nothing ran there."""
+
+    code = "not_reached"
+
+
+class AnswerLost(WorldProblem):
+    """The connection to a peer ended before its answer did: the statement may have run."""
+
+    code = "answer_lost"
+
+
+class Context(Protocol):
+    """TLS with this home's certificate as it is now; see :func:`federation.tls.neighbour_context`."""
+
+    def __call__(self, check: Callable[[bytes], None]) -> ssl.SSLContext: ...
+
+
+class DirectFirst:
+    """An :class:`~peers.statements.Elsewhere` in front of another one."""
+
+    def __init__(
+        self,
+        upward: Elsewhere,
+        *,
+        identity: Identity,
+        addresses: Callable[[str], Sequence[str]],
+        introductions: Introductions,
+        context: Context,
+        may_dial: Callable[[], None],
+    ) -> None:
+        """``addresses(name)``: where a peer listens for others, as far as is known. ``may_dial`` raises why not."""
+        self._upward = upward
+        self._identity = identity
+        self._addresses = addresses
+        self._introductions = introductions
+        self._context = context
+        self._may_dial = may_dial
+        self._away: dict[str, float] = {}  # by address: time.monotonic() until which it is left alone
+
+    def place(self, route: Route) -> Placement:
+        return self._upward.place(route)
+
+    def way(self, route: Route) -> str | None:
+        """How a statement would go from here, in words; None when the nameserver would be asked."""
+        name = self._neighbour(route)
+        if name is None:
+            return None
+        held = self._introductions.held(name) is not None
+        until = "" if held else ", once the nameserver has introduced them"
+        return f"{shown(name)} directly, at {' or '.join(self._addresses(name))}{until}"
+
+    async def ask(self, errand: Errand, answering: Answering, *, here: RunHere) -> None:
+        name = self._neighbour(errand.route)
+        failed: Problem | None = None
+        if name is not None and errand.statement.directives.wait_s is None:
+            try:
+                await self._ask(name, errand, answering)
+                return
+            except NotReached as problem:
+                failed = problem
+                log.info("not_reached_directly", extra={"peer_name": name, "reason": problem.message})
+        await self._upward.ask(errand, answering, here=here)
+        if failed is not None and not answering.relayed:  # neither way led there
+            await answering.error(failed.record())
+
+    def _neighbour(self, route: Route) -> str | None:
+        """The one peer that a route names, when its address is known and was not silent a moment ago."""
+        match route.target:
+            case Peers(names=(name,)) if fold(name) not in ("nameserver", fold(self._identity.name)):
+                return name if self._to_try(name) else None
+            case _:
+                return None
+
+    def _to_try(self, name: str) -> tuple[str, ...]:
+        now = time.monotonic()
+        return tuple(address for address in self._addresses(name) if self._away.get(address, 0.0) <= now)
+
+    async def _ask(self, name: str, errand: Errand, answering: Answering) -> None:
+        """Give the peer's answer. Raises :class:`NotReached` when nothing ran there."""
+        try:
+            async with asyncio.timeout(errand.time_left_s):
+                introduced = await self._introduced(name)
+                asked = self._signed(introduced, errand)
+                await self._relayed(name, introduced, asked, errand, answering)
+        except TimeoutError:
+            await answering.error(DeadlinePassed(f"{shown(name)} did not answer in time").record(peer=shown(name)))
+            answering.settle_open(State.TIMEOUT)
+        except AnswerLost as problem:
+            await answering.error(problem.record(peer=shown(name)))
+            lost = datetime.now(UTC).isoformat(timespec="seconds")
+            answering.settle(Outcome(answering.open[0], State.UNREACHABLE, lost, way=DIRECT))
+
+    async def _introduced(self, name: str) -> Introduced:
+        try:
+            self._may_dial()
+            return await self._introductions.obtain(name)
+        except Problem as problem:
+            raise NotReached(f"{shown(name)} and this peer are not introduced: {problem.message}") from problem
+
+    def _signed(self, introduced: Introduced, errand: Errand) -> bytes:
+        body = alone(errand)
+        envelope = self._identity.seal(body, lifetime_s=errand.time_left_s + 60.0)
+        left_s = max(0.001, errand.time_left_s)
+        asked = encode(DirectStatement(body, left_s, envelope, introduced.introduction.own))
+        if len(asked) > DIRECT_BYTES_MAX:
+            raise NotReached(f"a statement of {len(asked)} bytes, and a peer takes at most {DIRECT_BYTES_MAX} directly")
+        return asked
+
+    async def _relayed(
+        self, name: str, introduced: Introduced, asked: bytes, errand: Errand, answering: Answering
+    ) -> None:
+        schema: Frame | None = None
+        ended = False
+        async with self._dialled(name, introduced, asked) as frames:
+            async for frame in frames:
+                match frame:
+                    case SchemaFrame(columns=()) if schema is None and not ended:
+                        schema = frame  # a refusal begins so
+                        continue
+                    case ErrorFrame(error=error) if error.code in NOT_TAKEN and schema is not None:
+                        self._introductions.forget(name)
+                        raise NotReached(f"{shown(name)} refused the introduction: {error.message}")
+                    case EndFrame():
+                        frame = _by_this_way(frame)  # noqa: PLW2901
+                        ended = True
+                if schema is not None:
+                    await merge(schema, answering, name)
+                    schema = None
+                await merge(placed(frame, errand.statement), answering, name)
+        if not ended:
+            raise AnswerLost(f"the connection to {shown(name)} ended before its answer did")
+
+    @asynccontextmanager
+    async def _dialled(self, name: str, introduced: Introduced, asked: bytes) -> AsyncIterator[AsyncIterator[Frame]]:
+        """The frames of the peer at the first of its addresses that answers."""
+        problem = NotReached(f"no address of {shown(name)} is known")
+        for address in self._to_try(name):
+            connector = aiohttp.TCPConnector(ssl=self._context(_whose(introduced)), force_close=True)
+            async with aiohttp.ClientSession(connector=connector, trust_env=False, auto_decompress=False) as session:
+                try:
+                    response = await session.post(
+                        f"https://{address}/v1/direct",
+                        data=io.BytesIO(asked),
+                        allow_redirects=False,
+                        timeout=aiohttp.ClientTimeout(total=None, connect=DIAL_TIMEOUT_S),
+                    )
+                except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ssl.SSLError) as error:
+                    self._away[address] = time.monotonic() + AWAY_S
+                    problem = NotReached(f"{shown(name)} is not reached at {address}: {error}")
+                    continue
+                except (aiohttp.ClientError, OSError) as error:
+                    raise AnswerLost(f"the connection to {shown(name)} at {address} ended: {error}") from error
+                async with response:
+                    if response.status != 200:
+                        raise NotReached(f"{shown(name)} at {address} refused: {await _refusal(response)}")
+                    try:
+                        yield frames_of(response)
+                    except (aiohttp.ClientError, OSError, BadAnswer) as error:
+                        raise AnswerLost(f"the answer of {shown(name)} at {address} broke off: {error}") from error
+                return
+        raise problem
+
+
+def _by_this_way(end: EndFrame) -> EndFrame:
+    outcomes = tuple(msgspec.structs.replace(outcome, way=DIRECT) for outcome in end.ledger.outcomes)
+    return msgspec.structs.replace(end, ledger=msgspec.structs.replace(end.ledger, outcomes=outcomes))
+
+
+def _whose(introduced: Introduced) -> Callable[[bytes], None]:
+    """Checks that a certificate is of the peer of an introduction, by id and key."""
+    meant = introduced.peer
+
+    def check(der: bytes) -> None:
+        try:
+            shown_one = read_pem(ssl.DER_cert_to_PEM_cert(der))
+        except BadCertificate as problem:
+            raise ssl.SSLError(problem.message) from problem
+        found = (shown_one.federation, shown_one.uuid, shown_one.key)
+        if found != (meant.federation, meant.uuid, meant.key):
+            raise ssl.SSLError(
+                f'another peer answers: expected "{meant.name}", found {shown_one.kind} {shown_one.uuid}'
+            )
+
+    return check
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> str:
+    try:
+        raw = await response.content.read(ERROR_BYTES_MAX)
+        return msgspec.json.decode(raw, type=ErrorBody).error.message
+    except (aiohttp.ClientError, msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return f"status {response.status}"
