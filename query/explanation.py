@@ -12,6 +12,7 @@ from query.placement import place, route
 from query.plan import Plan
 from query.resolution import resolve
 from query.session import Session
+from query.splitting import Split, TopRows, split
 from query.syntax import Body, Statement
 
 PEERS_SHOWN: Final = 100
@@ -40,6 +41,8 @@ def explain(body: Body, statement: Statement, catalogue: Catalogue, *, session: 
             more = f" and {len(targets) - PEERS_SHOWN} more" if len(targets) > PEERS_SHOWN else ""
             beside = f"; {placed.unmatched} do not meet the condition" if placed.unmatched else ""
             yield "targets", f"{len(targets)}: {shown}{more}{beside}"
+            if len(targets) > 1:
+                yield from _together(meant, catalogue, session, peers=len(targets))
         way = session.way(going) if session.way is not None and statement.directives.wait_s is None else None
         if way is not None:
             yield "way", way
@@ -51,6 +54,38 @@ def explain(body: Body, statement: Statement, catalogue: Catalogue, *, session: 
         yield "wait", f"up to {statement.directives.wait_s:g}s for edges that are away"
     if statement.directives.budget is not None:
         yield "budget", f"{statement.directives.budget} on each peer"
+
+
+def _together(meant: Statement, catalogue: Catalogue, session: Session, *, peers: int) -> Iterator[tuple[str, str]]:
+    """How several peers answer: each for itself, or together, and then about what would travel."""
+    try:
+        splitting = split(meant, catalogue, session.variables)
+    except Problem as problem:
+        yield "split", _failed(problem)
+        return
+    match splitting:
+        case None:
+            yield "split", "no: it runs whole at each, and each row carries its peer"
+        case TopRows():
+            yield (
+                "split",
+                "each gives its first rows with what they are sorted by; the first of them all are the answer",
+            )
+            yield "travels", f"the rows of limit from each of {peers} peers"
+        case Split(texts=parts, group=keys):
+            of = f" for each {', '.join(keys)}" if keys else ""
+            given = f"a part of {', '.join(parts)}" if parts else "each group once"
+            yield "split", f"each gives {given}{of}; the parts are merged, and the rows are of all peers together"
+            yield "travels", _travels(splitting, peers)
+
+
+def _travels(splitting: Split, peers: int) -> str:
+    groups = "" if splitting.one_group else " and group"
+    about = splitting.group_bytes_about
+    if about is None:
+        return f"every value from each of {peers} peers: median, vectorof and count_distinct need them"
+    total = f", {about * peers / 1000:,.1f} kB in all" + ("" if splitting.one_group else " for each group")
+    return f"estimated: about {about} bytes a peer{groups}{total}"
 
 
 def _failed(problem: Problem) -> str:

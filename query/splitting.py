@@ -69,7 +69,13 @@ class Split:
     columns: tuple[str, ...]
     keys: int
     aggregates: tuple[Kind, ...]
-    one_group: bool  # all rows of all peers are one group
+    group: tuple[str, ...]  # the keys as written
+    texts: tuple[str, ...]  # the aggregates as written
+
+    @property
+    def one_group(self) -> bool:
+        """Whether all rows of all peers are one group."""
+        return not self.keys
 
     @property
     def group_bytes_about(self) -> int | None:
@@ -261,7 +267,8 @@ class _Splitting:
             columns=tuple(str(item.name) for item in items),
             keys=len(keys),
             aggregates=tuple(kinds()[call.name.casefold()] for call in self._aggregates),
-            one_group=not keys,
+            group=tuple(map(format_expression, keys)),
+            texts=tuple(map(format_expression, self._aggregates)),
         )
 
     def _final_order(self, order: Order) -> Order:
