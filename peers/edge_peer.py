@@ -13,7 +13,7 @@ import os
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -30,8 +30,8 @@ from peers.backoff import Backoff
 from peers.carried import CarriedStatements
 from peers.catalogues import PeerCatalogue
 from peers.device_functions import Device
-from peers.direct_parts import DirectParts
 from peers.device_mode import DeviceMode, autonomous, check_local, enter, read_mode, unattached
+from peers.direct_parts import DirectParts
 from peers.edge_links import EdgeLinks, keep_discovering
 from peers.edge_parts import (
     EngineMemory,

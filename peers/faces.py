@@ -165,7 +165,7 @@ async def _certified_face(
     on_refused: Callable[[Exception, str], None],
     renews: bool = False,
 ) -> AsyncIterator[FederationFace]:
-    """``where``: host and port; ``setting``: of the port. ``renews``: look for a newer certificate at each handshake."""
+    """``where``: host and port; ``setting``: of the port. ``renews``: each handshake looks for a newer certificate."""
     host, port = where
     async with AsyncExitStack() as ended, AsyncExitStack() as stack:
         runner = await _runner(stack, application)
@@ -183,9 +183,7 @@ async def _certified_face(
                     reload()
                     shown_ns = newest_ns
 
-        site = TlsSite(
-            runner, context, host=host, port=port, on_refused=on_refused, renew=renew if renews else None
-        )
+        site = TlsSite(runner, context, host=host, port=port, on_refused=on_refused, renew=renew if renews else None)
         ended.push_async_callback(site.hang_up)
         try:
             await site.start()

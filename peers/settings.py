@@ -43,7 +43,9 @@ Positive = Annotated[float, Meta(gt=0)]
 Bytes = Annotated[int, Meta(ge=1)]
 DirectPeers = Annotated[
     tuple[str, ...],
-    Meta(description="NAME=HOST:PORT of edges that are asked directly, not by way of the nameserver, where they listen"),
+    Meta(
+        description="NAME=HOST:PORT of edges that are asked directly, not by way of the nameserver, where they listen"
+    ),
 ]
 
 

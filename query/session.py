@@ -57,8 +57,8 @@ class Session:
     """One request's or one front end's session. ``directory`` and ``default`` let ``explain`` say who would answer,
     ``way`` how a peer would be reached without the nameserver.
 
-    ``lasting``: the session that this one is a request of: its variables are read here, and what is set here lasts there.
-    Parameters of a request, set among :attr:`variables`, do not.
+    ``lasting``: the session that this one is a request of: its variables are read here, and what is set here lasts
+    there. Parameters of a request, set among :attr:`variables`, do not.
     """
 
     def __init__(
