@@ -131,7 +131,7 @@ class EdgeFunctions:
 
         These are the names that ``//peer: where CONDITION`` knows.
         """
-        return edge_properties(self._store, self._store.state.find_edge(edge))
+        return dict(edge_properties(self._store, self._store.state.find_edge(edge)))
 
     # --- actual -------------------------------------------------------------------------------------------------
 

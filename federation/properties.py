@@ -7,14 +7,14 @@ what edges told, which is read from the log of reports when it is first asked fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import Struct
 
 from federation.documents import Mode
-from federation.entries import ALL, Group
+from federation.entries import Entry
 from federation.members import Member, PropertyValue
 from federation.names import PeerId, shown
 
@@ -42,23 +42,55 @@ class Told(Struct, frozen=True):
 _DECODER = msgspec.json.Decoder(Told)
 
 
-def properties_of(member: Member, groups: Sequence[Group], told: Told | None) -> dict[str, Any]:
-    """An edge's properties by name. ``groups`` are all it is in; ``told`` is None before its first report."""
-    return {
-        **(told.properties if told is not None else {}),
-        **member.properties,
-        "name": shown(member.name),
-        "mode": told.mode if told is not None else member.mode,
-        "tags": list(member.tags),
-        "groups": [group.name for group in groups if group.name != ALL],
-    }
+class PropertiesOf(Mapping[str, Any]):
+    """An edge's properties by name, each made when it is asked for. ``told`` is None before the edge's first report."""
+
+    __slots__ = ("_entry", "_told")
+
+    def __init__(self, entry: Entry, told: Told | None) -> None:
+        self._entry = entry
+        self._told = told
+
+    def get(self, key: str, default: Any = None) -> Any:
+        member = self._entry.member
+        if key in OF_THE_FEDERATION:
+            match key:
+                case "name":
+                    return shown(member.name)
+                case "mode":
+                    return self._told.mode if self._told is not None else member.mode
+                case "tags":
+                    return list(member.tags)
+                case _:
+                    return [group.name for group in self._entry.groups]
+        if key in member.properties:
+            return member.properties[key]
+        return self._told.properties.get(key, default) if self._told is not None else default
+
+    def __getitem__(self, key: str) -> Any:
+        found = self.get(key, _ABSENT)
+        if found is _ABSENT:
+            raise KeyError(key)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        told = self._told.properties if self._told is not None else {}
+        return iter({**told, **self._entry.member.properties, **OF_THE_FEDERATION})
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
-def edge_properties(store: FederationStore, member: Member) -> dict[str, Any]:
+_ABSENT: Final = object()
+
+
+def edge_properties(store: FederationStore, member: Member) -> PropertiesOf:
     """A registered edge's, as of its last report."""
     report = store.reports.latest(member.uuid)
     told = None if report is None else _DECODER.decode(report.body)
-    return properties_of(member, store.state.groups_of(member.uuid), told)
+    entry = store.state.entry(member.uuid)
+    assert entry is not None
+    return PropertiesOf(entry, told)
 
 
 class EdgeProperties:
@@ -70,13 +102,11 @@ class EdgeProperties:
         self._older: set[PeerId] = set()
         store.reports.subscribe(self._older.add)
 
-    def of_all(self) -> list[tuple[str, dict[str, Any]]]:
+    def of_all(self) -> list[tuple[str, PropertiesOf]]:
         """The name and properties of every edge, in the order of registration."""
         told, state = self._newest(), self._store.state
-        return [
-            (member.name, properties_of(member, state.groups_of(member.uuid), told.get(member.uuid)))
-            for member in state.edges()
-        ]
+        found = ((state.entry(member.uuid), told.get(member.uuid)) for member in state.edges())
+        return [(entry.member.name, PropertiesOf(entry, known)) for entry, known in found if entry is not None]
 
     def _newest(self) -> dict[PeerId, Told]:
         reports = self._store.reports

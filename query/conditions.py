@@ -101,7 +101,8 @@ class _Decision:
         self._span = statement.span
         resolver = Resolver(pure_catalogue(), None)
         scope = Scope()
-        self._read: list[tuple[int, str]] = []
+        self._read: list[tuple[int, str, tuple[str, ...]]] = []
+        self._spellings = spellings_of(edges)
         body = statement.body
         assert isinstance(body, Evaluate)
         try:
@@ -112,7 +113,7 @@ class _Decision:
         except Misplaced as misplaced:
             raise misplaced.problem.at(statement.source.span(misplaced.place)) from None
         self._slots = resolver.slots
-        self._whole = any(name == PROPERTIES for _, name in self._read)
+        self._whole = any(name == PROPERTIES for _, name, _ in self._read)
         self._known: dict[tuple[Any, ...], bool] = {}
 
     def _name(self, node: Name, resolver: Resolver, scope: Scope, edges: Sequence[tuple[str, Properties]]) -> None:
@@ -121,21 +122,36 @@ class _Decision:
         folded = node.name.casefold()
         if folded in scope.names:
             return
-        if folded not in (*ALWAYS, PROPERTIES) and not any(value_of(known, folded) is not None for _, known in edges):
+        known = self._spellings.get(folded, ())
+        if folded not in (*ALWAYS, PROPERTIES) and not any(
+            properties.get(name) is not None for _, properties in edges for name in known
+        ):
             if folded in NAMED:
                 return
-            names = {name: None for _, known in edges for name in known}
+            names = {name: None for spellings in self._spellings.values() for name in spellings}
             problem = unknown("property", node.name, (*ALWAYS, *names))
             problem.hint = problem.hint or f'a text stands in quotes: "{node.name}"'
             raise Misplaced(problem, node.place)
         slot = resolver.new_slot()
         scope.names[folded] = Local(slot, type=RECORD if folded == PROPERTIES else OBJECT, place=node.place)
-        self._read.append((slot, folded))
+        self._read.append((slot, folded, tuple(dict.fromkeys((folded, *known)))))
+
+    def _values(self, properties: Properties) -> list[Any]:
+        """The values of all slots: of spellings that differ in case alone, the first that the edge has."""
+        row: list[Any] = [None] * self._slots
+        for slot, folded, spellings in self._read:
+            if folded == PROPERTIES:
+                row[slot] = dict(properties)
+                continue
+            for name in spellings:
+                value = properties.get(name)
+                if value is not None:
+                    row[slot] = value
+                    break
+        return row
 
     def __call__(self, name: str, properties: Properties) -> bool:
-        row: list[Any] = [None] * self._slots
-        for slot, read in self._read:
-            row[slot] = dict(properties) if read == PROPERTIES else value_of(properties, read)
+        row = self._values(properties)
         key = None if self._whole else tuple((type(value), str(value)) for value in row)
         if key is not None and key in self._known:
             return self._known[key]
@@ -171,9 +187,11 @@ def names_in(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def value_of(properties: Properties, folded: str) -> Any:
-    """A property by its folded name, the first of those that differ in case alone; None for one that is not there."""
-    found = properties.get(folded)
-    if found is not None:
-        return found
-    return next((value for name, value in properties.items() if name.casefold() == folded), None)
+def spellings_of(edges: Sequence[tuple[str, Properties]]) -> dict[str, tuple[str, ...]]:
+    """The names of all properties as they are spelt, by folded name. Most edges have the same."""
+    seen = dict.fromkeys(tuple(properties) for _, properties in edges)
+    found: dict[str, dict[str, None]] = {}
+    for names in seen:
+        for name in names:
+            found.setdefault(name.casefold(), {})[name] = None
+    return {folded: tuple(names) for folded, names in found.items()}
