@@ -225,7 +225,7 @@ def _whose(introduced: Introduced) -> Callable[[bytes], None]:
         try:
             shown_one = read_pem(ssl.DER_cert_to_PEM_cert(der))
         except BadCertificate as problem:
-            raise ssl.SSLError(problem.message) from problem
+            raise ssl.SSLError(1, problem.message) from problem
         found = (shown_one.federation, shown_one.uuid, shown_one.key)
         if found != (meant.federation, meant.uuid, meant.key):
             raise ssl.SSLError(
