@@ -110,6 +110,7 @@ class WaitingStatements:
         self._clock = clock
         self._open: dict[str, Open] = {}
         self._for: dict[PeerId, dict[str, None]] = {}
+        self._recalled: set[PeerId] = set()  # edges that may run what is over, and are to look
         self._sooner = asyncio.Event()
         self.deliverer: Deliverer | None = None
         self._bytes = store.answers_bytes()
@@ -197,8 +198,12 @@ class WaitingStatements:
     # --- delivering ---------------------------------------------------------------------------------------------
 
     def waits_for(self, uuid: PeerId) -> bool:
-        """Whether anything is open for an edge: a look-up."""
-        return uuid in self._for
+        """Whether an edge is to look what is open for it: a look-up."""
+        return uuid in self._for or uuid in self._recalled
+
+    def looked(self, uuid: PeerId) -> None:
+        """An edge has been told what is open for it."""
+        self._recalled.discard(uuid)
 
     def open_for(self, uuid: PeerId) -> tuple[str, ...]:
         """The statements that wait for an edge, the oldest first."""
@@ -322,6 +327,7 @@ class WaitingStatements:
     ) -> None:
         waiting = self._open[statement]
         taken = tuple(waiting.taken)
+        self._recalled.update(taken)
         ends = [(peer, outcome(name), answer(name)) for peer, name in waiting.targets.items()]
         self.settle(statement, ends, how=how)
         if self.deliverer is not None:

@@ -25,7 +25,9 @@ def waiting_routes(waiting: WaitingStatements, *, edge_of: Callable[[web.Request
     """``edge_of`` admits the caller as the edge that a request's path names, or raises."""
 
     async def listed(request: web.Request) -> web.StreamResponse:
-        everything = waiting.open_for(edge_of(request).uuid)
+        edge = edge_of(request)
+        everything = waiting.open_for(edge.uuid)
+        waiting.looked(edge.uuid)
         return _json(ENCODER.encode(ErrandList(everything[:LISTED_MAX], more=len(everything) > LISTED_MAX)))
 
     async def statement(request: web.Request) -> web.StreamResponse:

@@ -199,12 +199,8 @@ def route(statement: Statement, catalogue: Catalogue, *, default: str | Sequence
     whose target may be several peers.
     """
     going = _route(statement, catalogue, default)
-    if type(statement.body) is SetVariable and statement.directives.wait_s is not None:
-        raise WrongArguments(
-            "set takes a value now, and //wait: is for answers that come later",
-            span=statement.source.span(statement.directives.wait_place),
-            hint="leave //wait: out, or ask the expression alone",
-        )
+    if statement.directives.wait_s is not None:
+        _check_wait(statement, catalogue, going.target)
     if type(statement.body) is SetVariable and not _is_one(going.target):
         place = statement.directives.peer_place if going.reason is Reason.DIRECTIVE else statement.body.place
         raise WrongArguments(
@@ -213,6 +209,28 @@ def route(statement: Statement, catalogue: Catalogue, *, default: str | Sequence
             hint='name one peer above it: "//peer: NAME"',
         )
     return going
+
+
+def _check_wait(statement: Statement, catalogue: Catalogue, target: Target) -> None:
+    """Raises for what cannot wait: a variable's value, and, beside edges, what only the nameserver can do: that may
+    give a secret, which nobody is to keep.
+    """
+    span = statement.source.span(statement.directives.wait_place)
+    if type(statement.body) is SetVariable:
+        raise WrongArguments(
+            "set takes a value now, and //wait: is for answers that come later",
+            span=span,
+            hint="leave //wait: out, or ask the expression alone",
+        )
+    if isinstance(target, Here) or target == NAMESERVER:
+        return
+    for call in calls(statement.body):
+        if at_nameserver(call, catalogue):
+            raise WrongArguments(
+                f'{call.name} is at home on the nameserver, and "{target}" with //wait: means edges',
+                span=span,
+                hint='write "//peer: nameserver" above it, or nothing',
+            )
 
 
 def _is_one(target: Target) -> bool:
