@@ -47,7 +47,9 @@ echo '1 + 1' | peerage query --home e1 -""",
     )
     query.add_argument("text", metavar="TEXT", nargs="?", help='statements; "-" reads standard input')
     query.add_argument("-f", "--file", metavar="FILE", help="read the statements from a file")
-    query.add_argument("--peer", metavar="NAME", help='default target: a peer, "a, b", "all" or "group NAME"')
+    query.add_argument(
+        "--peer", metavar="NAME", help='default target: a peer, "a, b", "all", "group NAME" or "where CONDITION"'
+    )
     query.add_argument("--timeout", metavar="TIME", help="longest time for the whole text, as in 500ms, 5s or 2m")
     query.add_argument(
         "--budget", metavar="BUDGET", help='what a statement may use on each peer, as in "1000 rows, 4MiB, 5s"'

@@ -25,7 +25,9 @@ def add_commands(commands: Commands) -> None:
 peerage lsp
 peerage lsp --home ns-admin --peer nameserver""",
     )
-    lsp.add_argument("--peer", metavar="NAME", help='default target: a peer, "a, b", "all" or "group NAME"')
+    lsp.add_argument(
+        "--peer", metavar="NAME", help='default target: a peer, "a, b", "all", "group NAME" or "where CONDITION"'
+    )
     lsp.add_argument("--stdio", action="store_true", help="as without it; editors add it")
     add_home(lsp, whose="the home to ask from")
 

@@ -23,7 +23,9 @@ peerage repl --home ns-admin
 peerage repl --home ns-admin --peer line-1 --keys vi
 echo '\\export csv' | cat story.pql - | peerage repl --home ns-admin""",
     )
-    repl.add_argument("--peer", metavar="NAME", help='default target: a peer, "a, b", "all" or "group NAME"')
+    repl.add_argument(
+        "--peer", metavar="NAME", help='default target: a peer, "a, b", "all", "group NAME" or "where CONDITION"'
+    )
     repl.add_argument("--keys", choices=("emacs", "vi"), help="the keys of the prompt; default: as kept, else emacs")
     repl.add_argument(
         "--theme", choices=("auto", "dark", "light", "none"), help="the colours; default: as kept, else as the terminal"
