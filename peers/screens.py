@@ -177,10 +177,14 @@ class Screen:
     def _console_on(self, file: TextIO, *, size: tuple[int, int] | None = None) -> Console:
         from rich.console import Console as RichConsole
 
+        class OwnConsole(RichConsole):
+            def on_broken_pipe(self) -> None:
+                raise BrokenPipeError  # rich would end the program
+
         plain = self.palette.name == NONE.name
         system: Any = None if plain else "standard"
         width, height = size or (None, None)
-        return RichConsole(
+        return OwnConsole(
             file=file, force_terminal=True, color_system=system, no_color=plain, width=width, height=height,
             highlight=False, markup=False, emoji=False, legacy_windows=False,
         )  # fmt: skip

@@ -78,6 +78,7 @@ class TerminalView(View):
         self._bars: dict[tuple[str, str], ProgressFrame] = {}
         self._plot: Plotting | None = None
         self._columns: tuple[str, ...] = ()
+        self._failed = False
 
     @property
     def left(self) -> bool:
@@ -93,6 +94,7 @@ class TerminalView(View):
                 case RowFrame():
                     self._row(frame)
                 case ErrorFrame(error=error):
+                    self._failed = True
                     self.problem(error)
                 case ProgressFrame():
                     self._bars[(frame.peer or "", frame.label)] = frame
@@ -123,6 +125,7 @@ class TerminalView(View):
         self._columns = tuple(visible(column.name) for column in frame.columns)
         self._table = _Table()
         self._plot = None
+        self._failed = False
         if frame.plot:
             try:
                 kind = kind_of(frame.plot)
@@ -204,7 +207,9 @@ class TerminalView(View):
             self._say([self._styled(style, visible(ledger_text(frame.ledger)))])
         if self._footer:
             passed = duration(self._clock() - self._started)
-            self._say([self._styled("dim", f"{counted(frame.rows, 'row')} · {passed}")])
+            did = counted(frame.rows, "row") if self._columns or frame.rows else "done"
+            failed = self._failed and not frame.rows
+            self._say([self._styled("dim", passed if failed else f"{did} · {passed}")])
         self._started = self._clock()
 
     def _problem(self, record: ErrorRecord) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from peers.repl.shell import Shell
 
 HISTORY_SHOWN: Final = 20
+LEARN_S_MAX: Final = 2.0  # that a command waits for what is being learned
 _SWITCH: Final = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
 
 
@@ -74,7 +76,8 @@ def _peer(shell: Shell, rest: str) -> None:
 def _known_target(shell: Shell, text: str) -> str:
     """A target in the words of ``//peer:``; names that the federation does not have are refused where it is known."""
     target = parse_target(text)
-    shell.learning.wait(1.0)
+    shell.learning.begin(shell.default)
+    shell.learning.wait(LEARN_S_MAX)
     from query.knowledge import Kind
 
     names = shell.learning.knowledge.of_kind(Kind.PEER)
@@ -99,19 +102,25 @@ def _save_peer(shell: Shell, peer: str | None) -> None:
 def _help(shell: Shell, rest: str) -> None:
     name = rest.removeprefix("\\").strip()
     if not name:
-        shell.out(help_text())
+        shell.out(help_text(shell.screen.width if shell.screen is not None else 100))
     elif (command := BY_NAME.get(name.casefold())) is not None:
         shell.out(f"{command.form}\n  {command.summary}")
     else:
         _doc(shell, name)
 
 
-def help_text() -> str:
+def help_text(width: int = 100) -> str:
     """The commands and keys, as ``\\help`` shows them."""
-    width = max(len(command.form) for command in COMMANDS)
-    lines = [f"  {command.form:{width}}  {command.summary}" for command in COMMANDS]
-    keys = [f"  {key:{width}}  {meaning}" for key, meaning in KEYS]
-    return "\n".join(["commands", *lines, "", "keys", *keys])
+    commands = [(command.form, command.summary) for command in COMMANDS]
+    left = max(len(form) for form, _ in commands)
+
+    def lines(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+        for name, meaning in rows:
+            first, *rest = textwrap.wrap(meaning, max(20, width - left - 5))
+            yield f"  {name:{left}}  {first}"
+            yield from (" " * (left + 4) + line for line in rest)
+
+    return "\n".join(["commands", *lines(commands), "", "keys", *lines(KEYS)])
 
 
 KEYS: Final = (
@@ -132,6 +141,8 @@ def _doc(shell: Shell, rest: str) -> None:
         raise WrongArguments("expected the name of a function", hint='\\doc edge:groups; apropos("group") finds some')
     declared = shell.learning.knowledge.catalogue.lookup(name)
     if not declared:
+        shell.learning.begin(shell.default)
+        shell.learning.wait(LEARN_S_MAX)
         declared = shell.learning.knowledge.catalogue.require(name)
     lines: list[str] = []
     documented: list[str] = []

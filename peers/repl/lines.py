@@ -1,7 +1,8 @@
 r"""What was typed, before anything runs: statements, a command behind a backslash, a file to run, or not whole yet.
 
 Pure. Rules: Enter runs what is whole and else begins a new line; a text is whole when every statement in it came to its
-end, or when it is wrong in a way that no further line can mend; an empty line at the end ends it in any case.
+end, or when it is wrong in a way that no further line can mend; a select that names what it has from nowhere waits for
+its clauses; an empty line at the end, or a ``;``, ends it in any case.
 """
 
 from __future__ import annotations
@@ -13,7 +14,20 @@ from typing import Final, TypeAlias
 from query import limits
 from query.errors import EndsTooEarly, Problem
 from query.parsing import parse, tokens
-from query.syntax import Call, CreateFunction, DeleteFunction, Evaluate, Expression, Script
+from query.syntax import (
+    Body,
+    Call,
+    CreateFunction,
+    DeleteFunction,
+    Evaluate,
+    Explain,
+    Expression,
+    Name,
+    Node,
+    Script,
+    Select,
+    children,
+)
 
 _COMMAND: Final = re.compile(r"\s*\\(\S*)[ \t]*(.*)\Z", re.DOTALL)
 _INCLUDE: Final = re.compile(r"""\s*<\s*(?:"([^"]+)"|'([^']+)')\s*;?\s*\Z""")
@@ -80,7 +94,26 @@ def is_whole(text: str) -> bool:
         return False
     except Problem:
         return True
-    return bool(script.statements)
+    if not script.statements:
+        return False
+    return text.rstrip().endswith(";") or not _waits_for_clauses(script.statements[-1].body)
+
+
+def _waits_for_clauses(body: Body) -> bool:
+    """Whether a select names what no ``from`` or ``where`` of it gives yet: these clauses are still to come."""
+    value = body.body if isinstance(body, Explain) else body
+    select = value.value if isinstance(value, Evaluate) else None
+    if not isinstance(select, Select):
+        return False
+    if not select.sources:
+        return any(_names_something(item.value) for item in select.items)
+    return select.where is None and any(source.source is None for source in select.sources)
+
+
+def _names_something(node: Node) -> bool:
+    if isinstance(node, Select):
+        return False
+    return isinstance(node, Name) or any(_names_something(inner) for inner in children(node))
 
 
 def explained(text: str) -> str:

@@ -7,7 +7,7 @@ that decides something is elsewhere and pure: lines, completing, toolbar.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import get_app
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
     from peers.repl.shell import Shell
 
-COMPLETION_LINES = 8
+COMPLETION_LINES: Final = 8
+KEYS_S_MAX: Final = 0.3  # to wait for the next key of several, as after Escape with vi keys
+ESCAPE_S_MAX: Final = 0.05  # for the rest of what one key sends
 
 
 class FileHistory(History):
@@ -75,9 +77,9 @@ class StatementCompleter(Completer):
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterator[Completion]:
         shell = self._shell
-        if complete_event.text_inserted and not document.get_word_before_cursor(WORD=True):
-            return  # nobody asked, and everything would fit
         for one in offers(document.text, document.cursor_position, shell.learning.knowledge, folder=shell.folder):
+            if complete_event.text_inserted and not one.length and one.part not in ("string", "key"):
+                continue  # nobody asked, nothing is typed, and everything would fit
             yield Completion(
                 one.text,
                 start_position=-one.length,
@@ -133,6 +135,8 @@ class Prompt:
             cursor=ModalCursorShapeConfig(),
             mouse_support=False,
         )
+        self._session.app.timeoutlen = KEYS_S_MAX
+        self._session.app.ttimeoutlen = ESCAPE_S_MAX
 
     def read(self) -> str | None:
         """What a person types next; None when they leave."""

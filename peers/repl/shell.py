@@ -184,6 +184,7 @@ class Shell:
             return
         view = self.view(text, footer=False)
         found: dict[str, Any] = {}
+        of = ""
         params = {"seconds": self.preferences.converge}
         from peers.cli.asking import stopped_by_signals
         from query.values import decode_value
@@ -191,22 +192,23 @@ class Shell:
         with closing(view), stopped_by_signals(self.connection) as stopped:
             for frame in self.connection.frames(text, params=params):
                 if isinstance(frame, ProgressFrame):
+                    of = frame.label.rpartition(": ")[2]
                     view.show(frame)
                 elif isinstance(frame, RowFrame):
                     found = decode_value(frame.values[0])
         if stopped():
             view.note("not waited for any longer; the edges go on")
         elif found:
-            self._tell_convergence(view, found)
+            self._tell_convergence(view, found, of=of)
 
-    def _tell_convergence(self, view: View, found: dict[str, Any]) -> None:
+    def _tell_convergence(self, view: View, found: dict[str, Any], *, of: str) -> None:
         edges, converged = found.get("edges", 0), found.get("converged", 0)
         if not edges:
             return
         runs = f"{converged} of {counted(edges, 'edge')} {'runs' if converged == 1 else 'run'} what it should"
         if edges != 1:
             runs = f"{converged} of {edges} edges run what they should"
-        view.note(runs, style="dim" if converged == edges else "partial")
+        view.note(f"{of}: {runs}" if of else runs, style="dim" if converged == edges else "partial")
         why = found.get("why") or []
         for one in why[:WHY_SHOWN_MAX]:
             view.note(f"  {one.get('edge')}: {one.get('message')}")
@@ -239,9 +241,13 @@ class Shell:
         ledger = self.answer.ledger
         if ledger is None:
             return ""
+        took = duration(self.answer.elapsed_ms / 1000)
+        if len(ledger.outcomes) == 1:
+            outcome = ledger.outcomes[0]
+            told = counted(len(self.answer.rows), "row") if ledger.complete else f"{outcome.peer}: {outcome}"
+            return f"{told} · {took}"
         counts = ", ".join(f"{count} {state}" for state, count in ledger.counts.items())
-        peers = counted(len(ledger.outcomes), "peer")
-        return f"{peers}: {counts or 'nobody asked'} · {duration(self.answer.elapsed_ms / 1000)}"
+        return f"{counted(len(ledger.outcomes), 'peer')}: {counts or 'nobody asked'} · {took}"
 
 
 def scripted(text: str) -> list[str]:
