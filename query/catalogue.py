@@ -20,6 +20,7 @@ from query.syntax import CreateFunction, Source
 
 USER: Final = "user"
 BUILT_IN: Final = "built-in"
+SAME_NAMES_SHOWN: Final = 3  # functions of one name in different namespaces, in an error
 
 
 class NameTaken(UserProblem):
@@ -86,11 +87,13 @@ class Catalogue:
 
     def _unknown(self, name: str, span: Span | None) -> tuple[Declaration, ...]:
         names = self.names()
-        close = nearest(name, names)
+        same = [known for known in names if known.rpartition(":")[2].casefold() == name.casefold()]
+        close = same[0] if same else nearest(name, names)
         if close is None:
             tail = name.rpartition(":")[2].casefold()
             close = next((known for known in names if known.rpartition(":")[2].casefold() == tail), None)
-        suggestion = f' — did you mean "{close}"?' if close else ""
+        meant = '", "'.join(same[:SAME_NAMES_SHOWN]) if same else close
+        suggestion = f' — did you mean "{meant}"?' if meant else ""
         hint = None if close else f'apropos("{name}") searches the functions of this peer'
         raise UnknownName(f'no function "{name}"{suggestion}', span=span, hint=hint)
 

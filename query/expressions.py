@@ -28,6 +28,7 @@ from query.plan import (
     Query,
     Step,
 )
+from query.slips import NAMES, QUOTES
 from query.syntax import (
     AsOf,
     Between,
@@ -126,8 +127,10 @@ class Resolver:
             hint = f"a session variable is written :{node.name}"
         elif node.name in self.catalogue:
             hint = f"a call needs parentheses: {node.name}()"
+        elif node.name.casefold() in NAMES:
+            hint = NAMES[node.name.casefold()]
         elif scope.names == {}:
-            hint = f'a string stands in quotes: "{node.name}"'
+            hint = f'{QUOTES} "{node.name}"'
         problem = unknown("variable", node.name, scope.names)
         problem.hint = hint
         raise wrong(problem, node)

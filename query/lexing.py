@@ -18,6 +18,7 @@ from typing import Any, Final
 from query import limits
 from query.errors import EndsTooEarly, SyntaxProblem
 from query.limits import over
+from query.strange_signs import sign_meant
 from query.syntax import Place, Source
 
 DIRECTIVES: Final = ("peer", "plot", "timeout", "wait", "budget")
@@ -274,6 +275,10 @@ def _unreadable(source: Source, position: int) -> SyntaxProblem:
     for opening, message in _UNREADABLE:
         if source.text.startswith(opening, position):
             return EndsTooEarly(message, span=source.span(Place((position, position + len(opening)))))
+    known = sign_meant(source.text, position)
+    if known is not None:
+        message, hint, length = known
+        return SyntaxProblem(message, span=source.span(Place((position, position + length))), hint=hint)
     character = source.text[position]
     named = f'"{character}"' if character.isprintable() else f"U+{ord(character):04X}"
     return SyntaxProblem(f"{named} has no meaning here", span=source.span(Place((position, position + 1))))

@@ -315,7 +315,7 @@ def element(value: Any, key: Any) -> Any:
     if kind is not list and value.ndim == 0:
         raise WrongArguments("[ ]: a tensor without dimensions has no elements")
     if not 1 <= key <= len(value):
-        raise WrongArguments(f"index {key} is outside of 1 to {len(value)}")
+        raise outside(key, len(value))
     found = value[key - 1]
     return found if kind is list or is_tensor(found) else found.item()
 
@@ -353,3 +353,11 @@ OPERATIONS: Final[dict[str, Callable[..., Any]]] = {
     "[]": element,
     ".": record_field,
 }
+
+
+def outside(index: int, count: int) -> WrongArguments:
+    """The error of an element that is not there."""
+    if count == 0:
+        return WrongArguments(f"index {index}: the vector is empty")
+    hint = "elements are counted from 1" if index == 0 else "the last of v is v[count(v)]" if index < 0 else None
+    return WrongArguments(f"index {index} is outside of 1 to {count}", hint=hint)

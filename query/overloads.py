@@ -17,7 +17,7 @@ from query.plan import (
     Local,
     Step,
 )
-from query.syntax import Call, Expression
+from query.syntax import Call, Expression, Place
 from query.types import OBJECT, TIMESTAMP, Type
 from query.values import described
 
@@ -31,7 +31,8 @@ def resolve_call(resolver: Resolver, node: Call, scope: Scope, *, moment: Expres
         try:
             resolver.catalogue.require(node.name)
         except Problem as problem:
-            raise wrong(problem, node) from None
+            name = Place((node.place[0], node.place[0] + len(node.name)))
+            raise Misplaced(problem, name) from None
     count = len(node.arguments)
     fitting = tuple(declared for declared in overloads if count in declared.arity)
     if not fitting:
@@ -105,7 +106,10 @@ def _wrong_type(node: Call, declared: Declaration, steps: list[Step]) -> Misplac
         if not _accepts(parameter.type, step):
             found = described(step.value) if type(step) is Constant else str(step.type)
             message = f"{declared.name}: {parameter.name}: expected {parameter.type}, found {found}"
-            return wrong(WrongArguments(message, hint=declared.signature), argument)
+            hint = declared.signature
+            if str(parameter.type).startswith("Vector") and not str(step.type).startswith("Vector"):
+                hint += "; a vector of one stands in brackets: […]"
+            return wrong(WrongArguments(message, hint=hint), argument)
     return wrong(WrongArguments(f"{declared.name}: wrong arguments", hint=declared.signature), node)
 
 

@@ -24,6 +24,7 @@ from query.durations import BadDuration, parse_duration
 from query.errors import EndsTooEarly, SyntaxProblem
 from query.lexing import Directive, Lexed, Lexicon, Token, check_length, lex
 from query.limits import over
+from query.slips import slip_at
 from query.syntax import (
     Body,
     CreateFunction,
@@ -105,6 +106,11 @@ class _Grammar:
         return frozenset(following)
 
     def _unexpected(self, source: Source, lexed: Lexed, token: Token, expected: Iterable[str]) -> SyntaxProblem:
+        at = len(lexed.tokens) if token.type == "$END" else lexed.tokens.index(token)
+        slip = slip_at(source, lexed.tokens, at, frozenset(expected))
+        if slip is not None:
+            kind = EndsTooEarly if token.type == "$END" else SyntaxProblem
+            return kind(slip.message, span=source.span(slip.place), hint=slip.hint)
         wanted = set(expected)
         options = []
         if wanted >= {"NUMBER", "NAME"}:
@@ -123,12 +129,11 @@ class _Grammar:
         options += sorted(self.names[name] for name in wanted if name in self.names)
         if "$END" in wanted:
             options.append("the end of the statement")
-        found = "the end of the statement" if token.type == "$END" else f'"{_shortened(token.value)}"'
-        message = f"unexpected {found}"
+        message = "the statement ends too early" if token.type == "$END" else f'unexpected "{_shortened(token.value)}"'
         if 0 < len(options) <= _OPTIONS_SHOWN:
             message += f": expected {_either(options)}"
         hint = _about_as_of(lexed, token)
-        if hint is None and token.type != "NAME" and token.type.casefold() == token.value.casefold():
+        if hint is None and "NAME" in set(expected) - {token.type} and token.type == token.value.upper():
             hint = f'"{token.value}" is a keyword and cannot be a name'
         place = Place((token.start, token.end))
         if token.type == "$END":

@@ -29,6 +29,7 @@ from query.plan import (
     Step,
     Yield,
 )
+from query.slips import QUOTES, whole_word
 from query.syntax import (
     Body,
     Call,
@@ -53,7 +54,11 @@ def resolve(statement: Statement, catalogue: Catalogue, variables: Mapping[str, 
     try:
         return _plan(statement, catalogue, variables)
     except Misplaced as misplaced:
-        raise misplaced.problem.at(statement.source.span(misplaced.place)) from misplaced.problem.__cause__
+        problem, place = misplaced.problem, misplaced.place
+        if problem.hint is not None and problem.hint.startswith(QUOTES):
+            whole = whole_word(statement.source.text, place[0])  # line-1, of which line is the name
+            problem.hint = f'{QUOTES} "{whole}"' if whole else problem.hint
+        raise problem.at(statement.source.span(place)) from problem.__cause__
 
 
 def resolve_body(function: UserFunction, catalogue: Catalogue) -> BodyPlan:

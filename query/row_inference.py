@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from query.errors import WrongArguments
+from query.operators import outside
 from query.plan import Choose, Constant, Convert, Invoke, Local, Logic, MakeRecord, MakeVector, Member, Operate, Step
 from query.row_functions import RULES, is_null
 from query.row_types import (
@@ -135,7 +136,7 @@ def _indexed(value: Cells, key: Step) -> Cells:
     if type(key) is Constant and type(key.value) is int and value.shape[0] != VARIES:
         at = key.value
         if not 1 <= at <= value.shape[0]:
-            raise WrongArguments(f"index {at} is outside of 1 to {value.shape[0]}")
+            raise outside(at, value.shape[0])
     rest = value.shape[1:]
     return Cells(
         value.dtype if rest and value.tensor else kind_of(value.dtype), rest, tensor=bool(rest) and value.tensor

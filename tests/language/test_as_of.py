@@ -59,7 +59,7 @@ def test_it_belongs_to_the_call(text: str, found: Any) -> None:
         ),
         (
             "f() as of",
-            f"unexpected the end of the statement: {EXPECTED}",
+            f"the statement ends too early: {EXPECTED}",
             None,
         ),
         (

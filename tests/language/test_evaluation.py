@@ -398,9 +398,9 @@ async def test_the_deepest_text_is_evaluated() -> None:
 @pytest.mark.parametrize(
     ("text", "kind", "message", "span"),
     [
-        ("1;\n  nope(1)", UnknownName, 'no function "nope"', Span(2, 3, 2, 10)),
-        ("sqr(1)", UnknownName, 'no function "sqr" — did you mean "sqrt"?', Span(1, 1, 1, 7)),
-        ("sampel:later(1)", UnknownName, 'did you mean "sample:later"?', Span(1, 1, 1, 16)),
+        ("1;\n  nope(1)", UnknownName, 'no function "nope"', Span(2, 3, 2, 7)),
+        ("sqr(1)", UnknownName, 'no function "sqr" — did you mean "sqrt"?', Span(1, 1, 1, 4)),
+        ("sampel:later(1)", UnknownName, 'did you mean "sample:later"?', Span(1, 1, 1, 13)),
         ("x + 1", UnknownName, 'no variable "x"', Span(1, 1, 1, 2)),
         ("sample:later()", WrongArguments, "sample:later: expected 1 argument, found 0", Span(1, 1, 1, 15)),
         ("sample:optional(1,2,3)", WrongArguments, "expected 1 or 2 arguments, found 3", Span(1, 1, 1, 23)),

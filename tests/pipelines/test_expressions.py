@@ -110,7 +110,7 @@ def test_a_single_real_is_compared_as_the_real_that_it_is_also_in_columns() -> N
         ("models:infer('m', 1) = 1", UnknownName, 'no function "models:infer"'),
         (":a < 0", BadStatement, "an expression over a record has no session variables, found :a"),
         ("set :a = 1", BadStatement, "expected an expression, found SetVariable"),
-        ("in.price <", SyntaxProblem, "unexpected the end"),
+        ("in.price <", SyntaxProblem, "the statement ends too early"),
         ("in.price < 0; in.price > 0", SyntaxProblem, "expected one statement, found 2"),
         ("extract(in.scores) > 1", WrongArguments, "expected one value, found a bag"),
         ("sqrt(in.town) > 1", WrongArguments, "sqrt: x: expected"),

@@ -175,7 +175,7 @@ def test_challengers_are_named_in_conditions_as_the_language_can() -> None:
         ([PqlStep('{"x": dot(a, b)}')], [], 'step 1: field "x": expected a number, text, truth value'),
         ([step(A), PqlStep('{"z": q + 1}')], [], 'step 2, column 7: no variable "q"'),
         ([step(A), PqlStep('{"z": y[3]}')], [], "step 2, column 7: index 3 is outside of 1 to 2"),
-        ([PqlStep("1 +")], [], "step 1, column 3: unexpected the end"),
+        ([PqlStep("1 +")], [], "step 1, column 3: the statement ends too early"),
         (
             [RandomSplit((Weighted(1, A.ref), Weighted(1, B.ref)))],
             [],
