@@ -128,11 +128,9 @@ def test_such_comments_are_told_a_few_times_and_no_more() -> None:
     assert len(doubtful_comments("//per: E1\n" * 1000)) == COMMENTS_MAX
 
 
-WORDS = st.sampled_from(
-    """select set let from where x y 1 'a' "b" ( ) [ ] { } , ; : := = == => =< < > || && ! # * + - . in group by order
-    limit having edge:list count //per: //peer: “ @ $ \\ ? validate case when""".split()
-    + ["\n"]
-)
+SIGNS = """select set let from where x y 1 'a' "b" ( ) [ ] { } , ; : := = == => =< < > || && ! # * + - . in group by
+order limit having edge:list count //per: //peer: “ @ $ \\ ? validate case when"""
+WORDS = st.sampled_from([*SIGNS.split(), "\n"])
 
 
 @given(st.lists(WORDS, max_size=14).map(" ".join))
