@@ -36,6 +36,9 @@ HEAVY = {
     "datasketches": set[str](),
     "opentelemetry": set[str](),
     "lark": {"query.build_tables", "query.lexing", "query.parsing"},
+    "prompt_toolkit": {"peers.repl.prompting"},
+    "rich": set[str](),
+    "plotext": set[str](),
     "pygls": LSP,
     "lsprotocol": LSP,
 }
