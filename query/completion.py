@@ -154,7 +154,8 @@ def _target(directing: Directing, moment: Unfinished, knowledge: Knowledge) -> l
     start = directing.start + comma + len(typed[comma:]) - len(typed[comma:].lstrip())
     until = moment.text.find(",", moment.offset, moment.end)
     peers = [_Option(name, Shape.NAME, name, "peer") for name in knowledge.of_kind(Kind.PEER)]
-    options = [*peers, _Option("nameserver", Shape.KEYWORD, "nameserver", "the federation's nameserver")]
+    options = [one for one in peers if one.label.casefold() != "nameserver"]
+    options.append(_Option("nameserver", Shape.KEYWORD, "nameserver", "the federation's nameserver"))
     if not comma:
         options.append(_Option("all", Shape.KEYWORD, "all", "every edge"))
         options.append(_Option("group", Shape.KEYWORD, "group ", "the edges of a group"))
@@ -214,7 +215,7 @@ def _names(kind: Kind, argument: Argument, knowledge: Knowledge) -> tuple[str, .
         model = argument.beside.get("model") or argument.beside.get("name") or ""
         return knowledge.versions.get(model.casefold(), ())
     if kind is Kind.PEER:
-        return (*knowledge.of_kind(kind), "nameserver")
+        return (*(name for name in knowledge.of_kind(kind) if name.casefold() != "nameserver"), "nameserver")
     return knowledge.of_kind(kind)
 
 

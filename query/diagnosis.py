@@ -10,8 +10,9 @@ here but may be known at a peer whose catalogue is not. At most ``DIAGNOSES_MAX`
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from query import limits
@@ -85,6 +86,36 @@ def read_statements(text: str) -> list[Read]:
             wrong = True
             found.append(Read(piece.start, piece.end, problem=problem))
     return found if wrong else [Read(0, len(text), problem=whole), *found]
+
+
+def with_script(text: str, knowledge: Knowledge) -> Knowledge:
+    """What is known while a script is edited: also the functions that it makes and the variables that it sets."""
+    made: dict[str, Declaration] = {}
+    variables = set(knowledge.variables)
+    for piece in pieces(text):
+        first = piece.tokens[0].type
+        if first == "CREATE":
+            declared = _made_by(text[piece.start : piece.end])
+            if declared is not None and knowledge.catalogue.owner(declared.name) != BUILT_IN:
+                made[declared.name.casefold()] = declared
+        elif first == "SET" and len(piece.tokens) > 1 and piece.tokens[1].type == "VARIABLE":
+            variables.add(piece.tokens[1].value[1:].casefold())
+    if not made and len(variables) == len(knowledge.variables):
+        return knowledge
+    others = [one for one in knowledge.catalogue.owned(USER) if one.name.casefold() not in made]
+    catalogue = knowledge.catalogue.with_functions(USER, [*others, *made.values()])
+    return replace(knowledge, catalogue=catalogue, variables=tuple(sorted(variables)))
+
+
+@functools.lru_cache(maxsize=256)
+def _made_by(text: str) -> Declaration | None:
+    """The function that a statement makes, or None while it cannot be read."""
+    try:
+        statements = parse(text).statements
+    except Problem:
+        return None
+    body = statements[0].body if len(statements) == 1 else None
+    return user_function(body, statements[0].source) if isinstance(body, CreateFunction) else None
 
 
 def _placed(text: str, problem: Problem, offset: int, end: int, *, certain: bool = True) -> Diagnosis:

@@ -56,8 +56,9 @@ def _item(lines: Lines, rank: int, one: Completion) -> types.CompletionItem:
         detail=one.detail or None,
         documentation=documentation,
         sort_text=f"{rank:05}",
-        # What an editor compares with what is typed; the fit is judged here already, also by parts of a name.
-        filter_text=one.insert if one.insert.casefold().startswith(typed.casefold()) else typed,
+        # The fit is judged here, also by parts of a name: an editor that compares again finds what is typed. Without
+        # need there is none: Neovim then takes the edit's place for where the word begins.
+        filter_text=None if one.label.casefold().startswith(typed.casefold()) else typed,
         text_edit=types.TextEdit(lines.range(one.start, one.end), one.insert),
     )
 

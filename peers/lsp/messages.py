@@ -41,14 +41,17 @@ class WireRange(Struct, frozen=True):
 
 
 class RunRequest(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """``text``, or the part ``range`` of the open text ``uri``, or all of it. ``peer``: the default target, in the
-    words of ``//peer:``; without, the workspace's. ``rows_max``: rows that are told; those beyond are counted.
+    """``text``, or of the open text ``uri`` the part ``range``, or the statement at ``position``, or all of it.
+
+    ``peer``: the default target, in the words of ``//peer:``; without, the workspace's. ``rows_max``: rows that are
+    told; those beyond are counted.
     """
 
     id: str
     text: str | None = None
     uri: str | None = None
     range: WireRange | None = None
+    position: WirePosition | None = None
     params: dict[str, Any] = {}
     peer: str | None = None
     timeout_s: float | None = None

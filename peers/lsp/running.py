@@ -42,7 +42,8 @@ from peers.lsp.targets import Targets
 from peers.rendering import ledger_matters, ledger_text, progress_text, row_text
 from query.errors import Span
 from query.frames import EndFrame, ErrorFrame, Frame, ProgressFrame, RowFrame, encode_frame
-from query.knowledge import Kind
+from query.knowledge import Kind, Knowledge
+from query.outline import pieces
 
 TEXT_LINES_MAX: Final = 1_000
 CHOICES_MAX: Final = 20
@@ -110,11 +111,12 @@ class Running:
         return result
 
     def _asked(self, request: RunRequest) -> _Asked:
-        if (request.text is None) == (request.uri is None):
-            raise BadMessage("expected either text or uri, with or without a range")
         if request.text is not None:
+            if request.range is not None or request.position is not None:
+                raise BadMessage("expected a range or position with uri, found text")
             return _Asked(request.text)
-        assert request.uri is not None
+        if request.uri is None or (request.range is not None and request.position is not None):
+            raise BadMessage("expected text, or uri with a range, a position, or neither")
         lines = self._lines(request.uri)
         start, end = 0, len(lines.text)
         if request.range is not None:
@@ -122,6 +124,8 @@ class Running:
                 lines.offset(types.Position(one.line, one.character))
                 for one in (request.range.start, request.range.end)
             )
+        elif request.position is not None:
+            start, end = _statement_at(lines, types.Position(request.position.line, request.position.character))
         return _Asked(lines.text[start:end], request.uri, lines, start)
 
     def _tell(self, name: str, asked: _Asked, frame: Frame) -> None:
@@ -175,7 +179,7 @@ class Running:
         default = self._targets.default(read(params, UriRequest).uri)
         known = self._living.known(default)
         state = self._living.state
-        return written(Peers(default, state.peer, state.reason, known.of_kind(Kind.PEER), known.of_kind(Kind.GROUP)))
+        return written(Peers(default, state.peer, state.reason, _choices(known), known.of_kind(Kind.GROUP)))
 
     async def _set_default(self, params: Any) -> Any:
         request = read(params, DefaultRequest)
@@ -197,13 +201,28 @@ class Running:
         """``peerage.chooseDefaultPeer``: the editor shows the peers, and whoever sits there chooses."""
         request = read(arguments[0] if arguments else None, UriRequest)
         known = self._living.known(self._targets.default(request.uri))
-        names = list(dict.fromkeys((NAMESERVER, *known.of_kind(Kind.PEER))))[:CHOICES_MAX]
+        names = _choices(known)[:CHOICES_MAX]
         chosen = await self._language.window_show_message_request_async(
             types.ShowMessageRequestParams(
                 types.MessageType.Info, "default peer", [types.MessageActionItem(name) for name in names]
             )
         )
         return None if chosen is None else written(self._chosen(chosen.title, request.uri))
+
+
+def _choices(known: Knowledge) -> tuple[str, ...]:
+    """The peers that may be the default, the nameserver first."""
+    return (NAMESERVER, *(name for name in known.of_kind(Kind.PEER) if name.casefold() != NAMESERVER))
+
+
+def _statement_at(lines: Lines, position: types.Position) -> tuple[int, int]:
+    """Where the statement stands that a cursor is in or behind, else the next one."""
+    offset = lines.offset(position)
+    found = pieces(lines.text)
+    for at, piece in enumerate(found):
+        if offset <= piece.end or at + 1 == len(found) or offset < found[at + 1].start:
+            return piece.start, piece.end
+    raise BadMessage("no statement stands there")
 
 
 def _checked(peer: Any, uri: Any) -> tuple[str | None, str | None]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import partial, wraps
 from pathlib import Path
 from threading import Event
@@ -30,6 +29,7 @@ from peers.lsp.running import Running
 from peers.lsp.scripts import Script, folder_of, script, workspace_scripts
 from peers.lsp.targets import Targets
 from peers.workspace import FILE
+from query.diagnosis import with_script
 from query.errors import Problem
 from query.knowledge import Knowledge
 from query.layout import format_text
@@ -110,19 +110,22 @@ class EditorServer:
     def _knowledge(self, uri: str) -> Knowledge:
         return self._living.known(self._targets.default(uri))
 
+    def _in_script(self, uri: str) -> Knowledge:
+        return with_script(self._lines(uri).text, self._knowledge(uri))
+
     # --- while typing -------------------------------------------------------------------------------------------
 
     async def _completion(self, params: types.CompletionParams) -> types.CompletionList:
         uri = params.text_document.uri
-        return answers.completion_list(self._lines(uri), params.position, self._knowledge(uri))
+        return answers.completion_list(self._lines(uri), params.position, self._in_script(uri))
 
     async def _signature_help(self, params: types.SignatureHelpParams) -> types.SignatureHelp | None:
         uri = params.text_document.uri
-        return answers.signature_help(self._lines(uri), params.position, self._knowledge(uri))
+        return answers.signature_help(self._lines(uri), params.position, self._in_script(uri))
 
     async def _hover(self, params: types.HoverParams) -> types.Hover | None:
         uri = params.text_document.uri
-        return answers.hover(self._lines(uri), params.position, self._knowledge(uri))
+        return answers.hover(self._lines(uri), params.position, self._in_script(uri))
 
     async def _opened(self, params: types.DidOpenTextDocumentParams) -> None:
         await self._look(params.text_document.uri)
@@ -293,16 +296,11 @@ async def serve(
     reader, output = await opened(stdin, stdout)
     server = EditorServer(connect, output=output, version=version, peer=peer)
     server.language.protocol.set_writer(output)
-    background = asyncio.create_task(server.background())
     try:
-        messages = asyncio.create_task(run_async(Event(), reader, server.language.protocol))
-        await asyncio.wait([messages, background], return_when=asyncio.FIRST_COMPLETED)
-        for task in (background, messages):
-            if task.done():
-                task.result()
+        async with asyncio.TaskGroup() as together:
+            background = together.create_task(server.background())
+            await run_async(Event(), reader, server.language.protocol)
+            background.cancel()
     finally:
-        background.cancel()
-        with suppress(asyncio.CancelledError):
-            await background
         output.close()
         server.language.shutdown()  # type: ignore[no-untyped-call]
