@@ -61,7 +61,7 @@ class Living:
         return await self.start_edge(name, **settings)
 
     async def start_edge(self, name: str, **settings: Any) -> RunRecord:
-        chosen = EdgeSettings(application_port=0, zeroconf=False, **settings)
+        chosen = EdgeSettings(**{"application_port": 0, "zeroconf": False, **settings})
         return await self._start(name, run_edge, chosen)
 
     async def _start(self, name: str, run: Any, settings: Any) -> RunRecord:

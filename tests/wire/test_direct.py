@@ -21,6 +21,7 @@ from federation.envelopes import CLOCK_SKEW_S, seal
 from federation.introductions import INTRODUCTION_LIFETIME_S
 from federation.keys import read_key
 from federation.tls import client_context, neighbour_context, server_context
+from peers.cli import main
 from peers.client import Answer
 from peers.client_peer import open_client
 from peers.direct_face import DIRECT_BYTES_MAX, STATEMENTS_PER_PEER_MAX, DirectStatement
@@ -31,6 +32,7 @@ from peers.local_parts import opened_client
 from peers.requests import StatementRequest, encode_request
 from peers.settings import ClientSettings
 from query.errors import Problem
+from query.frames import EndFrame
 from query.ledger import Outcome, State
 from tests.wire.living import Living, living
 
@@ -377,6 +379,61 @@ async def test_the_face_is_open_while_interactive_and_not_else(federation: Livin
         await asyncio.open_connection(host, int(port))
     await federation.value('edge:set_mode("three", "INTERACTIVE")')
     await face(federation, "three")
+
+
+async def test_an_autonomous_edge_neither_listens_nor_asks(tmp_path: Path) -> None:
+    async with living(tmp_path) as federation:
+        await federation.add_edge("two", direct_host="127.0.0.1", direct_port=0)
+        at = await face(federation, "two")
+        await federation.add_edge("one", direct_host="127.0.0.1", direct_port=0, direct_peers=(f"two={at}",))
+        await federation.until('edge:listening("one")', wanted=True)
+        assert only(await federation.ask(HERE, home="one")).way == "direct"
+        host, _, port = (await face(federation, "one")).rpartition(":")
+        await federation.value('edge:mode("AUTONOMOUS")', home="one")
+        async with aiohttp.ClientSession() as session, asyncio.timeout(20):
+            while await direct(session, federation, "one") is not None:  # noqa: ASYNC110 — of a peer, not of ours
+                await asyncio.sleep(0.02)
+        with pytest.raises(OSError, match=r"refused|Connect call failed"):
+            await asyncio.open_connection(host, int(port))
+        answer = await federation.ask(HERE, home="one")
+        assert [problem.code for problem in answer.errors] == ["autonomous", "not_reached"]
+        assert not answer.rows
+
+
+async def test_an_envelope_is_good_once_whichever_way_it_comes(tmp_path: Path) -> None:
+    """The nameserver brings a statement of bob's; then bob brings the same envelope himself."""
+    async with living(tmp_path) as federation:
+        await federation.add_edge("two", direct_host="127.0.0.1", direct_port=0)
+        await join(federation.home("bob"), await federation.value('peer:register("bob", {"role": "viewer"})'))
+        await federation.until('edge:listening("two")', wanted=True)
+        bob = Speaking(federation, federation.home("bob"))
+        asked = await bob.statement(text=HERE)
+        client = opened_client(bob.home, None, clock=time.time)
+        try:
+            async with client.query(asked.body, envelope=asked.envelope) as frames:
+                brought = [frame async for frame in frames]
+        finally:
+            await client.close()
+        assert isinstance(brought[-1], EndFrame)
+        assert [outcome.state for outcome in brought[-1].ledger.outcomes] == [State.ROWS]
+        status, answer = await bob.post(encode(asked))
+        assert (status, b'"refused","detail":"nonce_reused"' in answer) == (200, True)
+
+
+async def test_a_director_with_a_new_key_introduces_anew(tmp_path: Path) -> None:
+    """What the old key said is refused by who knows the new root; it is fetched anew, and who asks follows the root."""
+    async with living(tmp_path) as federation:
+        await federation.add_edge("two", direct_host="127.0.0.1", direct_port=0)
+        at = await face(federation, "two")
+        async with asking(federation, "ns-admin", f"two={at}") as ask:
+            assert only(await ask(HERE)).way == "direct"
+            rotate = ["keys", "rotate", "director", "--yes", "--home", str(federation.admin.path)]
+            root_home = ["--root-home", str(federation.home("ns-root").path)]
+            assert await asyncio.to_thread(main, [*rotate, *root_home]) == 0
+            first = await ask(HERE)
+            assert [row.value for row in first] == ["TWO"]
+            second = await ask(HERE)
+            assert ([row.value for row in second], only(second).way) == (["TWO"], "direct")
 
 
 class Clock:
