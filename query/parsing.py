@@ -24,7 +24,7 @@ from query.durations import BadDuration, parse_duration
 from query.errors import EndsTooEarly, SyntaxProblem
 from query.lexing import Directive, Lexed, Lexicon, Token, check_length, lex
 from query.limits import over
-from query.slips import slip_at
+from query.slips import brief, slip_at
 from query.syntax import (
     Body,
     CreateFunction,
@@ -129,7 +129,7 @@ class _Grammar:
         options += sorted(self.names[name] for name in wanted if name in self.names)
         if "$END" in wanted:
             options.append("the end of the statement")
-        message = "the statement ends too early" if token.type == "$END" else f'unexpected "{_shortened(token.value)}"'
+        message = "the statement ends too early" if token.type == "$END" else f'unexpected "{brief(token.value)}"'
         if 0 < len(options) <= _OPTIONS_SHOWN:
             message += f": expected {_either(options)}"
         hint = _about_as_of(lexed, token)
@@ -166,11 +166,6 @@ _CONTINUES_EXPRESSION: Final = frozenset(
     {"PLUS", "MINUS", "STAR", "SLASH", "PERCENT", "CARET", "CONCAT", "EQUAL", "UNEQUAL", "LESS", "LESSEQUAL", "MORE"}
     | {"MOREEQUAL", "AND", "OR", "IN", "NOT", "LIKE", "BETWEEN", "IS", "LSQB", "DOT", "AS_OF"}
 )
-
-
-def _shortened(text: str) -> str:
-    line = "".join(character if character.isprintable() else "…" for character in text[:41].partition("\n")[0])
-    return line if line == text and len(text) <= 40 else line[:37] + "…"
 
 
 def _either(options: list[str]) -> str:

@@ -251,7 +251,7 @@ def _separator(source: Source, tokens: Sequence[Token], at: int, expected: froze
         if "$END" in expected and _new_line(source, before, token):
             shown = _line(source, before)
             hint = f"a statement ends with a semicolon: {shown};" if shown else "a statement ends with a semicolon"
-            return Slip(f'expected ";" before "{_brief(token.value)}"', hint, _place(token))
+            return Slip(f'expected ";" before "{brief(token.value)}"', hint, _place(token))
         return None
     if token.type in VALUES and before.type not in _PAIRS and "COMMA" in expected:
         return Slip(f'expected "," before {_quoted(token.value)}', None, _place(token))
@@ -282,13 +282,15 @@ def _line(source: Source, token: Token) -> str:
     return line if len(line) <= 60 else ""
 
 
-def _brief(text: str) -> str:
-    return text if len(text) <= 40 else text[:37] + "…"
+def brief(text: str) -> str:
+    """The beginning of what was found, in one line, as a message shows it."""
+    line = "".join(character if character.isprintable() else "…" for character in text[:41].partition("\n")[0])
+    return line if line == text and len(text) <= 40 else line[:37] + "…"
 
 
 def _quoted(text: str) -> str:
-    brief = _brief(text)
-    return brief if brief[:1] in ("'", '"') else f'"{brief}"'
+    shown = brief(text)
+    return shown if shown[:1] in ("'", '"') else f'"{shown}"'
 
 
 # --- names and comments ---------------------------------------------------------------------------------------------
