@@ -226,6 +226,7 @@ class _Parts:
             self._membership,
             store=self.store,
             uplinks=self.uplinks,
+            catalogue=catalogue,
             queries=self.running,
             silence=fan_out.away,
             vouch=self._vouch,

@@ -145,7 +145,11 @@ class WaitingRequests:
         """Keep a statement and follow its answer; a second one under the same envelope follows the first."""
         try:
             statement, new = self._waiting.begin(
-                errand, wait_s=wait_s, variables=variables, unmatched=answering.unmatched
+                errand,
+                wait_s=wait_s,
+                variables=variables,
+                partial=errand.merging is not None,
+                unmatched=answering.unmatched,
             )
         except Problem as problem:
             await answering.error(problem.record(peer=shown(self._name)))
@@ -156,7 +160,7 @@ class WaitingRequests:
             self._own.add(task)
             task.add_done_callback(self._own.discard)
         try:
-            await self._answers.follow(statement, answering)
+            await self._answers.follow(statement, answering, merging=errand.merging)
         except asyncio.CancelledError:
             if errand.stopped():
                 self._waiting.cancel(statement, caller=errand.origin.caller)

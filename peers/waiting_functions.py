@@ -19,9 +19,10 @@ class WaitingFunctions:
         home=Home.NAMESERVER,
         example=Example('query:results("q-000000000000")'),
     )
-    def query_results(self, call: Call, id: str) -> list[dict[str, Any]]:  # noqa: A002 — its name in the language
+    async def query_results(self, call: Call, id: str) -> list[dict[str, Any]]:  # noqa: A002 — its name in the language
         """What a statement with //wait: has given so far, or gave: a record for each of its targets, with the state in
         the ledger (`waiting` while there is none), its rows and its errors. An answer that came after the end stands in
-        its place and is marked as late. Kept for a day after the end. One's own, or any with the role operator.
+        its place and is marked as late. Of aggregates the first record has the rows of the whole so far, and no peer.
+        Kept for a day after the end. One's own, or any with the role operator.
         """
-        return self._answers.results(id, caller=call.caller)
+        return await self._answers.results(id, call=call)

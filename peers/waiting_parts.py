@@ -22,6 +22,7 @@ from peers.waiting_reading import WaitingAnswers
 from peers.waiting_routes import waiting_routes
 from peers.waiting_store import WaitingStore
 from query.declarations import Caller
+from query.evaluation import CurrentCatalogue
 from query.ledger import Outcome
 
 WAITING_FILE: Final = "waiting.db"  # in the nameserver's home
@@ -52,6 +53,7 @@ class WaitingParts:
         *,
         store: FederationStore,
         uplinks: Uplinks,
+        catalogue: CurrentCatalogue,
         queries: RunningQueries,
         silence: Callable[[Member], Outcome],
         vouch: Callable[[str], SignedDocument | None],
@@ -65,7 +67,7 @@ class WaitingParts:
             vouch=vouch,
             clock=clock,
         )
-        self.answers = WaitingAnswers(self.waiting, self._store)
+        self.answers = WaitingAnswers(self.waiting, self._store, catalogue)
         self._delivery = UplinkDelivery(self.waiting, uplinks)
         self.requests = WaitingRequests(
             self.waiting, self.answers, name=membership.name, uuid=membership.uuid, queries=queries

@@ -97,7 +97,7 @@ class Patience:
                 await asyncio.sleep(min(left_s, backoff.failed()))
 
     async def _read(self, frames: AsyncIterator[Frame], answering: Answering) -> None:
-        """Pass on what is new. Raises :class:`Stopping` when the nameserver goes, :class:`BadAnswer` for a broken end."""
+        """Pass on what is new. Raises :class:`Stopping` when the nameserver goes, :class:`BadAnswer` for no end."""
         rows = errors = 0
         while True:
             async with asyncio.timeout(SILENCE_S_MAX):

@@ -59,9 +59,7 @@ class WholeFrames:
         """The whole answer of ``peer``; one that was cut says so."""
         end = self.end
         if self.full:
-            problem = LimitExceeded(
-                f"an answer that waits to be fetched may take {self._bytes_max} bytes: this is longer"
-            )
+            problem = LimitExceeded(f"an answer that is kept may take {self._bytes_max} bytes: this one is longer")
             self._lines.append(encode_frame(ErrorFrame(index, problem.record(peer=peer))))
             end = _ended(index, Outcome(peer, State.ERROR, problem.code, rows=self._rows), self._rows)
         assert end is not None
