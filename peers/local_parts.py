@@ -174,7 +174,7 @@ def program_version() -> str:
 
 
 def built_in_properties(
-    providers: Choice = CPU_ALONE, *, site: str | None = None
+    providers: Choice = CPU_ALONE, *, site: str = ""
 ) -> dict[str, str | int | float | bool]:
     """What an edge reports of its device. ``providers``: what models run on, and what is wanted and absent; ``site``:
     where it is, as its settings say.
@@ -188,7 +188,7 @@ def built_in_properties(
         "cores": os.cpu_count() or 1,
         "memory": memory,
         "version": program_version(),
-        **({} if site is None else {"site": site}),
+        **({"site": site} if site else {}),
         "execution_providers": ", ".join(providers.chosen),
         **absent,
     }

@@ -86,7 +86,7 @@ def converted(setting: Setting, value: Any, *, where: str, strict: bool) -> Any:
         return msgspec.convert(value, setting.type, strict=strict)
     except msgspec.ValidationError:
         expected = f"one of {', '.join(setting.choices)}" if setting.choices else _words(type_info(setting.type))
-        raise BadSetting(f"{where}: expected {expected}, found {value!r}") from None
+        raise BadSetting(f"{where}: expected {expected}, found {value!r:.200}") from None
 
 
 def _words(kind: inspect.Type) -> str:
@@ -98,6 +98,8 @@ def _words(kind: inspect.Type) -> str:
             return f"a whole number of at least {least}"
         case inspect.FloatType(gt=bound) if bound is not None:
             return f"a number above {bound:g}"
+        case inspect.StrType(max_length=int(most)):
+            return f"text of at most {most} characters"
         case inspect.BoolType():
             return "true or false"
         case inspect.VarTupleType(item_type=item):

@@ -173,9 +173,9 @@ class EdgeSettings(ListenerSettings, frozen=True, kw_only=True):
         Meta(description="mode until the nameserver's first answer says another; AUTONOMOUS: enter it, and stay in it"),
     ] = "INTERACTIVE"
     site: Annotated[
-        str | None,
-        Meta(max_length=SITE_LENGTH_MAX, description="where this device is, told as its property site; default: none"),
-    ] = None
+        str,
+        Meta(max_length=SITE_LENGTH_MAX, description="where this device is, told as its property site; empty: untold"),
+    ] = ""
 
 
 class ClientSettings(CommonSettings, frozen=True, kw_only=True):

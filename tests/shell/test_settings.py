@@ -48,6 +48,12 @@ class TestPrecedence:
         environment = {"PEERAGE_MODE": "ONLINE", "PEERAGE_HOME": "/x", "PEERAGE_FAIL_AT": "a", "PATH": "/bin"}
         assert resolve_settings(ClientSettings, environment=environment) == ClientSettings()
 
+    def test_a_device_says_where_it_is(self) -> None:
+        assert resolve_settings(EdgeSettings, flags={"site": "lab 2"}).site == "lab 2"
+        assert resolve_settings(EdgeSettings, flags={}).site == ""
+        with pytest.raises(BadSetting, match=r"--site: expected text of at most 200 characters, found 'x+"):
+            resolve_settings(EdgeSettings, flags={"site": "x" * 201})
+
     def test_read_from_a_home(self, tmp_path: Path) -> None:
         home = Home(tmp_path / "e").prepare()
         assert read_settings(home, EdgeSettings, environment={}, flags={}) == EdgeSettings()
