@@ -130,7 +130,8 @@ class _Decision:
                 return
             names = {name: None for spellings in self._spellings.values() for name in spellings}
             problem = unknown("property", node.name, (*ALWAYS, *names))
-            problem.hint = problem.hint or f'a text stands in quotes: "{node.name}"'
+            if "did you mean" not in problem.message:
+                problem.hint = f'a text stands in quotes: "{node.name}"'
             raise Misplaced(problem, node.place)
         slot = resolver.new_slot()
         scope.names[folded] = Local(slot, type=RECORD if folded == PROPERTIES else OBJECT, place=node.place)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from query.declarations import Declaration
-from query.errors import BadStatement, Problem, WrongArguments
+from query.errors import BadStatement, Problem, UnknownName, WrongArguments
 from query.expressions import WHOLE, Misplaced, Resolver, Scope, mapped, wrong
 from query.plan import (
     Aggregate,
@@ -17,7 +17,7 @@ from query.plan import (
     Local,
     Step,
 )
-from query.syntax import Call, Expression, Place
+from query.syntax import Call, Expression, Name, Place
 from query.types import OBJECT, TIMESTAMP, Type
 from query.values import described
 
@@ -73,7 +73,12 @@ def _with_past(resolver: Resolver, node: Call, overloads: tuple[Declaration, ...
 
 
 def _moment(resolver: Resolver, node: Expression, scope: Scope, lifted: list[Each]) -> Step:
-    step = resolver.single(node, scope, lifted)
+    try:
+        step = resolver.single(node, scope, lifted)
+    except Misplaced as misplaced:
+        if isinstance(node, Name) and isinstance(misplaced.problem, UnknownName):
+            misplaced.problem.hint = "a time stamp stands between bars: |2026-01-31T12:00:00Z|"
+        raise
     if not _accepts(TIMESTAMP, step):
         found = described(step.value) if type(step) is Constant else str(step.type)
         raise wrong(WrongArguments(f"as of: expected Timestamp, found {found}"), node)

@@ -122,6 +122,12 @@ async def test_a_function_of_ones_own_may_ask_about_the_past() -> None:
             'no function "no:such"',
             'apropos("no:such") searches the functions of this peer',
         ),
+        (
+            "sample:as_of() as of yesterday",
+            UnknownName,
+            'no variable "yesterday"',
+            "a time stamp stands between bars: |2026-01-31T12:00:00Z|",
+        ),
         ("sample:as_of() as of (1 + 1)", WrongArguments, "as of: expected Timestamp, found Integer", None),
         ("sample:as_of() as of :v", WrongArguments, "as of: expected Timestamp, found String", None),
         ('sample:as_of() as of ({"t": "x"}.t)', WrongArguments, 'as of: expected Timestamp, found String "x"', None),
