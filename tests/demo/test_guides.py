@@ -28,6 +28,11 @@ def test_the_guide_to_repositories(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         place.play(DOCS / "repositories.md")
 
 
+def test_the_guide_to_asking_directly(tmp_path: Path) -> None:
+    with terminal(tmp_path) as place:
+        place.play(DOCS / "direct.md")
+
+
 def test_the_guide_to_backups(tmp_path: Path) -> None:
     with terminal(tmp_path) as place:
         place.play(DOCS / "backup.md")
