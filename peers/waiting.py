@@ -16,7 +16,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -27,29 +27,24 @@ from federation.members import Member
 from federation.names import PeerId, shown
 from peers.statements import Errand
 from peers.uplink_messages import StatementMessage
+from peers.waiting_room import AnswerRoom, Entry
 from peers.waiting_store import How, Kept, Standing, WaitingStore
 from peers.whole_frames import Interrupted, errors_in, outcome_in, read_whole, whole_problem
 from query.declarations import Caller, Role
-from query.errors import Forbidden, LimitExceeded, PeerProblem, UnknownName
+from query.errors import Forbidden, LimitExceeded, PeerProblem, Problem, UnknownName
 from query.ledger import Outcome, State
 
 WAITING_MAX: Final = 512
 WAITING_PER_CALLER_MAX: Final = 64
 TARGETS_MAX: Final = 200_000  # without a state, of all statements together
 REQUEST_BYTES_MAX: Final = 128 * 1024  # of one that waits, with the variables beside it
-STATEMENT_BYTES_MAX: Final = 64 * 1024 * 1024  # of all answers to one
-BYTES_MAX: Final = 320 * 1024 * 1024  # of all answers that are kept
 KEPT_MAX: Final = 1000  # ended ones
 KEPT_S: Final = 24 * 3600.0  # after the end
 LOOK_S: Final = 30.0  # between looks at what is over
 LISTED_MAX: Final = 256
-DETAIL_MAX: Final = 200
 TEXT_SHOWN: Final = 200
 
 log = logging.getLogger("peerage.waiting")
-
-
-Entry: TypeAlias = tuple[PeerId, Outcome, bytes | None]
 
 
 class CallerGone(PeerProblem):
@@ -102,8 +97,10 @@ class WaitingStatements:
         roster: Roster,
         vouch: Callable[[str], SignedDocument | None],
         clock: Callable[[], float],
+        room: AnswerRoom | None = None,
     ) -> None:
         self._store = store
+        self._room = room or AnswerRoom(store)
         self._federation = federation
         self._roster = roster
         self._vouch = vouch
@@ -113,10 +110,10 @@ class WaitingStatements:
         self._recalled: set[PeerId] = set()  # edges that may run what is over, and are to look
         self._sooner = asyncio.Event()
         self.deliverer: Deliverer | None = None
-        self._bytes = store.answers_bytes()
         for standing in store.all():
             if standing.ended is None:
                 self._remember(standing, store.open_targets(standing.id))
+                self.settle(standing.id, [])  # a kill may have come between the last answer and the end
 
     def _remember(self, standing: Standing, targets: dict[PeerId, str]) -> None:
         self._open[standing.id] = Open(standing, targets, standing.bytes)
@@ -253,7 +250,10 @@ class WaitingStatements:
         frames = read_whole(whole)
         waiting = self._open.get(statement)
         if waiting is not None and uuid in waiting.targets:
-            self.settle(statement, [self._entry(uuid, waiting.targets[uuid], outcome_in(frames), whole, waiting.bytes)])
+            self.settle(
+                statement,
+                [self._room.entry(uuid, waiting.targets[uuid], outcome_in(frames), whole, held=waiting.bytes)],
+            )
             return
         target = next((one for one in self._store.targets(statement) if one.peer == uuid), None)
         if target is None:
@@ -261,9 +261,9 @@ class WaitingStatements:
         if target.answer is None:
             standing = self._store.find(statement)
             held = standing.bytes if standing is not None else 0
-            entry = self._entry(uuid, target.name, outcome_in(frames), whole, held)
+            entry = self._room.entry(uuid, target.name, outcome_in(frames), whole, held=held)
             self._store.settle(statement, [entry], late=True)
-            self._bytes += len(entry[2] or b"")
+            self._room.took(len(entry[2] or b""))
             log.info("late_answer", extra={"query": statement, "edge": target.name, "state": str(entry[1])})
 
     def is_signed_anew(self, statement: str, whole: bytes, by: str | None) -> bool:
@@ -273,17 +273,6 @@ class WaitingStatements:
             return False
         word = self._vouch(waiting.standing.caller)
         return word is not None and word.signatures[0].keyid != by
-
-    def _entry(self, uuid: PeerId, name: str, outcome: Outcome, whole: bytes, held: int) -> Entry:
-        """What is kept of an answer: all of it while there is room, else that there was none."""
-        if self._bytes + len(whole) > BYTES_MAX:
-            self._store.forget(ended_before=self._clock(), keep=KEPT_MAX // 10)
-            self._bytes = self._store.answers_bytes()
-        if held + len(whole) > STATEMENT_BYTES_MAX or self._bytes + len(whole) > BYTES_MAX:
-            problem = LimitExceeded(f"the answer has {len(whole)} bytes, and there is no room for it here")
-            return uuid, Outcome(shown(name), State.ERROR, problem.code), whole_problem(problem, shown(name), index=0)
-        detail = outcome.detail[:DETAIL_MAX] if outcome.detail is not None else None
-        return uuid, msgspec.structs.replace(outcome, peer=shown(name), detail=detail), whole
 
     # --- ending -------------------------------------------------------------------------------------------------
 
@@ -295,7 +284,7 @@ class WaitingStatements:
             self._store.settle(statement, settled)
         for peer, _, answer in settled:
             waiting.bytes += len(answer or b"")
-            self._bytes += len(answer or b"")
+            self._room.took(len(answer or b""))
             del waiting.targets[peer]
             waiting.taken.discard(peer)
             queue = self._for[peer]
@@ -357,29 +346,41 @@ class WaitingStatements:
     def follow_changes(self, changes: tuple[Change, ...]) -> None:
         """Nobody waits for a peer that was removed, nor on behalf of one."""
         for change in changes:
-            if not isinstance(change.event, Removed):
-                continue
-            gone = change.event.uuid
-            for statement in self.open_for(gone):
-                name = self._open[statement].targets[gone]
-                self.settle(statement, [(gone, Outcome(shown(name), State.REFUSED, "removed"), None)])
-            for waiting in tuple(self._open.values()):
-                if waiting.standing.caller == gone:
-                    self._word_on(self._store.kept(waiting.standing.id))
+            if isinstance(change.event, Removed):
+                try:
+                    self._follow_removal(change.event.uuid)
+                except Problem as problem:  # at a delivery, or the end of the wait, it is found again
+                    log.warning("waiting_not_ended", extra={"code": problem.code, "reason": problem.message})
+
+    def _follow_removal(self, gone: PeerId) -> None:
+        for statement in self.open_for(gone):
+            name = self._open[statement].targets[gone]
+            self.settle(statement, [(gone, Outcome(shown(name), State.REFUSED, "removed"), None)])
+        for waiting in tuple(self._open.values()):
+            if waiting.standing.caller == gone:
+                self._word_on(self._store.kept(waiting.standing.id))
+
+    def look(self) -> float:
+        """End what is over and forget what is old; the seconds until there is something to be looked at again."""
+        now = self._clock()
+        for statement, waiting in tuple(self._open.items()):
+            if waiting.standing.until <= now:
+                self._end_open(statement, self._silence(waiting), how="over")
+        self._room.forget(ended_before=now - KEPT_S, keep=KEPT_MAX)
+        first = min((waiting.standing.until for waiting in self._open.values()), default=now + LOOK_S)
+        return max(0.0, min(LOOK_S, first - now))
 
     async def run(self) -> None:
-        """End what is over and forget what is old, until cancelled."""
+        """Look whenever there is something to be looked at, until cancelled."""
         while True:
             self._sooner.clear()
-            now = self._clock()
-            for statement, waiting in tuple(self._open.items()):
-                if waiting.standing.until <= now:
-                    self._end_open(statement, self._silence(waiting), how="over")
-            if self._store.forget(ended_before=now - KEPT_S, keep=KEPT_MAX):
-                self._bytes = self._store.answers_bytes()
-            first = min((waiting.standing.until for waiting in self._open.values()), default=now + LOOK_S)
             try:
-                async with asyncio.timeout(max(0.0, min(LOOK_S, first - now))):
+                pause_s = self.look()
+            except Problem as problem:  # the disk: it is looked again
+                log.warning("waiting_not_ended", extra={"code": problem.code, "reason": problem.message})
+                pause_s = LOOK_S
+            try:
+                async with asyncio.timeout(pause_s):
                     await self._sooner.wait()
             except TimeoutError:
                 if self.deliverer is not None:
