@@ -1,6 +1,6 @@
 # The project's commands. `make demo` and `make test` need Python 3.11 or newer, make and a network, and set up the
 # rest in .venv by themselves. The set-up of each target is remembered under a digest of what it depends on.
-.PHONY: help demo test check bench soak clean docs
+.PHONY: help demo test check bench soak fuzz clean docs
 
 PYTHON := $(or $(PYTHON),$(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done))
@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 PLACE := $(shell { echo '$(CURDIR)'; $(PYTHON) -VV; } 2>/dev/null | sha256sum | cut -c 1-16)
 STATE := $(PLACE)-$(shell sha256sum pyproject.toml | cut -c 1-16)
 SEEDS ?= 2000
+INPUTS ?= 1000000
 WORKERS ?= 3
 
 help:
@@ -17,6 +18,7 @@ help:
 	@echo 'make check   format, lint, types, layers, and whether the generated documentation is current'
 	@echo 'make bench   measure polls, language, inference, footprint, blobs and serving beside their limits'
 	@echo 'make soak    the simulated world over SEEDS=$(SEEDS) seeds'
+	@echo 'make fuzz    the language and its frames over INPUTS=$(INPUTS) inputs'
 	@echo 'make docs    write the generated parts of the documentation anew'
 	@echo 'make clean   remove the environment and all caches'
 
@@ -38,6 +40,9 @@ bench: $(VENV)/.ready-bench-$(STATE)
 
 soak: $(VENV)/.ready-test-$(STATE)
 	@$(BIN)/python -m tests.world --seeds $(SEEDS)
+
+fuzz: $(VENV)/.ready-test-$(STATE)
+	@$(BIN)/python -m tests.fuzz --inputs $(INPUTS)
 
 docs: $(VENV)/.ready-demo-$(STATE)
 	@$(BIN)/python -m docs.build

@@ -32,10 +32,21 @@ REMARKS = ("// c", "//", "//peer: E9", "-- d", "--", "/* e */", "/**/", "/* two\
 
 
 class Texts:
-    """``comments_numbered``: every comment is ``<n>``, n from 0, so that each can be found again."""
+    """``depth``: levels of an expression. ``functions``: whom calls name. ``comments_numbered``: every comment is
+    ``<n>``, n from 0, so that each can be found again.
+    """
 
-    def __init__(self, draw: Random, *, comments_numbered: bool = False) -> None:
+    def __init__(
+        self,
+        draw: Random,
+        *,
+        depth: int = 4,
+        functions: tuple[str, ...] = FUNCTIONS,
+        comments_numbered: bool = False,
+    ) -> None:
         self._draw = draw
+        self._depth = depth
+        self._functions = functions
         self._numbered = comments_numbered
         self.comments = 0
 
@@ -73,12 +84,12 @@ class Texts:
 
     def statement(self) -> list[str]:
         forms: tuple[Callable[[], list[str]], ...] = (
-            lambda: self._body(4),
-            lambda: self._body(4),
-            lambda: ["set", ":v", "=", *self._expression(3)],
+            lambda: self._body(self._depth),
+            lambda: self._body(self._depth),
+            lambda: ["set", ":v", "=", *self._expression(self._depth - 1)],
             self._function,
-            lambda: ["delete", "function", self._pick(FUNCTIONS)],
-            lambda: ["explain", *self._body(3)],
+            lambda: ["delete", "function", self._pick(self._functions)],
+            lambda: ["explain", *self._body(self._depth - 1)],
         )
         return self._draw.choice(forms)()
 
@@ -86,9 +97,9 @@ class Texts:
         verb = self._draw.choice((["create"], ["create", "or", "replace"]))
         parameters = [[*self._pick(TYPES).split(), self._pick(NAMES)] for _ in range(self._draw.randint(0, 3))]
         inner = self._listed(parameters)
-        head = [*verb, "function", self._pick(FUNCTIONS), "(", *inner, ")", "->", *self._pick(TYPES).split()]
+        head = [*verb, "function", self._pick(self._functions), "(", *inner, ")", "->", *self._pick(TYPES).split()]
         note = ["/* about it */"] if self._chance(0.3) and not self._numbered else []
-        return [*head, *note, "as", *self._body(3)]
+        return [*head, *note, "as", *self._body(self._depth - 1)]
 
     def _body(self, depth: int) -> list[str]:
         return self._select(depth) if self._chance(0.4) else self._expression(depth)
@@ -172,7 +183,7 @@ class Texts:
         arguments = [self._expression(depth - 1) for _ in range(self._some())]
         if self._chance(0.2):
             arguments = [self._select(depth - 1)]
-        return [self._pick(FUNCTIONS), "(", *self._listed(arguments), ")"]
+        return [self._pick(self._functions), "(", *self._listed(arguments), ")"]
 
     def _pairs(self, depth: int) -> list[str]:
         keys = self._draw.sample(("'a'", '"b c"', "'in'", '"d"'), self._draw.randint(0, 3))
@@ -234,10 +245,13 @@ class Texts:
 
 
 KEYWORDS = frozenset(
-    (
-        "select distinct from where group having order by asc desc limit as of set create or replace function delete explain"
-    ).split()
-) | {"and", "not", "between", "like", "is", "null", "case", "when", "then", "else", "end", "cast"}
+    word
+    for line in (
+        "select distinct from where group having order by asc desc limit as of set create or replace function delete",
+        "explain and not between like is null case when then else end cast",
+    )
+    for word in line.split()
+)
 STRAY = (
     "(",
     ")",
