@@ -32,6 +32,7 @@ from peers.catalogues import PeerCatalogue
 from peers.device_functions import Device
 from peers.device_mode import DeviceMode, autonomous, check_local, enter, read_mode, unattached
 from peers.direct_parts import DirectParts
+from peers.edge_health import health, unready
 from peers.edge_links import EdgeLinks, keep_discovering
 from peers.edge_parts import (
     EngineMemory,
@@ -240,15 +241,7 @@ class _Parts:
         )
         self.errands = ErrandParts(self._store, membership, client, queries=self.running)
         self.agent = self._agent(settings, certificate, autonomous=fact is not None)
-        self.carried = CarriedStatements(
-            name=membership.name,
-            federation=membership.federation,
-            root=lambda: self._trust.root,
-            statements=self._statements,
-            federation_time=client.federation_time,
-            follow_root=self.agent.follow_root,
-            errands=self.errands.errands,
-        )
+        self.carried = self._carrying()
         mode = OwnMode(
             home,
             settings,
@@ -271,13 +264,7 @@ class _Parts:
                 running=self.running,
                 client=client,
                 agent=self.agent,
-                device=Device(
-                    agent=self.agent,
-                    mode=mode,
-                    import_file=self._import,
-                    attach=None if home.joined else self._attach,
-                    report=self._report,
-                ),
+                device=self._device(mode),
                 where=lambda: client.addresses[0] if client.addresses else "",
                 follow_root=self._follow_root,
                 inferences=self._inferences,
@@ -288,6 +275,26 @@ class _Parts:
     async def _follow_root(self) -> None:
         with suppress(Problem):  # out of reach: what is not endorsed by the root known here is refused as such
             await self.agent.follow_root()
+
+    def _carrying(self) -> CarriedStatements:
+        return CarriedStatements(
+            name=self._membership.name,
+            federation=self._membership.federation,
+            root=lambda: self._trust.root,
+            statements=self._statements,
+            federation_time=self._client.federation_time,
+            follow_root=self.agent.follow_root,
+            errands=self.errands.errands,
+        )
+
+    def _device(self, mode: OwnMode) -> Device:
+        return Device(
+            agent=self.agent,
+            mode=mode,
+            import_file=self._import,
+            attach=None if self._home.joined else self._attach,
+            report=self._report,
+        )
 
     def _agent(self, settings: EdgeSettings, certificate: HomeCertificate | None, *, autonomous: bool) -> Agent:
         membership = self._membership
@@ -368,8 +375,8 @@ class _Parts:
             version=program_version(),
             find_log=log_finder(self._inferences),
             extras=log_metrics(self._inferences),
-            health=lambda: {**_health(membership, self.agent), "direct": self.direct.open_at},
-            unready=lambda: _unready(self.agent),
+            health=lambda: health(membership, self.agent, direct=self.direct.open_at),
+            unready=lambda: unready(self.agent),
             tracing=tracing.opened(
                 os.environ,
                 version=program_version(),
@@ -397,21 +404,3 @@ class _Parts:
         )
 
 
-def _unready(agent: Agent) -> str | None:
-    """What keeps an edge from being ready: what it should run is not in its memory."""
-    if not agent.ready.is_set():
-        return "what was loaded before is being loaded again"
-    return f"{', '.join(agent.missing)} should be loaded and is not" if agent.missing else None
-
-
-def _health(membership: Membership, agent: Agent) -> dict[str, Any]:
-    contact = agent.contact
-    return {
-        "ready": agent.ready.is_set(),
-        "peer": membership.name,
-        "kind": membership.kind,
-        "federation": membership.federation,
-        "mode": agent.mode,
-        "contact": contact.state,
-        "generation": agent.desired.generation if agent.desired else None,
-    }
