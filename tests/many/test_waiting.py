@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,8 +11,12 @@ from typing import Any
 
 import pytest
 
+from federation.errors import WrongRole
 from peers.client import AsyncConnection
+from peers.errand_polling import ErrandCalls
 from peers.joining import join
+from peers.local_parts import opened_client
+from peers.whole_frames import BadWholeAnswer
 from query.errors import Forbidden, LimitExceeded, UnknownName, WrongArguments
 from query.frames import EndFrame, ErrorFrame, Frame, ProgressFrame, RowFrame
 from query.ledger import State
@@ -397,3 +402,32 @@ async def test_the_first_of_all_wait_for_everybody(federation: Living) -> None:
         assert await answer.ended() == {"ONE": "rows", "TWO": "rows"}
     rows = [(frame.peer, *frame.values) for frame in answer.frames if isinstance(frame, RowFrame)]
     assert sorted(rows) == [("ONE", 2, "ONE"), ("TWO", 2, "TWO")]
+
+
+async def test_an_edge_speaks_for_itself_alone(federation: Living) -> None:
+    await federation.stop("two")
+    uuid = {name: federation.home(name).membership().uuid for name in ("one", "two", "ns-admin")}
+    async with (
+        federation.connection() as admin,
+        following(admin, "//peer: two\n//wait: 1h\nthis_peer()") as answer,
+        opened_client(federation.home("one"), None, clock=time.time) as one,
+        opened_client(federation.home("two"), None, clock=time.time) as two,
+        opened_client(federation.admin, None, clock=time.time) as person,
+    ):
+        query = await answer.id()
+        own = ErrandCalls(two, uuid["two"])
+        assert (await own.listed()).open == (query,)
+        for stranger in (one, person):
+            for call in (
+                ErrandCalls(stranger, uuid["two"]).listed(),
+                ErrandCalls(stranger, uuid["two"]).message(query),
+                ErrandCalls(stranger, uuid["two"]).answer(query, b""),
+            ):
+                with pytest.raises(WrongRole):
+                    await call
+        assert (await ErrandCalls(one, uuid["one"]).listed()).open == ()
+        with pytest.raises(UnknownName):
+            await ErrandCalls(one, uuid["one"]).message(query)
+        with pytest.raises(BadWholeAnswer):
+            await own.answer(query, b"{}")
+        assert (await results(federation, query))["TWO"]["state"] == "waiting"
