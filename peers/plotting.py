@@ -11,9 +11,9 @@ Pure, but that the drawing library keeps its figure in a module. What the rows o
     several columns             the first is the axis (a number, a time, or the names of bars), each other one a series
     histogram                   all numbers of a series, however they came
 
-Rules: null, NaN and infinite numbers are left out; of more than :data:`ROWS_MAX` rows the newest are drawn, of more
-than :data:`SERIES_MAX` series or :data:`BARS_MAX` bars the first. What cannot be drawn is :class:`NoPlot`, and is shown
-as text.
+Rules: null, NaN and numbers beyond 1e300 are left out, smaller ones than 1e-300 are 0; of more than :data:`ROWS_MAX`
+rows the newest are drawn, of more than :data:`SERIES_MAX` series or :data:`BARS_MAX` bars the first. What cannot be
+drawn is :class:`NoPlot`, and is shown as text.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ POINTS_MAX: Final = 100_000
 SERIES_MAX: Final = 6
 BARS_MAX: Final = 40
 BINS_MAX: Final = 30
+NUMBER_MAX: Final = 1e300  # beyond, the distance between two is no number any more
 HEIGHT_MAX: Final = 20
 HEIGHT_MIN: Final = 6
 WIDTH_MIN: Final = 20
@@ -107,7 +108,7 @@ class Plotting:
         if not rows:
             raise NoPlot("no rows to plot")
         found = _Points(self.kind)
-        if len(rows[0][1]) > 1:
+        if any(len(values) != 1 for _, values in rows):
             found.columns(rows, self._columns)
         else:
             found.values(rows, self._columns[0] if self._columns else "")
@@ -132,11 +133,11 @@ class _Points:
         return Chart(self._kind, series, names, self._times)
 
     def columns(self, rows: Sequence[tuple[str | None, tuple[Any, ...]]], columns: Sequence[str]) -> None:
-        along = _axis([values[0] for _, values in rows])
+        along = _axis([values[0] if values else None for _, values in rows])
         for row, (peer, values) in enumerate(rows, start=1):
             x: float | None = float(row)
             shown = range(len(values))
-            if along is not None and self._kind != "histogram":
+            if along is not None and values and self._kind != "histogram":
                 x, shown = self._place(along, values[0], row), range(1, len(values))
             for number in shown:
                 self._add(
@@ -235,7 +236,7 @@ def _number(value: Any) -> float | None:
         number = float(value)
     except OverflowError:
         return None
-    return number if math.isfinite(number) else None
+    return (number if abs(number) > 1 / NUMBER_MAX else 0.0) if abs(number) <= NUMBER_MAX else None
 
 
 def _joined(peer: str | None, label: str) -> str:
@@ -243,9 +244,21 @@ def _joined(peer: str | None, label: str) -> str:
 
 
 def draw(chart: Chart, *, width: int, height: int, colours: Sequence[str] = ()) -> list[str]:
-    """The plot as lines of at most ``width`` characters; with escapes where there are ``colours``."""
+    """The plot as lines of at most ``width`` characters; with escapes where there are ``colours``.
+
+    Raises :class:`NoPlot` for numbers that lie too far apart, or too close together, to be told apart.
+    """
     import plotext
 
+    try:
+        drawn = _built(plotext, chart, width=width, height=height, colours=colours)
+    except (OverflowError, ValueError, ZeroDivisionError) as error:
+        raise NoPlot(f"the numbers cannot be drawn: {error}") from error
+    lines = drawn.rstrip("\n").split("\n")
+    return [line.rstrip() for line in lines] if colours else [plotext.uncolorize(line).rstrip() for line in lines]
+
+
+def _built(plotext: Any, chart: Chart, *, width: int, height: int, colours: Sequence[str]) -> str:
     plotext.clear_figure()
     plotext.theme("clear")
     plotext.plotsize(min(max(width, WIDTH_MIN), WIDTH_MAX), min(max(height, HEIGHT_MIN), HEIGHT_MAX))
@@ -256,8 +269,7 @@ def draw(chart: Chart, *, width: int, height: int, colours: Sequence[str] = ()) 
         plotext.title(_shortened(chart.series[0].label, width - 10))
     drawn: str = plotext.build()
     plotext.clear_figure()
-    lines = drawn.rstrip("\n").split("\n")
-    return [line.rstrip() for line in lines] if colours else [plotext.uncolorize(line).rstrip() for line in lines]
+    return drawn
 
 
 def _points(plotext: Any, chart: Chart, colours: Sequence[str], several: bool) -> None:

@@ -31,7 +31,6 @@ from peers.rendering import (
     visible,
 )
 from peers.screens import Screen
-from query.errors import Problem
 from query.frames import EndFrame, ErrorFrame, Frame, ProgressFrame, RowFrame, SchemaFrame
 
 if TYPE_CHECKING:
@@ -152,7 +151,9 @@ class TerminalView(View):
         peer = f"{frame.peer}: " if frame.peer else ""
         first, *rest = laid_out(decoded(frame)[0], max(20, self._screen.width - len(peer)))
         for number, line in enumerate((first, *rest)):
-            shown = self._styled("peer", peer) if number == 0 else self._styled("", "")
+            shown = self._styled("", "")
+            if peer and number == 0:
+                shown.append_text(self._styled("peer", peer))
             shown.append_text(self._coloured(line))
             self._screen.line(shown)
 
@@ -262,14 +263,15 @@ class TerminalView(View):
     def _drawn_plot(self) -> Any:
         from rich.text import Text as RichText
 
-        return RichText.from_ansi("\n".join(self._plot_lines()))
+        try:
+            return RichText.from_ansi("\n".join(self._plot_lines()))
+        except NoPlot:  # the end tells why
+            return RichText("")
 
     def _plot_lines(self) -> list[str]:
+        """Raises :class:`NoPlot`."""
         assert self._plot is not None
-        try:
-            chart = self._plot.chart()
-        except NoPlot:
-            return []
+        chart = self._plot.chart()
         height = min(PLOT_HEIGHT, self._screen.height - 4)
         return draw(chart, width=self._screen.width - 1, height=height, colours=self._screen.palette.series)
 
@@ -280,13 +282,13 @@ class TerminalView(View):
         if not len(self._plot):
             return
         try:
-            self._plot.chart()
-        except Problem as problem:
+            lines = self._plot_lines()
+        except NoPlot as problem:
             self._problem(problem.record())
             for text in self._plot.texts():
                 self._screen.line(self._coloured(text))
             return
-        for line in self._plot_lines():
+        for line in lines:
             self._screen.line(RichText.from_ansi(line))
 
     # --- styles -------------------------------------------------------------------------------------------------
