@@ -21,7 +21,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from engine.budget import making_room
 from engine.building import Builder
@@ -55,6 +55,9 @@ __all__ = ["Description", "Engine", "EngineSettings", "Listener", "Verdict"]
 log = logging.getLogger("peerage.models")
 
 Listener = Callable[[str, "Servable | None"], None]
+
+
+NOT_LOADED: Final = "models:loaded() lists what is; //peer: EDGE above the statement asks another peer"
 
 
 class Engine:
@@ -185,7 +188,7 @@ class Engine:
         if servable is None:
             close = nearest(name, self._servables)
             tail = f' — did you mean "{close}"?' if close else ""
-            raise ModelNotLoaded(f'no model "{name}" is loaded here{tail}', hint="models:loaded() lists what is")
+            raise ModelNotLoaded(f'no model "{name}" is loaded here{tail}', hint=NOT_LOADED)
         return servable
 
     def find_model(self, name: str) -> LoadedModel:

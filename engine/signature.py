@@ -340,12 +340,19 @@ def _texts(spec: TensorSpec, array: Array) -> Array:
     return _packed(spec, elements).reshape(array.shape)
 
 
+def _about_shape(spec: TensorSpec) -> str | None:
+    if VARIABLE not in spec.shape:
+        return None
+    forms = {1: "; one dimension is a vector, as [1.5, 2.5]", 2: "; two are a vector of rows, as [[1.5, 2.5]]"}
+    return f"{VARIABLE} stands for any number{forms.get(len(spec.shape), '')}"
+
+
 def _misfit(spec: TensorSpec, array: Array) -> NoReturn:
     wanted, found = NUMPY.get(spec.datatype), datatype_of(array)
     castable = wanted is not None and wanted.kind in "iuf" and array.dtype.kind in "iuf" and found != spec.datatype
     raise InputProblem(
         f'input "{spec.name}": expected {shown(spec.datatype, spec.shape)}, found {shown(found, array.shape)}',
-        hint=f"make it {wanted} before it is sent" if castable else None,
+        hint=f"make it {wanted} before it is sent" if castable else _about_shape(spec),
     )
 
 

@@ -25,8 +25,10 @@ from federation.standing_needs import check_group, standing_needs
 from federation.state import FederationState
 from query.errors import LimitExceeded, WrongArguments, suggestion, unknown
 from query.text_form import to_text
+from query.values import described
 
 KEYS: Final = ("repo", "name", "version")
+_FORM: Final = 'as in {"name": "my-model", "version": "1.0"}, and "repo" where it is not the default'
 
 
 class WantedModel(Struct, frozen=True):
@@ -78,18 +80,23 @@ def read_models(models: Sequence[Any]) -> tuple[WantedModel, ...]:
 def _read_model(index: int, model: Any) -> WantedModel:
     if not isinstance(model, Mapping):
         raise WrongArguments(
-            f'model {index}: expected a record like {{"name": "m", "version": "1.0"}}, found {type(model).__name__}'
+            f'model {index}: expected a record like {{"name": "m", "version": "1.0"}}, found {described(model)}'
         )
     for key, value in model.items():
         if key not in KEYS:
             raise WrongArguments(
-                f'model {index}: "{str(key)[:40]}" is not one of "repo", "name", "version"{suggestion(str(key), KEYS)}'
+                f'model {index}: "{str(key)[:40]}" is not one of "repo", "name", "version"{suggestion(str(key), KEYS)}',
+                hint=_FORM,
             )
         if not isinstance(value, str):
-            raise WrongArguments(f'model {index}: expected "{key}" as a text, found {to_text(value)[:40]}')
+            raise WrongArguments(
+                f'model {index}: expected "{key}" as a string, found {to_text(value)[:40]}',
+                hint=f'in quotes: "{key}": "{to_text(value)[:40]}"' if isinstance(value, int | float) else _FORM,
+            )
     for key in ("name", "version"):
         if key not in model:
-            raise WrongArguments(f'model {index}: expected a "{key}", found {", ".join(map(str, model)) or "nothing"}')
+            found = ", ".join(f'"{one}"' for one in model) or "nothing"
+            raise WrongArguments(f'model {index}: expected a "{key}" too, found {found} alone', hint=_FORM)
     return WantedModel(model["name"], model["version"], model.get("repo", DEFAULT_REPOSITORY))
 
 

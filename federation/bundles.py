@@ -86,6 +86,11 @@ def decode(text: str) -> Bundle:
     return _checked(bundle)
 
 
+def _ago(seconds: float) -> str:
+    hours = seconds / 3600.0
+    return f"{hours / 24:.0f} days" if hours >= 48 else f"{hours:.0f} h" if hours >= 2 else f"{seconds:.0f} s"
+
+
 def _garbage() -> BadBundle:
     return BadBundle(
         "the bundle is garbage: expected the base64 text of a bundle, found something else",
@@ -162,12 +167,13 @@ def check_join(request: JoinRequest, owner: Member | None, *, now: float) -> boo
         function = "edge:remove" if owner.kind == "edge" else "peer:remove"
         raise TokenReused(
             f'the bundle of "{owner.name}" was used before',
-            hint=f'{function}("{owner.name}") and then "peerage register {owner.name}" make a new one',
+            hint='another device takes a name of its own: "peerage register NAME"; for a new one in the place of '
+            f'"{owner.name}", {function}("{owner.name}") first',
         )
     if owner.token_expires is not None and now >= owner.token_expires:
         raise TokenExpired(
-            f'the bundle of "{owner.name}" expired {now - owner.token_expires:.0f} s ago',
-            hint="register it again for a new bundle",
+            f'the bundle of "{owner.name}" expired {_ago(now - owner.token_expires)} ago',
+            hint=f'a new one is good for 24 hours: "peerage register {owner.name}"',
         )
     return True
 

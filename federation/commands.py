@@ -190,7 +190,9 @@ def register(
             return (TokenIssued(known.uuid, token_hash, expires),)
         raise NameTaken(
             f'the name "{known.name}" belongs to {_described(known)}',
-            hint=f'edge:remove("{known.name}") frees the name' if known.kind == "edge" else None,
+            hint=f'take another name; edge:remove("{known.name}") ends that edge and frees its name'
+            if known.kind == "edge"
+            else None,
         )
     if kind == "nameserver":
         raise NotAllowed("a federation has one nameserver")
@@ -270,7 +272,8 @@ def set_mode(state: FederationState, edge: str, mode: str) -> tuple[Event, ...]:
     if wanted == "AUTONOMOUS":
         raise NotAllowed(
             f'"{member.name}" cannot be made AUTONOMOUS from here: an autonomous edge does not listen, so the mode is'
-            " entered and left on the edge itself"
+            " entered and left on the edge itself",
+            hint='on the device: "peerage mode AUTONOMOUS --home DIR"',
         )
     return () if member.mode == wanted else (ModeSet(member.uuid, cast(Mode, wanted)),)
 

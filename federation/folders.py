@@ -258,7 +258,9 @@ def _open_beneath(root: int, folder: Path, name: str) -> int:
         _check_ordinary(os.stat(last, dir_fd=at, follow_symlinks=False).st_mode, folder / name)
         return os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
     except FileNotFoundError as error:
-        raise BadFolder(f"{folder / name} does not exist") from error
+        raise BadFolder(
+            f"{folder / name} does not exist", hint='models:create("name") makes a folder with all that is needed'
+        ) from error
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise BadFolder(f"{folder / name} does not lead through folders alone: one is a link or a file") from error

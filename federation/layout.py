@@ -105,7 +105,12 @@ class ImageLayout(ManifestStore):
         """As :meth:`find`; raises :class:`UnknownName` with the nearest release."""
         found = self.find(name, version)
         if found is None:
-            raise unknown("installed release", f"{name}@{version}", (entry.label for entry in self.releases()))
+            hint = (
+                f'models:create_release("{name}", "{version}") makes one of its folder, models:import fetches one; '
+                "models:installed() lists what is here"
+            )
+            known = (entry.label for entry in self.releases())
+            raise unknown("installed release", f"{name}@{version}", known, hint=hint)
         return found
 
     def signed(self, release: InstalledRelease) -> SignedDocument:

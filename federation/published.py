@@ -32,11 +32,14 @@ class PublishedReleases:
         """Raises :class:`UnknownName` that says whether the model or only the version is missing."""
         versions = self._releases.get(name)
         if not versions:
-            raise unknown("model", name, self._releases)
+            raise unknown("model", name, self._releases, hint=_publish(name, version))
         release = versions.get(version)
         if release is None:
             close = nearest(version, versions) or next(reversed(versions))
-            raise UnknownName(f'no version "{version}" of model "{name}" — did you mean "{close}"?')
+            raise UnknownName(
+                f'no version "{version}" of model "{name}" — did you mean "{close}"?',
+                hint=_publish(name, version),
+            )
         return release
 
     def versions(self, name: str) -> tuple[Release, ...]:
@@ -84,3 +87,7 @@ class PublishedReleases:
         if not versions:
             del self._releases[event.name]
         self._deleted[event.name, event.version] = event.manifest
+
+
+def _publish(name: str, version: str) -> str:
+    return f'publish it first: models:publish("{name}", "{version}"), from the home that made it'

@@ -250,14 +250,19 @@ class FederationState:
         """Raises :class:`UnknownName` with the nearest existing name."""
         member = self.member_named(name)
         if member is None:
-            raise unknown("peer", name, self.names_like(name))
+            group = self.group(name)
+            hint = f"a group is written: //peer: group {group.name}" if group else "peers() lists who there is"
+            raise unknown("peer", name, self.names_like(name), hint=hint)
         return member
 
     def find_edge(self, name: str) -> Member:
         """Raises :class:`UnknownName` with the nearest edge, :class:`WrongKind` for a peer that is no edge."""
         member = self.member_named(name)
         if member is None:
-            raise unknown("edge", name, self.names_like(name, edges_only=True))
+            hint = 'edge:list() lists the edges; "peerage register NAME" makes one'
+            if self.group(name) is not None:
+                hint = f'"{name}" is a group: the edge stands first, the group behind it'
+            raise unknown("edge", name, self.names_like(name, edges_only=True), hint=hint)
         if member.kind != "edge":
             raise WrongKind(f'"{member.name}" is a {member.kind}, expected an edge')
         return member

@@ -19,6 +19,8 @@ HINT: Final = (
     "in the home's peerage.toml"
 )
 
+_NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNEXPECTED_MESSAGE"})
+
 Look: TypeAlias = Callable[[], Awaitable[Sequence[str]]]
 Remember: TypeAlias = Callable[[str], None]
 
@@ -83,3 +85,18 @@ class _Trying:
         if not self._left:
             raise StopAsyncIteration
         return self._left.popleft()
+
+
+def words_of_tls(address: str, reason: str | None, said: str) -> tuple[str, str]:
+    """Message and hint of a handshake that failed at an address, by OpenSSL's name of the reason and its words."""
+    if reason in _NOT_TLS:
+        return (
+            f"{address} does not speak TLS, so no nameserver listens there",
+            "the federation's port is 35021 unless set otherwise, and not the application's; \"peerage doctor\" looks "
+            "closer",
+        )
+    return (
+        f"{address} is not a nameserver that this home and its federation trust: {said}",
+        "another federation's nameserver listens there, or this home's certificate is of another one; \"peerage "
+        'doctor" looks closer',
+    )

@@ -25,7 +25,7 @@ from peers.needed_releases import NeededReleases
 from peers.release_folders import ReleaseFolders
 from peers.release_ports import Memory, NoNameserver, ReleaseSite, Statements
 from query.declarations import Call, Effect, Example, Role, function
-from query.errors import PeerProblem, Problem, WrongArguments
+from query.errors import PeerProblem, Problem, UnknownName, WrongArguments
 
 RECORD_BYTES_MAX: Final = 1024 * 1024
 
@@ -70,6 +70,7 @@ class DevelopmentFunctions:
         """Load a model's folder on this peer as a development release, `name@dev+…`, for a try. Only where the
         device's own settings say accept_development.
         """
+        self._require_folder(name)
         self._require_development(name)
         folder, inspection = await self._folders.read(name)
         packed, release = await self._folders.development(folder, inspection, now=call.now.timestamp())
@@ -144,6 +145,17 @@ class DevelopmentFunctions:
         await self._needed.load(release.record)
         await self._memory.load_release(release, origin="development")
         return release.label
+
+    def _require_folder(self, name: str) -> None:
+        """Raises for a name without a folder; one that is installed as a release is told to be loaded as such."""
+        try:
+            self._folders.path_of(name)
+        except UnknownName as problem:
+            installed = [release for release in self._layout.releases() if release.name == name]
+            if installed:
+                version = installed[-1].version
+                problem.hint = f'a release is loaded with its version: models:load("{name}", "{version}")'
+            raise
 
     def _require_development(self, what: str) -> None:
         if not self._site.accept_development:

@@ -74,6 +74,7 @@ from peers.uplink_client import UplinkClient
 from query.declarations import Caller, Progress, Role
 from query.errors import Problem
 
+_JOIN: Final = '"peerage register NAME" makes a bundle, and "peerage join --home DIR FILE" an edge\'s home of it'
 QUIET_S_MAX: Final = 5.0  # for the statements under way when a device has come to belong to a federation
 UPLINK_BACKOFF_BASE_S: Final = 0.5
 UPLINK_BACKOFF_CAP_S: Final = 30.0
@@ -124,7 +125,7 @@ async def run_edge(
 
 def _check_kind(home: Home, membership: Membership | None) -> None:
     if membership is not None and membership.kind != "edge":
-        raise BadHome(f"{home} is the home of {membership.kind} {membership.name}: expected an edge's home")
+        raise BadHome(f"{home} is the home of {membership.kind} {membership.name}: expected an edge's home", hint=_JOIN)
 
 
 async def _first(*events: asyncio.Event) -> None:
@@ -402,5 +403,3 @@ class _Parts:
             sooner=sooner,
             on_done=self.errands.done,
         )
-
-

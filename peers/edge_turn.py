@@ -178,7 +178,7 @@ class Turn:
         """Take a model out of memory now. Raises :class:`~query.errors.UnknownName` when it is not there."""
         actual = self._state.actual
         if name not in actual.loaded and name not in actual.restoring and name not in actual.lost:
-            raise unknown("loaded model", name, actual.loaded)
+            raise unknown("loaded model", name, actual.loaded, hint="models:loaded() lists what is")
         self._state.keep(dismissed(actual, name))
         reach("manual.recorded")
         self.changed()

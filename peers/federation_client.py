@@ -34,7 +34,7 @@ from federation.documents import (
     encode,
 )
 from federation.names import PeerId
-from peers.addresses import HINT, Addresses, Look, Remember
+from peers.addresses import HINT, Addresses, Look, Remember, words_of_tls
 from query.errors import ErrorRecord, PeerProblem, Problem, WorldProblem
 from query.frames import Frame, decode_frame
 
@@ -398,10 +398,8 @@ def _translated(error: BaseException, address: str) -> Problem:
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLError):
             reason = getattr(cause, "verify_message", None) or cause.reason or str(cause)
-            return UntrustedNameserver(
-                f"{address} is not a nameserver that this home and its federation trust: {reason}",
-                hint="another federation's nameserver listens there, or this home's certificate is of another one",
-            )
+            message, hint = words_of_tls(address, cause.reason, reason)
+            return UntrustedNameserver(message, hint=hint)
     if isinstance(error, TimeoutError):
         return Unreachable(f"no answer from {address} in time", hint=HINT)
     failed = [cause for cause in _causes(error) if isinstance(cause, OSError) and cause.strerror]

@@ -282,7 +282,8 @@ class Home:
             what = "is not the home of a peer that joined" if self.path.is_dir() else "does not exist"
             raise NotJoined(
                 f"{self.path} {what}: expected {self.membership_json.name} in it",
-                hint='join with "peerage join --home DIR FILE", or name a joined home with --home or PEERAGE_HOME',
+                hint="name a joined home with --home or PEERAGE_HOME; a new one joins with "
+                '"peerage join --home DIR FILE"',
             )
         return found
 

@@ -163,7 +163,10 @@ def _check_attached(home: Home, membership: Membership, bundle: Bundle) -> None:
     """Raises unless the home is of an edge that never joined, and the bundle is for it."""
     who = f"{membership.kind} {membership.name} in federation {membership.federation}"
     if home.identity_crt.exists():
-        raise AlreadyJoined(f"{home} is the home of {who}", hint="join in a new home (--home)")
+        same = (bundle.federation, fold(bundle.name)) == (membership.federation, fold(membership.name))
+        runs = f'it has joined: "peerage edge --home {home}" runs it' if same and membership.kind == "edge" else None
+        hint = "it has joined and needs no bundle any more" if same else "join in a new home (--home)"
+        raise AlreadyJoined(f"{home} is the home of {who}", hint=runs or hint)
     if (bundle.federation, bundle.kind, fold(bundle.name)) != (membership.federation, "edge", fold(membership.name)):
         raise AlreadyJoined(
             f"{home} is the home of {who}, by an imported file: the bundle is for {bundle.kind} {bundle.name} in "

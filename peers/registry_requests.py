@@ -40,7 +40,10 @@ class Access:
         """The repository that a member may change."""
         member = self.member(request)
         if member.role not in ("operator", "admin") and member.publisher_key is None:
-            raise WrongRole(f'"{member.name}" may not push or delete: expected the role operator or a publisher key')
+            raise WrongRole(
+                f'"{member.name}" may not push or delete: expected the role operator or a publisher key',
+                hint="publish from the home of a publisher: peerage register NAME --publisher makes one",
+            )
         repository = repository_of(request)
         kind, _, model = repository.partition("/")
         if kind not in ("models", "development"):

@@ -36,13 +36,7 @@ class ReleaseFolders:
 
     async def read(self, name: str) -> tuple[ModelFolder, Inspection]:
         """A model's folder and what its graph says of itself. Raises ``UnknownName``, ``BadFolder`` or the trial's."""
-        path = self._models_path / checked_model(name)
-        try:
-            found = path.is_dir()
-        except OSError as error:
-            raise BadFolder(f"cannot look into {path}: {error.strerror}") from error
-        if not found:
-            raise unknown("model folder", name, self._names())
+        path = self.path_of(name)
         folder = await asyncio.to_thread(read_folder, path)
         if folder.name != name:
             raise BadFolder(
@@ -53,6 +47,18 @@ class ReleaseFolders:
             return folder, Inspection((), (), {})
         told = await self._trials.describe(weight)
         return folder, Inspection(told.inputs, told.outputs, told.opset)
+
+    def path_of(self, name: str) -> Path:
+        """Where a model's folder is. Raises ``UnknownName`` with the nearest that there is."""
+        path = self._models_path / checked_model(name)
+        try:
+            found = path.is_dir()
+        except OSError as error:
+            raise BadFolder(f"cannot look into {path}: {error.strerror}") from error
+        if not found:
+            hint = f'models:create("{name}") makes one, models:list() lists them'
+            raise unknown("model folder", name, self._names(), hint=hint)
+        return path
 
     async def development(
         self, folder: ModelFolder, inspection: Inspection, *, now: float

@@ -190,6 +190,8 @@ def suggestion(name: str, known: Iterable[str], *, otherwise: str = "") -> str:
     return f' — did you mean "{close}"?' if close else otherwise
 
 
-def unknown(kind: str, name: str, known: Iterable[str], *, span: Span | None = None) -> UnknownName:
+def unknown(
+    kind: str, name: str, known: Iterable[str], *, span: Span | None = None, hint: str | None = None
+) -> UnknownName:
     """``no group "stagin" — did you mean "staging"?``, with a hint to list when nothing comes close."""
-    return UnknownName(f'no {kind} "{name}"{suggestion(name, known)}', span=span)
+    return UnknownName(f'no {kind} "{name}"{suggestion(name, known)}', span=span, hint=hint)

@@ -185,8 +185,11 @@ def _checked(kind: str, name: str, span: Span | None) -> str:
             span=span,
         )
     if not _PEER.fullmatch(name):
+        bare = name.strip("\"'")
         raise SyntaxProblem(
-            f'"{name[:80]}" is no name of a {kind}: {_EXPECTED}',
+            f"a {kind} stands without quotes: //peer: {'group ' if kind == 'group' else ''}{bare}"
+            if bare != name and _PEER.fullmatch(bare)
+            else f'"{name[:80]}" is no name of a {kind}: {_EXPECTED}',
             span=span,
         )
     return name

@@ -67,9 +67,8 @@ def parse_type(text: str) -> Type:
     folded = head.casefold()
     name = ALIASES[folded] if folded in ALIASES else _BY_FOLDED.get(folded)
     if name is None:
-        problem = unknown("type", head, (*_BY_FOLDED.values(), "Charstring", "Timeval"))
-        problem.hint = "a parameter is a type and a name, as in f(Number x) -> Number"
-        raise problem
+        hint = "a parameter is a type and a name, as in f(Number x) -> Number"
+        raise unknown("type", head, (*_BY_FOLDED.values(), "Charstring", "Timeval"), hint=hint)
     if not rest:
         return Type(name)
     if name not in ("Vector", *COLLECTIONS):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from msgspec import Struct
 
-from peers.cli.console import Console
+from peers.cli.console import USAGE, Console
 from peers.homes import Home, default_home
 from peers.setting_texts import Setting, declared
+from query.errors import suggestion
 
 Run = Callable[[argparse.Namespace, Console], int]
 Commands = Any  # argparse gives its type no public name
@@ -36,7 +38,7 @@ def command_parser() -> argparse.ArgumentParser:
         tidying,
     )
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="peerage",
         description="A federation of peers that deploys, runs and queries machine-learning models at the edge.",
         epilog=f"""\
@@ -72,6 +74,35 @@ begin with "peerage demo", or with a federation of your own:
     return parser
 
 
+class Parser(argparse.ArgumentParser):
+    """Tells what is wrong with a command line as every other error is told: what was meant, and the next step."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            asked: Parser = getattr(found, "parser", self)
+            known = [name for action in asked._actions for name in action.option_strings]
+            what = "option" if rest[0].startswith("-") else "argument"
+            asked.error(f'{asked.prog} has no {what} "{rest[0][:80]}"{suggestion(rest[0], known)}')
+        return found
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        meant = suggestion(str(value), [str(choice) for choice in action.choices])
+        if isinstance(action, argparse._SubParsersAction):
+            told = f'no command "{str(value)[:80]}"{meant}'
+            if not meant:
+                told += f": expected {', '.join(action.choices)}; options stand behind the command"
+            raise argparse.ArgumentError(None, told)
+        expected = ", ".join(map(str, action.choices))
+        raise argparse.ArgumentError(action, f'expected one of {expected}, found "{str(value)[:80]}"{meant}')
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, f"error(usage): {message}\n  hint: {self.prog} --help shows what there is\n")
+
+
 class _VersionAction(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
         from importlib.metadata import version
@@ -99,7 +130,7 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
     if json is not None:
         parser.add_argument("--json", action="store_true", help=json)
     return parser

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from peers.cli.arguments import Commands, add_command, add_home, home_of
-from peers.cli.console import DONE, Console, UsageProblem
+from peers.cli.console import DONE, Console, UsageProblem, underlined
 from query.durations import parse_duration
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ echo '1 + 1' | peerage query --home e1 -""",
 def run_query(arguments: argparse.Namespace, console: Console) -> int:
     text = _text(arguments)
     if not text.strip():
-        raise UsageProblem("expected statements, found an empty text")
+        raise UsageProblem("expected statements, found an empty text", hint="as in: peerage query 'edge:list()'")
+    tell_doubts(console, text)
     return ask(
         console,
         arguments=arguments,
@@ -78,6 +79,14 @@ def run_query(arguments: argparse.Namespace, console: Console) -> int:
         timeout_s=_seconds(arguments.timeout),
         budget=arguments.budget,
     )
+
+
+def tell_doubts(console: Console, text: str) -> None:
+    """Comments that were probably meant to be directives, on standard error: the statement runs without them."""
+    from query.slips import doubtful_comments
+
+    for doubt in doubtful_comments(text):
+        console.tell("\n".join([f"note: {doubt.message}", *underlined(text, doubt.span)]))
 
 
 def ask(
@@ -156,9 +165,7 @@ def view_of(console: Console, text: str, *, as_json: bool) -> View:
     from peers.screens import Screen
     from peers.terminal_view import TerminalView
 
-def _told(ledger: Ledger) -> bool:
-    """Whether the one target's end was told by its error already."""
-    return ledger.outcomes[0].state.value == "error"
+    return TerminalView(console, Screen(console.stdout, palette=chosen_palette(console.environment)), text)
 
 
 def _text(arguments: argparse.Namespace) -> str:

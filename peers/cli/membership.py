@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -19,6 +20,7 @@ from peers.cli.console import DONE, Console, UsageProblem
 from peers.homes import BadHome
 from peers.settings import EdgeSettings, checked_address, resolve_settings
 
+BUNDLE_BEGINNING: Final = re.compile(r"eyJ[A-Za-z0-9+/=\s]{100}")  # the base64 text of a JSON object
 ROLES = ("viewer", "operator", "admin")
 
 
@@ -145,6 +147,11 @@ def _bundle_text(file: str) -> str:
         with Path(file).open(encoding="utf-8") as opened:
             return opened.read(BUNDLE_TEXT_LENGTH_MAX + 1)
     except OSError as error:
+        if BUNDLE_BEGINNING.match(file):
+            raise UsageProblem(
+                "expected the name of a file with the bundle, found a bundle",
+                hint='put it into a file, or give it to "peerage join -"; on a command line others can read it',
+            ) from None
         raise UsageProblem(
             f"cannot read {file[:200]}: {error.strerror}",
             hint='give the file with the bundle, or "-" for standard input',

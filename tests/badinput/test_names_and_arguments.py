@@ -17,26 +17,28 @@ pytestmark = pytest.mark.timeout(120)
 ADD_GROUP = "edge:add_group(String edge, String group) -> Boolean"
 NO_EDGE = 'no edge "e9"'
 NO_GROUP = 'no group "fild" — did you mean "field"?'
+LIST_EDGES = 'edge:list() lists the edges; "peerage register NAME" makes one'
+FORM = 'as in {"name": "my-model", "version": "1.0"}, and "repo" where it is not the default'
 LIST_GROUPS = 'edge:add_group("edge", "group") makes a group; edge:all_groups() lists them'
 
 REFUSED = [
     # an edge, a group, a model, a version, a function, a variable, a mode that is not there
-    ('edge:groups("e9")', "unknown_name", NO_EDGE, None),
-    ('edge:get_config("e9")', "unknown_name", NO_EDGE, None),
-    ('edge:actual_state("e9")', "unknown_name", NO_EDGE, None),
-    ('edge:explain("e9")', "unknown_name", NO_EDGE, None),
-    ('edge:remove("e9")', "unknown_name", NO_EDGE, None),
-    ('edge:set_mode("e9", "ONLINE")', "unknown_name", NO_EDGE, None),
-    ('edge:add_group("e9", "field")', "unknown_name", NO_EDGE, None),
+    ('edge:groups("e9")', "unknown_name", NO_EDGE, LIST_EDGES),
+    ('edge:get_config("e9")', "unknown_name", NO_EDGE, LIST_EDGES),
+    ('edge:actual_state("e9")', "unknown_name", NO_EDGE, LIST_EDGES),
+    ('edge:explain("e9")', "unknown_name", NO_EDGE, LIST_EDGES),
+    ('edge:remove("e9")', "unknown_name", NO_EDGE, LIST_EDGES),
+    ('edge:set_mode("e9", "ONLINE")', "unknown_name", NO_EDGE, LIST_EDGES),
+    ('edge:add_group("e9", "field")', "unknown_name", NO_EDGE, LIST_EDGES),
     ('edge:remove_group("e1", "fild")', "unknown_name", NO_GROUP, LIST_GROUPS),
     ('edge:set_group_models("fild", [])', "unknown_name", NO_GROUP, LIST_GROUPS),
     ("//peer: group fild\n1", "unknown_name", NO_GROUP, LIST_GROUPS),
-    ("//peer: e9\n1", "unknown_name", 'no peer "e9"', None),
+    ("//peer: e9\n1", "unknown_name", 'no peer "e9"', "peers() lists who there is"),
     (
         'edge:set_group_models("field", [{"name": "thermo", "version": "1.0"}])',
         "unknown_name",
         'no model "thermo"',
-        None,
+        'publish it first: models:publish("thermo", "1.0"), from the home that made it',
     ),
     (
         '//peer: e1\nmodels:import("thermo", "1.0")',
@@ -48,9 +50,14 @@ REFUSED = [
         '//peer: e1\nmodels:infer("thermo", [1])',
         "model_not_loaded",
         'no model "thermo" is loaded here',
+        "models:loaded() lists what is; //peer: EDGE above the statement asks another peer",
+    ),
+    (
+        '//peer: e1\nmodels:unload("thermo")',
+        "unknown_name",
+        'no loaded model "thermo"',
         "models:loaded() lists what is",
     ),
-    ('//peer: e1\nmodels:unload("thermo")', "unknown_name", 'no loaded model "thermo"', None),
     (
         'edge:ad_group("e1", "field")',
         "unknown_name",
@@ -96,19 +103,19 @@ REFUSED = [
         'edge:set_group_models("field", "thermo")',
         "wrong_arguments",
         'edge:set_group_models: models: expected Vector, found String "thermo"',
-        "edge:set_group_models(String group, Vector models) -> Record",
+        "edge:set_group_models(String group, Vector models) -> Record; a vector of one stands in brackets: […]",
     ),
     (
         'edge:set_group_models("field", [1])',
         "wrong_arguments",
-        'model 1: expected a record like {"name": "m", "version": "1.0"}, found int',
+        'model 1: expected a record like {"name": "m", "version": "1.0"}, found Integer 1',
         None,
     ),
     (
         'edge:set_group_models("field", [{"name": "thermo"}])',
         "wrong_arguments",
-        'model 1: expected a "version", found name',
-        None,
+        'model 1: expected a "version" too, found "name" alone',
+        FORM,
     ),
     (
         'edge:set_poll_interval("e1", "often")',

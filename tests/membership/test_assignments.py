@@ -138,11 +138,11 @@ def test_another_repository_is_noted(small: Small) -> None:
 @pytest.mark.parametrize(
     ("models", "message"),
     [
-        (["m"], 'model 1: expected a record like {"name": "m", "version": "1.0"}, found str'),
+        (["m"], 'model 1: expected a record like {"name": "m", "version": "1.0"}, found String "m"'),
         ([{"name": "m", "versoin": "1"}], 'model 1: "versoin" is not one of .* did you mean "version"?'),
-        ([{"name": "m", "version": "1"}, {"name": "n"}], 'model 2: expected a "version", found name'),
-        ([{"name": "m", "version": 5.3}], 'model 1: expected "version" as a text, found 5.3'),
-        ([{"name": "m", "version": None}], 'model 1: expected "version" as a text, found null'),
+        ([{"name": "m", "version": "1"}, {"name": "n"}], 'model 2: expected a "version" too, found "name" alone'),
+        ([{"name": "m", "version": 5.3}], 'model 1: expected "version" as a string, found 5.3'),
+        ([{"name": "m", "version": None}], 'model 1: expected "version" as a string, found null'),
         ([{"name": "m", "version": "1"}, {"name": "m", "version": "2"}], 'model "m" is named twice'),
     ],
 )

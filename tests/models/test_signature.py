@@ -64,14 +64,17 @@ def test_what_does_not_fit_is_named_with_what_was_expected(signature: Signature,
     assert caught.value.message == message
 
 
+SHAPE = "-1 stands for any number; two are a vector of rows, as [[1.5, 2.5]]"
+
+
 @pytest.mark.parametrize(
     ("found", "hint"),
     [
         (np.zeros((1, 4)), "make it float32 before it is sent"),
         (np.zeros((1, 4), np.int64), "make it float32 before it is sent"),
-        (np.zeros((1, 4), bool), None),
-        (f4(1, 5), None),
-        (np.zeros((1, 5), ">f4"), None),
+        (np.zeros((1, 4), bool), SHAPE),
+        (f4(1, 5), SHAPE),
+        (np.zeros((1, 5), ">f4"), SHAPE),
     ],
 )
 def test_numbers_of_another_kind_are_told_what_to_become(found: Any, hint: str | None) -> None:

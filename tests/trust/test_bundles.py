@@ -191,7 +191,10 @@ def test_each_refusal_to_join_has_its_class(
 def test_a_used_bundle_names_the_calls_that_make_a_new_one(kind: Kind, function: str) -> None:
     with pytest.raises(TokenReused) as caught:
         check_join(request(), invited(key=STRANGER.public, kind=kind), now=NOW)
-    assert caught.value.hint == f'{function}("Edge-1") and then "peerage register Edge-1" make a new one'
+    assert caught.value.hint == (
+        'another device takes a name of its own: "peerage register NAME"; for a new one in the place of "Edge-1", '
+        f'{function}("Edge-1") first'
+    )
 
 
 def test_a_lost_answer_can_be_asked_for_again_by_the_same_key() -> None:
