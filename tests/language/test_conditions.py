@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 import time
 from typing import Any
@@ -14,6 +15,8 @@ from query.errors import BadStatement, LimitExceeded, Problem, Span, SyntaxProbl
 from query.functions import generic_declarations
 from query.parsing import parse
 from query.placement import Reason, Route, Where, parse_target, place, route
+from query.row_expressions import IMPURE
+from tests.language.texts import NAMES, Texts
 
 EDGES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("line-1", {"name": "LINE-1", "arch": "arm64", "cores": 4, "tags": ["lab", "hot"], "site": "lab", "rack-no": 7}),
@@ -197,6 +200,29 @@ def test_the_names_of_a_condition() -> None:
 def test_a_condition_is_bounded_as_a_directive_is() -> None:
     with pytest.raises(LimitExceeded):
         parse(f"//peer: where {'true and ' * 1000} true\n1")
+
+
+def test_whatever_is_written_there_means_edges_or_is_told() -> None:
+    """No text ends in anything but a decision or a problem."""
+    draw = random.Random(29)
+    functions = tuple(declared.name for declared in generic_declarations() if declared.name not in IMPURE)
+    texts = Texts(draw, depth=3, functions=functions)
+    values = (None, True, 1, 2.5, "a", "arm64", ["a", 1], [], "")
+    edges = [
+        (f"e{number}", {name: draw.choice(values) for name in (*NAMES, "tags") if draw.random() < 0.8})
+        for number in range(5)
+    ]
+    told, meant = 0, 0
+    for _ in range(1500):
+        text = texts.expression()
+        try:
+            names, unmatched = meeting(text, edges)
+        except Problem:
+            told += 1
+        else:
+            meant += 1
+            assert len(names) + unmatched == len(edges)
+    assert min(told, meant) > 50
 
 
 def test_a_target_is_written_as_it_is_read() -> None:

@@ -26,7 +26,14 @@ STRINGS = (
 )
 TIMES = ("|2026-01-31T12:00:00Z|", "|2026-01-31|")
 SIGNS = ("=", "!=", "<>", "<", "<=", ">", ">=", "in", "like", "not in", "not like", "+", "-", "*", "/", "%", "^", "||")
-DIRECTIVES = ("//peer: E1", "// Peer: all", "//timeout: 5s", "//plot: line  ", "//wait: 1h")
+DIRECTIVES = (
+    "//peer: E1",
+    "// Peer: all",
+    "//peer: where x = 1 and 'a' in tags",
+    "//timeout: 5s",
+    "//plot: line  ",
+    "//wait: 1h",
+)
 BLANKS = (" ", " ", " ", "  ", "\n", "\n\n\n", "\t", " \r\n", "\n    ")
 REMARKS = ("// c", "//", "//peer: E9", "-- d", "--", "/* e */", "/**/", "/* two\n   lines */", "// x: y", "/* -- // */")
 
@@ -69,6 +76,10 @@ class Texts:
         if out and self._chance(0.2):
             out = out[: len(out) - 1]
         return "".join(out)
+
+    def expression(self) -> str:
+        """One expression on one line."""
+        return " ".join(" ".join(self._expression(self._depth)).split())
 
     def broken(self) -> str:
         """A script with pieces lost, doubled, exchanged or strewn in."""
@@ -173,6 +184,7 @@ class Texts:
             lambda: self._call(depth),
             lambda: [*self._call(depth), "[", *self._expression(depth - 1), "]"],
             lambda: [*self._call(depth), *self._draw.choice(([".", "k"], [".", "in"], [".select"], [".End"]))],
+            lambda: [*self._call(depth), "as of", *self._moment(depth)],
             lambda: self._case(depth),
             lambda: ["cast", "(", *self._expression(depth - 1), "as", *self._pick(TYPES).split(), ")"],
             self._atom,
@@ -184,6 +196,10 @@ class Texts:
         if self._chance(0.2):
             arguments = [self._select(depth - 1)]
         return [self._pick(self._functions), "(", *self._listed(arguments), ")"]
+
+    def _moment(self, depth: int) -> list[str]:
+        forms = ([self._pick(TIMES)], [":v"], [self._pick(NAMES)], ["(", *self._expression(depth - 1), ")"])
+        return self._draw.choice(forms)
 
     def _pairs(self, depth: int) -> list[str]:
         keys = self._draw.sample(("'a'", '"b c"', "'in'", '"d"'), self._draw.randint(0, 3))
