@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-NAMES: Final = ("language", "poll", "inference", "pipelines", "recording", "footprint", "blobs", "serving")
+NAMES: Final = ("language", "poll", "inference", "pipelines", "recording", "footprint", "blobs", "serving", "pushdown")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
