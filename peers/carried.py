@@ -21,6 +21,7 @@ from federation.errors import NonceReused, UnknownKey, WrongDocument
 from federation.names import shown
 from peers.errand_book import ErrandBook, ErrandKey
 from peers.errands import Errands
+from peers.failpoints import reach
 from peers.requests import StatementRequest, decode_request
 from peers.statements import Statements
 from peers.uplink_messages import StatementMessage
@@ -111,6 +112,7 @@ class CarriedStatements:
                 return await self._errands.answer(key, index=message.index)
         except Problem as problem:
             return whole_problem(problem, shown(self._name), index=message.index)
+        reach("waits.noted")
         frames = self._run(message, request, caller, variables)
         self._errands.begin(key, frames, errand=message.errand, index=message.index)
         return await self._errands.answer(key, index=message.index)

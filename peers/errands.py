@@ -16,6 +16,7 @@ from typing import Final
 
 from federation.names import shown
 from peers.errand_book import ErrandBook, ErrandKey
+from peers.failpoints import reach
 from peers.running import RunningQueries
 from peers.whole_frames import Interrupted, WholeFrames, outcome_in, read_whole, whole_problem, whole_state
 from query.errors import LimitExceeded, Problem
@@ -98,6 +99,7 @@ class Errands:
                     whole.take(frame)
                     if whole.full:
                         break
+            reach("waits.run")
             answer = whole.written(me, index=index)
         except asyncio.CancelledError:
             if not self._running[key].stopped:
@@ -108,6 +110,7 @@ class Errands:
         try:
             try:
                 self._book.keep(key, answer, now=self._now())
+                reach("waits.answer_kept")
             except LimitExceeded as problem:
                 answer = whole_problem(problem, me, index=index, state=State.ERROR)
                 self._book.keep(key, answer, now=self._now())

@@ -66,6 +66,12 @@ POINTS: Final = {
     "import.attached": "a device has become an edge, nothing of its state is on disk",
     "import.staged": "every blob of a file is on disk, the state is as it was",
     "import.listed": "the state is on disk and its releases are listed, nobody told",
+    # statements that wait, on the nameserver and on the edge
+    "waits.kept": "a statement is on disk, who asked was told nothing",
+    "waits.settled": "an answer is on disk, nobody was told",
+    "waits.noted": "a statement is noted on the edge, nothing of it has run",
+    "waits.run": "a statement has run on the edge, its answer is not on disk",
+    "waits.answer_kept": "the answer is on the edge's disk, nobody has it",
 }
 
 _reached = 0

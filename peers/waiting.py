@@ -25,6 +25,7 @@ from federation.envelopes import check_waiting, nonce_of
 from federation.events import Change, Removed
 from federation.members import Member
 from federation.names import PeerId, shown
+from peers.failpoints import reach
 from peers.statements import Errand
 from peers.uplink_messages import StatementMessage
 from peers.waiting_room import AnswerRoom, Entry
@@ -168,6 +169,7 @@ class WaitingStatements:
         members = [self._roster.member_named(name) for name in errand.targets]
         self._check_room(kept, len(members))
         self._store.add(kept, ((member.uuid, member.name) for member in members))
+        reach("waits.kept")
         standing = self._store.find(kept.id)
         assert standing is not None
         self._remember(standing, {member.uuid: member.name for member in members})
@@ -282,6 +284,7 @@ class WaitingStatements:
         settled = [entry for entry in outcomes if entry[0] in waiting.targets]
         if settled:
             self._store.settle(statement, settled)
+            reach("waits.settled")
         for peer, _, answer in settled:
             waiting.bytes += len(answer or b"")
             self._room.took(len(answer or b""))

@@ -15,7 +15,7 @@ from tests.turn.processes import Federation
 pytestmark = pytest.mark.timeout(300)
 
 ON_THE_EDGE = tuple(POINTS)[: list(POINTS).index("key.made")]
-ELSEWHERE = ("key.", "backup.", "restore.", "import.")  # each beside the tests of what is killed there
+ELSEWHERE = ("key.", "backup.", "restore.", "import.", "waits.")  # each beside the tests of what is killed there
 ON_THE_NAMESERVER = tuple(label for label in tuple(POINTS)[len(ON_THE_EDGE) :] if not label.startswith(ELSEWHERE))
 
 
