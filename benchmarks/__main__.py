@@ -11,7 +11,18 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-NAMES: Final = ("language", "poll", "inference", "pipelines", "recording", "footprint", "blobs", "serving", "pushdown")
+NAMES: Final = (
+    "language",
+    "poll",
+    "inference",
+    "pipelines",
+    "recording",
+    "footprint",
+    "blobs",
+    "serving",
+    "pushdown",
+    "fanout",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--size", type=float, metavar="MB", help="of what blobs moves (500)")
     parser.add_argument(
-        "--rounds", type=int, metavar="N", help="how often blobs moves it each way (7); pairs of serving (9)"
+        "--rounds",
+        type=int,
+        metavar="N",
+        help="how often blobs moves it each way (7); pairs of serving (9), of fanout (25)",
     )
     parser.add_argument("--unsynced", action="store_true", help="blobs also beside a bare transfer that syncs nothing")
     parser.add_argument("--report", action="store_true", help="write what serving finds into the documentation")
@@ -30,9 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         of_blobs["size_bytes"] = int(options.size * 1e6)
     if options.rounds is not None:
         of_blobs["rounds"] = options.rounds
-    of_serving = {} if options.rounds is None else {"rounds": options.rounds}
+    of_rounds = {} if options.rounds is None else {"rounds": options.rounds}
     for name in options.names:
-        given = {"blobs": of_blobs, "serving": of_serving}.get(name, {})
+        given = {"blobs": of_blobs, "serving": of_rounds, "fanout": of_rounds}.get(name, {})
         found = []
         for measurement in importlib.import_module(f"benchmarks.{name}").run(**given):
             found.append(measurement)
