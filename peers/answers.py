@@ -10,10 +10,11 @@ import asyncio
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 
 from query.errors import (
     DeadlinePassed,
@@ -173,9 +174,10 @@ async def stream_frames(request: web.Request, frames: AsyncIterator[Frame], *, q
         if not first.done():
             first.cancel()
             await asyncio.wait([first])
-    async for frame in frames:
-        await response.write(encode_frame(frame) + b"\n")
-    await response.write_eof()
+    with suppress(ClientConnectionResetError):  # who read has left, which is no fault to log
+        async for frame in frames:
+            await response.write(encode_frame(frame) + b"\n")
+        await response.write_eof()
     return response
 
 
