@@ -212,7 +212,8 @@ def _kinds(argument: Argument) -> Iterator[Kind]:
 
 def _names(kind: Kind, argument: Argument, knowledge: Knowledge) -> tuple[str, ...]:
     if kind is Kind.VERSION:
-        model = argument.beside.get("model") or argument.beside.get("name") or ""
+        named = argument.pairs if argument.in_record else argument.beside
+        model = named.get("model") or named.get("name") or ""
         return knowledge.versions.get(model.casefold(), ())
     if kind is Kind.PEER:
         return (*(name for name in knowledge.of_kind(kind) if name.casefold() != "nameserver"), "nameserver")

@@ -30,8 +30,8 @@ class Argument:
     """The argument that the cursor stands in. ``parameters``: what it may be, one an overload that fits.
 
     In a record: ``in_record``; ``in_key`` where a key is typed; ``key`` whose value is; ``taken``: keys that stand
-    there already. ``beside``: the text of the strings that stand for the call's other parameters, or in a record for
-    its other keys, by name.
+    there already. ``beside``: the text of the strings that stand for the call's other parameters, by name; ``pairs``:
+    that of those for the record's other keys.
     """
 
     parameters: tuple[tuple[Declaration, Parameter], ...]
@@ -40,6 +40,7 @@ class Argument:
     key: str | None = None
     taken: tuple[str, ...] = ()
     beside: Mapping[str, str] = field(default_factory=dict)
+    pairs: Mapping[str, str] = field(default_factory=dict)
 
 
 def overloads_at(bracket: Bracket, knowledge: Knowledge, *, closed: bool = False) -> tuple[Declaration, ...]:
@@ -95,7 +96,8 @@ def _argument(call: Bracket, record: Bracket | None, moment: Unfinished, knowled
         in_key=in_key,
         key=None if in_key else _key_under_way(record, moment.tokens),
         taken=tuple(pairs),
-        beside={key: value for key, value in pairs.items() if value is not None},
+        beside=beside,
+        pairs={key: value for key, value in pairs.items() if value is not None},
     )
 
 

@@ -173,8 +173,9 @@ async def editing(connect: Callable[[], AsyncConnection], *, peer: str | None = 
 
 
 def _write_all(pipe: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(pipe, data) :]
+    with suppress(OSError):  # the editor is going away, and what it still hears needs no answer
+        while data:
+            data = data[os.write(pipe, data) :]
 
 
 def text_of(edits: list[dict[str, Any]], text: str) -> str:
