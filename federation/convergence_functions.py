@@ -50,6 +50,7 @@ class ConvergenceFunctions:
         With ``seconds`` it waits so long, tells its progress, and ends as soon as all are ``converged`` or nothing is
         under way that could change it: ``failed`` edges do not try again by themselves, and of the ``waiting`` ones
         those that never joined or are AUTONOMOUS are not heard of. ``why`` has one record an edge, the first 100.
+        To wait for more than a minute, give the statement the time: ``//timeout: 10min``.
         """
         if not 0 <= seconds <= WAIT_S_MAX:
             raise WrongArguments(f"edge:converged: expected 0 to {WAIT_S_MAX:.0f} seconds, found {seconds:g}")

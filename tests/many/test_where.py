@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -57,6 +58,30 @@ async def test_an_edge_that_is_away_is_a_target_when_it_meets_it(federation: Liv
     (ledger,) = answer.ledgers
     assert ledger.unmatched == 1
     assert Outcome("AWAY", State.UNREACHABLE, "never") in ledger.outcomes
+
+
+@pytest.mark.parametrize("home", EVERYWHERE)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_aggregate_over_those_who_meet_it_is_one(federation: Living, home: str) -> None:
+    answer = await federation.ask('//peer: where site = "lab"\nselect count(this_peer()), max(this_peer())', home=home)
+    assert [row.values for row in answer.checked()] == [(2, "THREE")]
+    assert answer.ledgers[0].unmatched == 2
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_who_was_meant_when_it_began_is_waited_for(federation: Living) -> None:
+    await federation.stop("three")
+    asked = '//peer: where site = "lab"\n//wait: 60s\nthis_peer()'
+    answering = asyncio.create_task(federation.ask(asked))
+    await federation.until("count(select q from q in query:list() where q.text like '//peer: where%') > 0", True)
+    await federation.value('edge:set_property("three", "site", "attic")')
+    await federation.value('edge:set_property("two", "site", "lab")')
+    await federation.start_edge("three", site="lab")
+    answer = await answering
+    assert {row.value for row in answer.checked()} == {"ONE", "THREE"}
+    assert answer.ledgers[0].unmatched == 2
+    await federation.value('edge:set_property("three", "site", null)')
+    await federation.value('edge:set_property("two", "site", null)')
 
 
 @pytest.mark.asyncio(loop_scope="module")
