@@ -58,7 +58,7 @@ class Evaluating:
     ) -> None:
         """``budget``: what every statement may use on this peer."""
         self._budget = budget
-        self._shares = Shares()
+        self.shares = Shares()
         self._name = name
         self._is_nameserver = is_nameserver
         self._catalogue = catalogue
@@ -101,7 +101,7 @@ class Evaluating:
 
         try:
             async with _within(deadline, began, spending):
-                with self._shares.share() as share:
+                with self.shares.share() as share:
                     plan = self._plan(statement, session, partial=partial)
                     await self._rows(plan, answering, call, session, spending=spending, share=share)
             settle(answering.answered_by(self._name))

@@ -11,11 +11,13 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from peers.answering import Answering
 from query.catalogue import Catalogue, UserFunction
 from query.errors import Problem
 from query.frames import EndFrame, ErrorFrame, Frame, ProgressFrame, RowFrame
-from query.ledger import Ledger, Outcome, State
+from query.ledger import Ledger, State
 from query.limits import VALUE_ELEMENTS_MAX, EvaluationLimits, over
 from query.parsing import tokens
 from query.plan import Yield
@@ -86,7 +88,8 @@ class KeptValue:
         return None
 
     def _settled(self, state: State, detail: str | None = None) -> None:
-        self.ledger = Ledger(tuple(Outcome(outcome.peer, state, detail) for outcome in self.ledger.outcomes))
+        settled = (replace(outcome, state=state, detail=detail, rows=0) for outcome in self.ledger.outcomes)
+        self.ledger = Ledger(tuple(settled))
 
 
 def is_bag(expression: Statement, catalogue: Catalogue, variables: Mapping[str, Any]) -> bool:

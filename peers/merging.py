@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
 
 from federation.names import shown
 from peers.answering import Answering
+from peers.shares import Shares
 from query.declarations import Call
 from query.errors import ErrorRecord, Problem
 from query.evaluation import CurrentCatalogue, evaluate
@@ -48,6 +50,7 @@ class Merging:
         self._merged: MergedGroups | MergedRows | None = None
         self._final: Plan | None = None
         self._ended = 0
+        self.shares = Shares()  # of the peer where the rows of the whole are made
         self.columns: tuple[Column, ...] | None = None  # of the answer; of first rows, those of the first target
 
     @staticmethod
@@ -136,11 +139,14 @@ class Merging:
     async def give(self, answering: Answering, *, peer: str) -> None:
         """Give the rows of the whole into an answer, and what went wrong in making them as ``peer``'s error."""
         try:
-            if self.columns is not None:
-                await answering.schema(self.columns)
-            async with contextlib.aclosing(self.rows()) as rows:
-                async for values, target in rows:
-                    await answering.row(values, peer=target)
+            with self.shares.share() as share:
+                self._call = replace(self._call, pause=share.pause)
+                if self.columns is not None:
+                    await answering.schema(self.columns)
+                async with contextlib.aclosing(self.rows()) as rows:
+                    async for values, target in rows:
+                        await answering.row(values, peer=target)
+                        await share.row()
         except Problem as problem:
             await answering.error(problem.record(peer=shown(peer)))
 

@@ -299,7 +299,10 @@ class Statements:
     async def _merging(self, errand: Errand, session: Session) -> Merging | None:
         """How several peers answer together, where they do."""
         call = self._evaluating.call(errand.origin.caller)
-        return await Merging.of(errand.statement, call=call, variables=session.variables, catalogue=self._catalogue)
+        found = await Merging.of(errand.statement, call=call, variables=session.variables, catalogue=self._catalogue)
+        if found is not None:
+            found.shares = self._evaluating.shares
+        return found
 
     async def _ask(self, errand: Errand, answering: Answering, here: RunHere) -> None:
         """Ask elsewhere. What was merged is given when every target has its state, whichever that is."""

@@ -87,6 +87,17 @@ async def test_what_fits_is_whole_and_tells_what_was_used(federation: Living) ->
     assert outcomes(answer)["ONE"].used.startswith("10 of 10 rows, 31 of 1048576 bytes, ")
 
 
+async def test_parts_of_an_answer_have_budgets_too(federation: Living) -> None:
+    """Ten groups are more than the small one may give: it is named, and what the other one gave is the answer."""
+    groups = "select a, count(a) from a in range(1, 10) group by a"
+    answer = await federation.ask(f"//peer: one, small\n{groups}")
+    ended = outcomes(answer)
+    assert (ended["ONE"].state, ended["SMALL"].detail) == (State.ROWS, "over_budget_rows")
+    assert sorted(row.values for row in answer) == [(a, 1) for a in range(1, 11)]
+    thirds = await federation.ask("//peer: one, small\nselect a % 3, count(a) from a in range(1, 10) group by a % 3")
+    assert sorted(row.values for row in thirds) == [(0, 6), (1, 8), (2, 6)]
+
+
 async def test_a_value_that_is_kept_counts_too(federation: Living) -> None:
     answer = await federation.ask("//peer: one\n//budget: 9 bytes\nset :v = range(1, 10)")
     assert [type(problem) for problem in answer.errors] == [OverBudgetBytes]
