@@ -23,10 +23,12 @@ TAKEN: Final[Mapping[str, tuple[str, ...]]] = {
 
 GIVEN: Final[Mapping[str, tuple[str, ...]]] = {
     "apropos": ("signature", "documentation"),
-    "doc": ("signature", "documentation", "home", "role", "effect", "aliases", "examples"),
+    "doc": ("signature", "documentation", "home", "role", "effect", "past", "aliases", "examples"),
     "edge:actual_state": ("models:loaded", "last_load_errors", "edge_mode"),
     "edge:actual_state.last_load_errors": ("model", "error", "message", "since"),
     "edge:contact": ("state", "since", "error", "message", "next_poll_at", "generation", "clock"),
+    "edge:converged": ("edges", "converged", "waiting", "failed", "why"),
+    "edge:converged.why": ("edge", "state", "model", "reason", "message", "since", "hint"),
     "edge:explain": ("model", "desired", "loaded", "loaded_by", "winner", "losers", "needs", "waits_for"),
     "edge:explain.winner": ("source", "group", "version", "assignment", "time", "by"),
     "edge:export": (
@@ -46,7 +48,20 @@ GIVEN: Final[Mapping[str, tuple[str, ...]]] = {
     "edge:group_models": ("repo", "name", "version"),
     "edge:mode": ("mode", "since"),
     "edge:poll": ("generation", "models"),
-    "edge:properties": ("arch", "os", "python", "cores", "memory", "version", "execution_providers"),
+    "edge:properties": (
+        "arch",
+        "os",
+        "python",
+        "cores",
+        "memory",
+        "version",
+        "site",
+        "execution_providers",
+        "name",
+        "groups",
+        "tags",
+        "mode",
+    ),
     "edge:set_group_models": ("group", "assigned", "needed", "overtaken"),
     "edge:status": (
         "id",

@@ -144,6 +144,7 @@ def _described(overloads: tuple[Declaration, ...], owner: str) -> Iterator[str]:
 def _facts(declared: Declaration, owner: str) -> str:
     home = "on the nameserver" if declared.home is Home.NAMESERVER else "everywhere"
     does = "changes something" if declared.effect is Effect.CHANGES else "reads only"
+    past = "; answers `as of` a moment" if declared.past else ""
     of = f"; of {owner}" if owner not in ("", "built-in") else ""
     also = f"; also called {_listed(declared.aliases)}" if declared.aliases else ""
-    return f"*at home {home}; for role {declared.role.name.lower()}; {does}{of}{also}*"
+    return f"*at home {home}; for role {declared.role.name.lower()}; {does}{past}{of}{also}*"

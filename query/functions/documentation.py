@@ -23,6 +23,7 @@ def described_function(declared: Declaration) -> dict[str, Any]:
         "home": declared.home.value,
         "role": declared.role.name.lower(),
         "effect": declared.effect.value,
+        "past": declared.past,
         "aliases": list(declared.aliases),
         "examples": [example.text for example in declared.examples],
     }
@@ -33,7 +34,9 @@ class DocumentationFunctions:
 
     @function("doc(String name) -> Bag of Record", example='doc("count")')
     def doc(self, call: Call, name: str) -> list[dict[str, Any]]:
-        """One record for each overload of a function: signature, documentation, home, role, effect, examples."""
+        """One record for each overload of a function: signature, documentation, home, role, effect, examples;
+        ``past`` is true where a call may be followed by ``as of``.
+        """
         return [described_function(declared) for declared in _known(call).require(name)]
 
     @function(
