@@ -108,6 +108,7 @@ class _Watch:
         self._store = store
         self._meant = dict.fromkeys(meant)
         self._open = dict.fromkeys(meant)
+        self._changes_from: int | None = None
         self._happened = asyncio.Event()
 
     def __enter__(self) -> _Watch:
@@ -120,6 +121,11 @@ class _Watch:
 
     def taken(self) -> tuple[PeerId, ...]:
         """The edges to look at now, each once."""
+        first, self._changes_from = self._changes_from, None
+        if first is not None:
+            state = self._store.state
+            touched = (u for u in self._meant if state.entry(u) is None or state.generation(u) >= first)
+            self._open.update(dict.fromkeys(touched))
         open_now = tuple(self._open)
         self._open.clear()
         self._happened.clear()
@@ -137,12 +143,9 @@ class _Watch:
         return True
 
     def _changed(self, changes: tuple[Change, ...]) -> None:
-        first, state = changes[0].seq, self._store.state
-        for uuid in self._meant:
-            if state.entry(uuid) is None or state.generation(uuid) >= first:
-                self._open[uuid] = None
-        if self._open:
-            self._happened.set()
+        if self._changes_from is None:
+            self._changes_from = changes[0].seq
+        self._happened.set()
 
     def _reported(self, edge: PeerId) -> None:
         if edge in self._meant:
