@@ -55,6 +55,7 @@ CLOCK_SKEW_S: Final = 10.0  # by which peers' ideas of federation time may diffe
 ENVELOPE_LIFETIME_S_MAX: Final = 3600.0  # an envelope must outlive its statement's deadline, not more
 WAITING_LIFETIME_S_MAX: Final = 7 * 24 * 3600.0 + 3600.0  # the longest wait, and the time to run
 CREDENTIAL_LIFETIME_S: Final = 120.0
+KNOWN_WORDS_MAX: Final = 64
 NONCE_LENGTH_MAX: Final = 64
 NONCES_MAX: Final = 65_536
 NONCES_PER_CALLER_MAX: Final = 16_384
@@ -161,16 +162,49 @@ def check_waiting(
     return sealed
 
 
-def vouched(credential: SignedDocument, *, root: RootRecord, federation: str, now: float) -> Credential:
+class KnownWords:
+    """The directors' words whose signatures held under one root record, byte for byte: they need not be checked again
+    while that record is in force. Whom they are about, and when, is looked at each time. Bounded.
+    """
+
+    def __init__(self, *, words_max: int = KNOWN_WORDS_MAX) -> None:
+        self._root: RootRecord | None = None
+        self._said: dict[SignedDocument, Credential] = {}
+        self._words_max = words_max
+
+    def __len__(self) -> int:
+        return len(self._said)
+
+    def said(self, credential: SignedDocument, root: RootRecord) -> Credential:
+        """The content of a director's word. Raises the classes of :func:`federation.signing.verified`."""
+        if root is not self._root:
+            self._root = root
+            self._said.clear()
+        known = self._said.get(credential)
+        if known is None:
+            known = _said(credential, root)
+            if len(self._said) >= self._words_max:
+                del self._said[next(iter(self._said))]  # the oldest
+            self._said[credential] = known
+        return known
+
+
+def _said(credential: SignedDocument, root: RootRecord) -> Credential:
+    try:
+        return decode(verified(credential, CREDENTIAL_TYPE, public_keys(root.directors)), Credential)
+    except msgspec.MsgspecError as error:
+        raise WrongDocument(f"expected a credential: {error}") from error
+
+
+def vouched(
+    credential: SignedDocument, *, root: RootRecord, federation: str, now: float, known: KnownWords | None = None
+) -> Credential:
     """What a director says of a member, when it is a director of ``root`` and says it for now.
 
     Raises :class:`WrongFederation`, :class:`EnvelopeExpired` and the classes of
     :func:`federation.signing.verified`.
     """
-    try:
-        said = decode(verified(credential, CREDENTIAL_TYPE, public_keys(root.directors)), Credential)
-    except msgspec.MsgspecError as error:
-        raise WrongDocument(f"expected a credential: {error}") from error
+    said = _said(credential, root) if known is None else known.said(credential, root)
     if said.federation != federation:
         raise WrongFederation(f"expected a credential of federation {federation}, found {said.federation[:64]}")
     if not said.issued - CLOCK_SKEW_S <= now < said.expires + CLOCK_SKEW_S:
@@ -189,16 +223,18 @@ def check(
     nonces: Nonces,
     lasting: Nonces | None = None,
     use: str = "",
+    known: KnownWords | None = None,
 ) -> Caller:
     """The caller under whose role ``body`` may run here, and the nonce is used up.
 
     A request of several statements is carried one statement at a time: ``use`` says which, and each is good once.
-    ``lasting``: where the nonces of envelopes that wait are used up; None takes no such envelope.
+    ``lasting``: where the nonces of envelopes that wait are used up; None takes no such envelope. ``known``: the words
+    of directors that were checked before.
 
     Raises :class:`WrongFederation`, :class:`WrongBody`, :class:`WrongKey`, :class:`EnvelopeExpired`,
     :class:`NonceReused`, :class:`NoncesFull` and the classes of :func:`federation.signing.verified`.
     """
-    caller = vouched(credential, root=root, federation=federation, now=now)
+    caller = vouched(credential, root=root, federation=federation, now=now, known=known)
     payload = verified(envelope, STATEMENT_TYPE, {keyid_of(caller.key): caller.key})
     try:
         sealed = decode(payload, StatementEnvelope)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from federation.documents import RootRecord
-from federation.envelopes import WAITING_LIFETIME_S_MAX, NonceMemory, Nonces, check, claimed, nonce_of
+from federation.envelopes import WAITING_LIFETIME_S_MAX, KnownWords, NonceMemory, Nonces, check, claimed, nonce_of
 from federation.errors import NonceReused, UnknownKey, WrongDocument
 from federation.names import shown
 from peers.errand_book import ErrandBook, ErrandKey
@@ -76,6 +76,7 @@ class CarriedStatements:
         self._now = federation_time
         self._follow_root = follow_root
         self._nonces = NonceMemory()
+        self._known = KnownWords()
         self._began = time.monotonic()
 
     async def carried(self, message: StatementMessage) -> AsyncGenerator[Frame, None]:
@@ -157,6 +158,7 @@ class CarriedStatements:
             now=self._now(),
             nonces=self._nonces,
             lasting=noting,
+            known=self._known,
         )
         return CARRIER if message.variables else caller
 

@@ -16,11 +16,13 @@ from federation.envelopes import (
     ENVELOPE_LIFETIME_S_MAX,
     NONCE_LENGTH_MAX,
     WAITING_LIFETIME_S_MAX,
+    KnownWords,
     NonceMemory,
     check,
     check_waiting,
     claimed_caller,
     credential,
+    new_nonce,
     role_abroad,
     seal,
 )
@@ -350,3 +352,52 @@ def test_no_nonce_is_taken_twice_before_it_expires(uses: list[tuple[int, str, in
             assert name not in held
             valid[name] = expires
         assert len(nonces) <= 6
+
+
+class TestKnownWords:
+    """What was verified once is looked at anew each time, but for its signature."""
+
+    def run(self, known: KnownWords, credential: SignedDocument, **options: Any) -> Caller:
+        given = {"root": ROOT_RECORD, "federation": FEDERATION, "now": NOW, **options}
+        return check(envelope(nonce=new_nonce()), credential, BODY, nonces=NonceMemory(), known=known, **given)
+
+    def test_a_word_is_known_after_it_held(self) -> None:
+        known = KnownWords()
+        word = vouched()
+        assert self.run(known, word) == self.run(known, word)
+        assert len(known) == 1
+
+    def test_a_known_word_still_expires_and_is_of_one_federation(self) -> None:
+        known = KnownWords()
+        word = vouched()
+        self.run(known, word)
+        with pytest.raises(EnvelopeExpired, match="the credential"):
+            self.run(known, word, now=NOW + CREDENTIAL_LIFETIME_S + CLOCK_SKEW_S + 1)
+        with pytest.raises(WrongFederation):
+            self.run(known, word, federation="another")
+
+    def test_another_signature_over_a_known_word_is_checked(self) -> None:
+        known = KnownWords()
+        word = vouched()
+        self.run(known, word)
+        (signature,) = word.signatures
+        forged = msgspec.structs.replace(signature, sig=bytes(64))
+        with pytest.raises(BadSignature):
+            self.run(known, msgspec.structs.replace(word, signatures=(forged,)))
+        with pytest.raises(BadSignature):
+            self.run(known, msgspec.structs.replace(word, payload=word.payload + b" "))
+        assert len(known) == 1
+
+    def test_a_new_root_record_forgets(self) -> None:
+        known = KnownWords()
+        word = vouched()
+        self.run(known, word)
+        with pytest.raises(UnknownKey):
+            self.run(known, word, root=msgspec.structs.replace(ROOT_RECORD, directors={}))
+        assert len(known) == 0
+
+    def test_the_memory_is_bounded(self) -> None:
+        known = KnownWords(words_max=3)
+        for number in range(10):
+            self.run(known, vouched(issued=NOW - number))
+        assert len(known) == 3
