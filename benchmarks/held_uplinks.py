@@ -2,8 +2,9 @@
 
     python -m benchmarks.held_uplinks FOLDER ADDRESS FIRST COUNT
 
-opens the uplinks of the edges FIRST … of the federation in FOLDER, and says ``ready`` when all are open. Told ``bytes``,
-it says what went up and down all of them since they were opened, as TCP counts it; it ends when its input does.
+opens the uplinks of the edges FIRST … of the federation in FOLDER, and says ``ready`` when all are open. Told
+``bytes``, it says what went up and down all of them since they were opened, as TCP counts it; it ends when its input
+does.
 
 An edge here has a key, a certificate, an uplink and the functions of the language, and checks envelopes and the
 director's word as every edge does; it has no models, polls nothing and keeps no home.

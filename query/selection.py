@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from query.errors import WrongArguments
 from query.limits import over
 from query.operators import truth
-from query.plan import Aggregate, Bind, Generate, Keep, Query, Stage
+from query.plan import Aggregate, Bind, Generate, Keep, Local, Query, Stage
 from query.types import Type
 from query.values import described, is_tensor, matches
 
@@ -155,6 +155,11 @@ async def over_group(evaluation: Evaluation, step: Aggregate, slots: Slots) -> l
             if parameter.type.name not in ("Bag", "Stream") or argument.many:
                 whole = evaluation.gathered if argument.many else evaluation.value
                 found.append(await whole(argument, slots))
+                continue
+            if type(argument) is Local and argument.slot in row_slots:
+                column = row_slots.index(argument.slot)
+                await evaluation.tick(len(group))
+                found.append([row[column] for row in group])
                 continue
             values = []
             for row in group:
