@@ -34,8 +34,9 @@ def add_commands(commands: Commands) -> None:
         run=run_query,
         summary="run statements of the query language",
         description="A statement goes where its //peer: directive says, else to the home of its functions, else to\n"
-        "--peer, else to the peer that runs in the home. A client's home is itself a short-lived peer, set by\n"
-        "its peerage.toml and the environment: PEERAGE_NAMESERVER=HOST:PORT says where the nameserver is.",
+        "--peer, else to the default_peer of the nearest .peerage.toml above FILE or the present folder, else to\n"
+        "the peer that runs in the home. A client's home is itself a short-lived peer, set by its peerage.toml\n"
+        "and the environment: PEERAGE_NAMESERVER=HOST:PORT says where the nameserver is.",
         examples="""\
 peerage query --home ns-admin 'edge:list()'
 peerage query --home ns-admin '//peer: all
@@ -75,10 +76,20 @@ def run_query(arguments: argparse.Namespace, console: Console) -> int:
         console,
         arguments=arguments,
         text=text,
-        peer=arguments.peer,
+        peer=arguments.peer if arguments.peer is not None else _workspace_peer(arguments.file),
         timeout_s=_seconds(arguments.timeout),
         budget=arguments.budget,
     )
+
+
+def _workspace_peer(file: str | None) -> str | None:
+    """The default peer of the workspace that the file lies in, else of the one that the command was typed in."""
+    from peers.workspace import default_peer
+
+    try:
+        return default_peer(Path(file).resolve().parent if file is not None else Path.cwd())
+    except OSError:  # the folder is gone
+        return None
 
 
 def tell_doubts(console: Console, text: str) -> None:
