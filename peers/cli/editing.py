@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from importlib.metadata import version
 
@@ -37,18 +38,20 @@ def run_lsp(arguments: argparse.Namespace, console: Console) -> int:
     from peers.lsp.protocol import log_to_stderr
     from peers.lsp.server import serve
 
+    if sys.stdin.isatty():
+        raise UsageProblem("expected to be started by an editor, found a terminal", hint="see docs/editor.md")
     log_to_stderr()
     home = home_of(arguments, console).path
     try:
         asyncio.run(
             serve(
                 lambda: connect_async(home),
-                sys.stdin.buffer,
-                sys.stdout.buffer,
+                os.fdopen(os.dup(sys.stdin.fileno()), "rb", 0),  # which it closes in the end
+                os.fdopen(os.dup(sys.stdout.fileno()), "wb", 0),
                 version=version("peerage"),
                 peer=arguments.peer,
             )
         )
-    except ValueError as error:
-        raise UsageProblem(f"expected to be started by an editor: {error}") from error
+    except (ValueError, PermissionError) as error:
+        raise UsageProblem(f"expected pipes or sockets as standard input and output: {error}") from error
     return DONE

@@ -78,7 +78,6 @@ class EditorServer:
         self._living = Living(connect, changed=self._known_changed)
         self._targets = Targets(peer, folders=self._folders)
         self._running = Running(self.language, self._living, self._targets, output=output, lines=self._lines)
-        self._shown: dict[str, int | None] = {}  # the versions that were looked at last
         self._register()
 
     async def background(self) -> None:
@@ -138,7 +137,6 @@ class EditorServer:
             await self._look(uri)
 
     async def _closed(self, params: types.DidCloseTextDocumentParams) -> None:
-        self._shown.pop(params.text_document.uri, None)
         self._publish(params.text_document.uri, None, [])
 
     def _version(self, uri: str) -> int | None:
@@ -150,7 +148,6 @@ class EditorServer:
         if uri not in self.language.workspace.text_documents:
             return
         version, lines, default = self._version(uri), self._lines(uri), self._targets.default(uri)
-        self._shown[uri] = version
         found = await asyncio.to_thread(
             answers.diagnostics,
             lines,

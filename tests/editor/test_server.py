@@ -1,5 +1,7 @@
 """The editor server over pipes, against a living federation and without any: requests, notifications, runs."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from peers.client import AsyncConnection, connect_async
 from peers.lsp.runs import RUNS_MAX
 from peers.workspace import FILE
 from tests.editor.talking import Editor, Refused, editing, text_of
+from tests.shell.running import PEERAGE, environment
 from tests.wire.living import Living, living
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -398,3 +401,57 @@ async def test_only_the_last_of_many_changes_is_looked_at(editor: Editor, tmp_pa
     editor.notify("textDocument/didClose", {"textDocument": {"uri": uri}})
     cleared = await editor.until("textDocument/publishDiagnostics", lambda told: told["diagnostics"] == [])
     assert cleared["uri"] == uri
+
+
+# --- as a process ---------------------------------------------------------------------------------------------------
+
+
+async def ended(*arguments: str, folder: Path, stdin: bytes = b"") -> tuple[int | None, str, str]:
+    """How a command ends."""
+    process = await asyncio.create_subprocess_exec(
+        *PEERAGE,
+        *arguments,
+        cwd=folder,
+        env=environment(),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(30):
+        out, err = await process.communicate(stdin)
+    return process.returncode, out.decode(), err.decode()
+
+
+def message(**members: Any) -> bytes:
+    body = json.dumps({"jsonrpc": "2.0", **members}).encode()
+    return b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+HELLO = message(id=1, method="initialize", params={"processId": None, "rootUri": None, "capabilities": {}})
+BYE = message(id=2, method="shutdown")
+EXIT = message(method="exit")
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [(HELLO + BYE + EXIT, 0), (HELLO + EXIT, 1), (HELLO, 0), (b"no protocol\r\n\r\n", 0)],
+    ids=["exit", "exit at once", "gone", "noise"],
+)
+async def test_how_the_process_ends(said: bytes, status: int, tmp_path: Path) -> None:
+    found, out, err = await ended("lsp", "--home", "nobody", folder=tmp_path, stdin=said)
+    assert (found, err) == (status, "")
+    assert out.startswith("Content-Length: ") == said.startswith(HELLO)
+
+
+async def test_a_command_asks_the_workspace_s_default_peer(federation: Living, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text('default_peer = "E2"\n')
+    ask = ("query", "--home", str(federation.admin.path))
+    assert await ended(*ask, "this_peer()", folder=tmp_path) == (0, '"E2"\n', "")
+    assert await ended(*ask, "--peer", "E1", "this_peer()", folder=tmp_path) == (0, '"E1"\n', "")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "a.pql").write_text("this_peer()")
+    assert await ended(*ask, "-f", "inner/a.pql", folder=tmp_path) == (0, '"E2"\n', "")
+    (tmp_path / FILE).write_text("default_peer = [")
+    status, _, err = await ended(*ask, "this_peer()", folder=tmp_path)
+    assert status == 1
+    assert "is no TOML" in err
