@@ -272,6 +272,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "query.building": ("not_supported",),
     "query.catalogue": ("name_taken",),
+    "query.diagnosis": ("doubtful_comment",),
     "query.knowledge": ("bad_catalogue",),
     "peers.waiting": ("caller_gone",),
     "peers.waiting_store": ("waiting_store_failed", "waiting_store_damaged"),

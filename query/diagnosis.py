@@ -4,8 +4,9 @@
            with the functions that the script has made so far → problems with their places
 
 Pure. Errors are what running the text would raise, as far as the text shows it. Only a warning: a variable that the
-script never sets (the session may have it), a peer or group that nobody has told of, and a function that is unknown
-here but may be known at a peer whose catalogue is not. At most ``DIAGNOSES_MAX`` are told, in the order of the text.
+script never sets (the session may have it), a peer or group that nobody has told of, a function that is unknown here
+but may be known at a peer whose catalogue is not, and a comment that was probably meant to be a directive. At most
+``DIAGNOSES_MAX`` are told, in the order of the text.
 """
 
 from __future__ import annotations
@@ -18,15 +19,22 @@ from typing import Any, Final
 from query import limits
 from query.catalogue import BUILT_IN, USER, Catalogue, NameTaken, user_function
 from query.declarations import Declaration
-from query.errors import Problem, UnknownName, unknown
+from query.errors import Problem, UnknownName, UserProblem, unknown
 from query.knowledge import Kind, Knowledge
 from query.outline import pieces
 from query.parsing import parse
 from query.placement import Group, Peers, Route, route
 from query.resolution import resolve
+from query.slips import doubtful_comments
 from query.syntax import CreateFunction, DeleteFunction, Explain, Place, SetVariable, Statement, Variable, walk
 
 DIAGNOSES_MAX: Final = 200
+
+class DoubtfulComment(UserProblem):
+    """A comment that was probably meant to be a directive; never raised, only told."""
+
+    code = "doubtful_comment"
+
 
 CatalogueAt = Callable[[str], Catalogue | None]
 
@@ -57,7 +65,9 @@ def diagnose(
             found += looking.at(one.statement, one.offset)
         if len(found) >= DIAGNOSES_MAX:
             break
-    return found[:DIAGNOSES_MAX]
+    for doubt in doubtful_comments(text):
+        found.append(_placed(text, DoubtfulComment(doubt.message, span=doubt.span), 0, len(text), certain=False))
+    return sorted(found, key=lambda one: one.start)[:DIAGNOSES_MAX]
 
 
 @dataclass(frozen=True, slots=True)

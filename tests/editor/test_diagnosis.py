@@ -20,7 +20,7 @@ def told(text: str, default: str | None = None) -> list[tuple[str, str, bool]]:
 def test_nothing_is_wrong_with_what_would_run() -> None:
     assert told("") == []
     assert told("// a remark\n\n;;") == []
-    assert told("//peer: e1\n1 + 1; set :a = 2; :a * :A; //peer: nobody\nselect x from x in [1];") == []
+    assert told("//peer: e1\n1 + 1; set :a = 2; :a * :A; // a remark\nselect x from x in [1];") == []
     assert told("create function f(Integer x) -> Integer as x + 1; f(1); delete function f") == []
     assert told("create function f(Integer n) -> Integer as case when n < 1 then 1 else n * f(n - 1) end; f(3)") == []
 
@@ -80,6 +80,13 @@ def test_a_function_of_another_peer_is_uncertain_until_that_peer_told() -> None:
     # Without a peer nothing is known for certain of a peer's own functions.
     assert [one.certain for one in diagnose("theirs(1)", replace(KNOWN, peer=None))] == [False]
     assert [one.certain for one in diagnose("theirs(1)", KNOWN)] == [True]
+
+
+def test_a_comment_that_was_meant_to_be_a_directive() -> None:
+    assert [(what, sure) for what, _, sure in told("1; //peer: E1\n//pear: E1\n2")] == [
+        ("//peer: E1", False),
+        ("//pear: E1", False),
+    ]
 
 
 def test_what_is_explained_is_looked_at() -> None:
