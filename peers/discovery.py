@@ -51,12 +51,12 @@ async def announced(
     interface: str | None,
     role: str = "nameserver",
 ) -> AsyncIterator[None]:
-    """Announce a nameserver, or an edge that can be asked directly, while the block runs. ``addresses`` are IP
-    addresses; others are left out.
+    """Announce a nameserver, or an edge that can be asked directly, while the block runs. ``addresses`` are where it
+    listens; see :func:`announceable`.
 
     A network that does not take the announcement is logged, not raised: discovery is a convenience.
     """
-    told = [interface] if interface else [address for address in addresses if _is_address(address)]
+    told = [interface] if interface else announceable(addresses)
     zeroconf = registering = None
     try:
         zeroconf = _opened(interface)
@@ -192,9 +192,26 @@ def _note_failure(registering: asyncio.Future[Any]) -> None:
         log.warning("announcement_failed", extra={"reason": str(error)})
 
 
-def _is_address(text: str) -> bool:
+def announceable(addresses: Sequence[str]) -> list[str]:
+    """Which addresses mean a peer to other devices: the given ones that do, else all of this device that do, else the
+    given ones. Names are none.
+    """
+    given = [address for address in addresses if _parsed(address) is not None]
+    reachable = [address for address in given if _is_reachable(address)]
+    if not reachable and given:
+        from zeroconf import get_all_addresses
+
+        reachable = [address for address in get_all_addresses() if _is_reachable(address)]
+    return (reachable or given)[:ADDRESSES_PER_SERVICE_MAX]
+
+
+def _is_reachable(address: str) -> bool:
+    found = _parsed(address)
+    return found is not None and not (found.is_loopback or found.is_unspecified)
+
+
+def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        ipaddress.ip_address(text)
+        return ipaddress.ip_address(text)
     except ValueError:
-        return False
-    return True
+        return None

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from peers.discovery import ADDRESSES_PER_SERVICE_MAX, announced, announced_addresses, find_nameservers
+from peers.discovery import ADDRESSES_PER_SERVICE_MAX, announceable, announced, announced_addresses, find_nameservers
 
 LOOPBACK = "127.0.0.1"
 
@@ -63,3 +63,13 @@ def test_addresses_are_bounded() -> None:
     hosts = [f"192.0.2.{number}" for number in range(50)]
     found = announced_addresses(announcement(hosts, federation="f", role="nameserver"), "f")
     assert len(found) == ADDRESSES_PER_SERVICE_MAX
+
+
+def test_what_other_devices_can_dial_is_announced() -> None:
+    assert announceable(["box", "10.0.0.7", "127.0.0.1"]) == ["10.0.0.7"]
+    own = announceable(["box", "127.0.0.1"])  # a nameserver that listens everywhere, under a name that is no address
+    assert own == announceable(["0.0.0.0"])
+    assert own
+    assert own == ["127.0.0.1"] or not any(address.startswith("127.") for address in own)
+    assert announceable(["box"]) == []
+    assert len(announceable([f"10.0.0.{n}" for n in range(1, 100)])) == ADDRESSES_PER_SERVICE_MAX
