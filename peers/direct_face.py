@@ -14,6 +14,7 @@ and statements at once, in all and for each caller, are bounded.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -36,6 +37,7 @@ from query.frames import Frame
 DIRECT_BYTES_MAX: Final = 8 * 1024 * 1024  # of a statement with its parameters; what is longer goes by the nameserver
 STATEMENTS_MAX: Final = 64
 STATEMENTS_PER_PEER_MAX: Final = 16
+READING_S: Final = 3.0  # for the end of an answer, past the statement's own time; who reads no longer gives its place up
 
 log = logging.getLogger("peerage.direct")
 
@@ -93,7 +95,12 @@ class DirectFace:
             )
             frames = self._executor.carried(message)
             try:
-                return await stream_frames(request, frames, query="")
+                async with asyncio.timeout(asked.time_left_s + READING_S):
+                    return await stream_frames(request, frames, query="")
+            except TimeoutError as error:
+                if request.transport is not None:
+                    request.transport.abort()
+                raise ConnectionError("the answer was not read in time") from error
             finally:
                 close = getattr(frames, "aclose", None)
                 if close is not None:

@@ -304,6 +304,47 @@ async def test_the_time_left_is_bounded_and_other_paths_are_none(federation: Liv
     assert (await bob.post(b"", path="/v1/query"))[0] == 404
 
 
+async def test_who_does_not_read_gives_its_place_up(federation: Living) -> None:
+    bob = Speaking(federation, federation.home("bob"))
+    body = encode(await bob.statement(text="range(1, 900000)", time_left_s=0.2))
+    host, _, port = (await face(federation, "two")).rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=bob.context(), limit=1024)
+    writer.write(b"POST /v1/direct HTTP/1.1\r\nHost: two\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+        async with asyncio.timeout(20):
+            await writer.wait_closed_by_peer() if hasattr(writer, "wait_closed_by_peer") else None
+            while not reader.at_eof():
+                await asyncio.sleep(0.05)
+            raise ConnectionError
+    writer.transport.abort()
+    await federation.until("count(select q from q in query:list())", 1, home="two")
+
+
+async def test_the_face_shows_the_newest_certificate(federation: Living) -> None:
+    home = federation.home("two")
+    before = read_pem(home.text(home.identity_crt))
+    assert await shown_by(federation, "two") == before
+    client = opened_client(home, None, clock=time.time)
+    try:
+        await HomeCertificate(home, client, key=read_key(home.identity_key).public).renew()
+    finally:
+        await client.close()
+    renewed = read_pem(home.text(home.identity_crt))
+    assert await shown_by(federation, "two") == renewed
+    assert only(await federation.ask(HERE, home="one")).way == "direct"
+
+
+async def shown_by(federation: Living, name: str) -> PeerCertificate:
+    """The certificate that an edge shows to who asks it directly."""
+    host, _, port = (await face(federation, name)).rpartition(":")
+    context = Speaking(federation, federation.home("bob")).context()
+    _, writer = await asyncio.open_connection(host, int(port), ssl=context)
+    der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.transport.abort()
+    return read_pem(ssl.DER_cert_to_PEM_cert(der))
+
+
 async def test_one_member_has_a_bounded_number_of_statements_there(federation: Living) -> None:
     bob = Speaking(federation, federation.home("bob"))
     long = [encode(await bob.statement(text=LONG.partition("\n")[2])) for _ in range(STATEMENTS_PER_PEER_MAX)]
@@ -453,8 +494,11 @@ async def test_without_the_nameserver_it_goes_on_until_the_introduction_has_ende
         await federation.add_edge("two", direct_host="127.0.0.1", direct_port=0)
         at = await face(federation, "two")
         await federation.add_edge("one", direct_peers=(f"two={at}",))
-        assert only(await federation.ask(HERE, home="one")).way == "direct"
-        assert (federation.home("one").path / FILE).stat().st_mode & 0o777 == 0o600
+        kept = federation.home("one").path / FILE
+        async with asyncio.timeout(20):
+            while not kept.exists():  # fetched ahead, before anybody asks  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert kept.stat().st_mode & 0o777 == 0o600
         await federation.stop("one")
         await federation.stop("ns")
         await federation.start_edge("one", direct_peers=(f"two={at}",))  # what it holds is in its home
