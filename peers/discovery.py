@@ -199,9 +199,10 @@ def announceable(addresses: Sequence[str]) -> list[str]:
     given = [address for address in addresses if _parsed(address) is not None]
     reachable = [address for address in given if _is_reachable(address)]
     if not reachable and given:
-        from zeroconf import get_all_addresses
+        import ifaddr
 
-        reachable = [address for address in get_all_addresses() if _is_reachable(address)]
+        own = [ip.ip for adapter in ifaddr.get_adapters() for ip in adapter.ips if isinstance(ip.ip, str)]
+        reachable = [address for address in own if _is_reachable(address)]
     return (reachable or given)[:ADDRESSES_PER_SERVICE_MAX]
 
 
