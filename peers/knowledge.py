@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -19,6 +20,7 @@ from typing import Any, Final, Protocol
 
 from peers.client import Answer
 from peers.record_keys import KEYS
+from query.conditions import ALWAYS as PROPERTIES
 from query.errors import Problem
 from query.frames import Frame
 from query.knowledge import NAMES_MAX, Kind, Knowledge, built_in, catalogue_of
@@ -27,7 +29,6 @@ from query.placement import Peers, parse_target
 FETCH_S_MAX: Final = 5.0  # for one question
 ASKED_AT_ONCE_MAX: Final = 4
 DESCRIBED_MODELS_MAX: Final = 16  # whose inputs are asked for
-PROPERTIES: Final = ("arch", "os", "python", "cores", "memory", "version", "mode", "tags", "site")
 
 CATALOGUE: Final = "functions()"
 QUESTIONS: Final[Mapping[str, str]] = {
@@ -153,13 +154,19 @@ def _names(found: Mapping[str, list[Any]]) -> dict[Kind, tuple[str, ...]]:
 
 
 def _versions(found: Mapping[str, list[Any]]) -> dict[str, tuple[str, ...]]:
-    """By a model's folded name, as the repositories list them, the last first."""
-    versions: dict[str, dict[str, None]] = {}
-    for label in reversed(_strings([*found["installed"], *found["published"], *found["loaded"]])):
+    """By a model's folded name, the greatest first."""
+    versions: dict[str, set[str]] = {}
+    for label in _strings([*found["installed"], *found["published"], *found["loaded"]]):
         name, _, version = label.partition("@")
         if version:
-            versions.setdefault(name.casefold(), {})[version] = None
-    return {name: tuple(listed) for name, listed in versions.items()}
+            versions.setdefault(name.casefold(), set()).add(version)
+    return {name: tuple(sorted(listed, key=_natural, reverse=True)) for name, listed in versions.items()}
+
+
+def _natural(version: str) -> list[tuple[int, int, str]]:
+    """An order in which 1.10 comes after 1.9."""
+    parts = re.findall(r"[0-9]{1,18}|[^0-9]+", version)
+    return [(1, int(part), "") if part[0] in "0123456789" else (0, 0, part) for part in parts]
 
 
 def _inputs(described: Iterable[Any]) -> dict[str, tuple[str, ...]]:
