@@ -115,7 +115,7 @@ class Shares:
         except asyncio.CancelledError:
             if place.done() and not place.cancelled():
                 self.leave()  # it was given a place at the very moment it was stopped
-            else:
+            elif place in self._waiting:
                 self._waiting.remove(place)
             raise
 

@@ -172,6 +172,18 @@ async def test_who_is_stopped_while_it_is_given_a_place_gives_it_back() -> None:
     await asyncio.wait_for(shares.enter(), 1)
 
 
+async def test_who_is_stopped_while_another_leaves_is_passed_over() -> None:
+    shares = Shares(heavy_max=1)
+    await shares.enter()
+    stopped, waiting = (asyncio.create_task(shares.enter()) for _ in range(2))
+    await _turns(2)
+    stopped.cancel()
+    shares.leave()
+    await asyncio.wait_for(waiting, 1)
+    with pytest.raises(asyncio.CancelledError):
+        await stopped
+
+
 async def test_a_statement_that_asks_its_own_peer_does_not_wait_for_itself() -> None:
     bench = Bench()
     nested = f"select a from a in range(1, 4000), b in range(1, {10 * SMALL_SLICES}) where a < 0"
