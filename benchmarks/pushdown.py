@@ -1,9 +1,9 @@
 """An average over 500 peers, asked as one question whose parts are merged, against shipping the rows to average them.
 
-Both ask the same nameserver over the same uplinks as a client; 500 edges are held by a few processes that run the
-production executor (:mod:`benchmarks.held_uplinks`). Each edge has 1000 readings. Time is from asking to the answer;
-bytes are what went up all uplinks, as TCP counts them, and what came to the client as frames. Rounds are interleaved;
-the median pair counts.
+Both ask the same nameserver over the same uplinks as a client; 500 edges are held by processes that run the production
+executor (:mod:`benchmarks.uplink_load`). Each edge has 1000 readings. Time is from asking to the answer; bytes are what
+the nameserver received from all of them, as TCP counts it, and what came to the client as frames. Rounds are
+interleaved; the median pair counts.
 """
 
 from __future__ import annotations
@@ -11,16 +11,20 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.held_uplinks import Held, held
+from benchmarks.fanout import client_of, held_uplinks
+from benchmarks.federations import Founded
 from benchmarks.measurement import Measurement, median_pair
-from peers.client import connect_async
+from peers.client_peer import ClientPeer
 from query.frames import EndFrame, ErrorFrame, RowFrame, encode_frame
 from query.values import decode_value
 
@@ -37,12 +41,14 @@ class Round:
     seconds: float
     up: int
     to_client: int
-    average: float
 
 
 def run(peers: int = PEERS, pairs: int = PAIRS) -> Iterator[Measurement]:
-    with tempfile.TemporaryDirectory(prefix="peerage-bench-") as folder, held(Path(folder), peers) as there:
-        asked, shipped = asyncio.run(_measured(there, peers, pairs))
+    if shutil.which("ss") is None:
+        raise SystemExit("pushdown needs ss: apt install iproute2")
+    with tempfile.TemporaryDirectory(prefix="peerage-bench-") as folder, ExitStack() as stack:
+        federation, port = held_uplinks(stack, Path(folder), peers)
+        asked, shipped = asyncio.run(_measured(federation, port, peers, pairs))
     cores = len(os.sched_getaffinity(0))
     conditions = (
         f"{peers} uplinks, {READINGS} readings each, all peers on {cores} cores, {pairs} interleaved pairs, median pair"
@@ -71,40 +77,47 @@ def run(peers: int = PEERS, pairs: int = PAIRS) -> Iterator[Measurement]:
     yield Measurement("pushdown", "bytes a peer sends for its part", round(per_peer), None, None, "B", conditions)
 
 
-async def _measured(there: Held, peers: int, pairs: int) -> tuple[list[Round], list[Round]]:
+async def _measured(federation: Founded, port: int, peers: int, pairs: int) -> tuple[list[Round], list[Round]]:
     asked: list[Round] = []
     shipped: list[Round] = []
-    await _asked(there, ASKED, peers)  # everything is imported and connected
-    for number in range(pairs):
-        for text, rounds in ((ASKED, asked), (SHIPPED, shipped))[:: 1 if number % 2 else -1]:
-            rounds.append(await _asked(there, text, peers))
+    client = await client_of(federation, port)
+    try:
+        await _asked(client, port, ASKED, peers)  # everything is imported and connected
+        for number in range(pairs):
+            for text, rounds in ((ASKED, asked), (SHIPPED, shipped))[:: 1 if number % 2 else -1]:
+                rounds.append(await _asked(client, port, text, peers))
+    finally:
+        await client.close()
     return asked, shipped
 
 
-async def _asked(there: Held, text: str, peers: int) -> Round:
+async def _received(port: int) -> int:
+    """Bytes that the nameserver has received over all connections that are open to it."""
+    ss = await asyncio.create_subprocess_exec("ss", "-tinH", f"sport = :{port}", stdout=asyncio.subprocess.PIPE)
+    told, _ = await ss.communicate()
+    return sum(int(count) for count in re.findall(rb"bytes_received:(\d+)", told))
+
+
+async def _asked(client: ClientPeer, port: int, text: str, peers: int) -> Round:
     """One answer, checked: who answered, and what the average is."""
-    before = await asyncio.to_thread(there.bytes)
+    before = await _received(port)
     to_client = 0
     values: list[float] = []
     count = 0
-    async with connect_async(there.admin) as client:
-        await client.value("1")
-        began = time.perf_counter()
-        async for frame in client.frames(text):
-            to_client += len(encode_frame(frame))
-            match frame:
-                case RowFrame(values=(average, number)):
-                    values, count = [decode_value(average)], number
-                case RowFrame(values=(value,)):
-                    values.append(value)
-                    count += 1
-                case ErrorFrame(error=error):
-                    raise AssertionError(error)
-                case EndFrame(ledger=ledger):
-                    assert ledger.counts == {"rows": peers}, ledger.counts
-        average = math.fsum(values) / len(values)
-        seconds = time.perf_counter() - began
-    assert count == peers * READINGS, count
-    assert math.isclose(average, AVERAGE, rel_tol=1e-12), average
-    after = await asyncio.to_thread(there.bytes)
-    return Round(seconds, (after - before).up, to_client, average)
+    began = time.perf_counter()
+    async for frame in client.frames(text, params={}, peer=None, timeout_s=None):
+        to_client += len(encode_frame(frame))
+        match frame:
+            case RowFrame(values=(average, number)):
+                values, count = [decode_value(average)], number
+            case RowFrame(values=(value,)):
+                values.append(value)
+                count += 1
+            case ErrorFrame(error=error):
+                raise RuntimeError(f"{error.peer}: {error.message}")
+            case EndFrame(ledger=ledger):
+                assert ledger.counts == {"rows": peers}, ledger.counts
+    average = math.fsum(values) / len(values)
+    seconds = time.perf_counter() - began
+    assert (count, average) == (peers * READINGS, AVERAGE), (count, average)
+    return Round(seconds, await _received(port) - before, to_client)

@@ -23,6 +23,7 @@ from peers.federation_client import FederationClient
 from peers.running import RunningQueries
 from peers.statements import Statements
 from peers.uplink_client import UplinkClient
+from query.functions import language_functions
 
 
 class Holding(msgspec.Struct, frozen=True):
@@ -48,6 +49,7 @@ def _sealed(*_: Any, **__: Any) -> SignedDocument:
 
 async def hold(holding: Holding) -> None:
     catalogue = PeerCatalogue()
+    catalogue.compose(*language_functions())
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
         uplinks = []
         for edge in holding.edges:
