@@ -222,6 +222,9 @@ async def _generated(
         async for element in elements:
             _check(stage.name, element, stage.type)
             slots[stage.slot] = element
+            if position == len(stages):
+                yield None
+                continue
             async with aclosing(_stages(evaluation, stages, position, slots)) as combinations:
                 async for combination in combinations:
                     yield combination
