@@ -3,8 +3,8 @@
     python -m docs.build            write them
     python -m docs.build --check    say which are not current; exit status 1 when any is not
 
-functions.md, commands.md, metrics.md and openapi.json are generated whole; in configuration.md and query-api.md what
-stands between the lines ``<!-- generated: NAME -->`` and ``<!-- end -->``.
+functions.md, commands.md, metrics.md and openapi.json are generated whole; in configuration.md, query-api.md and
+repl.md what stands between the lines ``<!-- generated: NAME -->`` and ``<!-- end -->``.
 """
 
 import argparse
@@ -267,6 +267,17 @@ def counted_once() -> Any:
     )
 
 
+# --- the prompt -------------------------------------------------------------------------------------------------------
+
+
+def prompt_commands() -> str:
+    from peers.repl.commands import COMMANDS, KEYS
+
+    commands = [f"| `{cell(one.form)}` | {cell(one.summary)} |" for one in COMMANDS]
+    keys = [f"| {key} | {cell(meaning)} |" for key, meaning in KEYS]
+    return "\n".join(["| command | |", "|---|---|", *commands, "", "| key | |", "|---|---|", *keys])
+
+
 # --- files ----------------------------------------------------------------------------------------------------------
 
 WHOLE: dict[str, Callable[[], str]] = {
@@ -278,6 +289,7 @@ WHOLE: dict[str, Callable[[], str]] = {
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "configuration.md": {"settings": settings},
     "query-api.md": {"errors": errors},
+    "repl.md": {"commands": prompt_commands},
 }
 
 

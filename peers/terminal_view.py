@@ -43,6 +43,7 @@ TABLE_HOLD_ROWS: Final = 200
 BARS_MAX: Final = 8
 BAR_WIDTH: Final = 30
 PLOT_HEIGHT: Final = 18
+PLOT_AFTER_S: Final = 0.5  # while rows come; what is over sooner is drawn once
 
 
 class TerminalView(View):
@@ -135,7 +136,8 @@ class TerminalView(View):
     def _row(self, frame: RowFrame) -> None:
         if self._plot is not None:
             self._plot.add(decoded(frame), peer=frame.peer)
-            self._move(self._drawn_plot)
+            if self._clock() - self._started > PLOT_AFTER_S:
+                self._move(self._drawn_plot)
         elif len(frame.values) == 1:
             self._value(frame)
         else:

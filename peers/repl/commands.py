@@ -216,7 +216,7 @@ def _export(shell: Shell, rest: str) -> None:
     path = path if path.is_absolute() else shell.folder / path
     write_file(path, content, replace=replace)
     partial = "" if answer.ledger.complete else "; a partial answer"
-    shell.note(f"{counted(len(answer.rows), 'row')} in {path}{partial}")
+    shell.note(f"{counted(len(answer.rows), 'row')} in {found[1]}{partial}")
 
 
 def _edit(shell: Shell, rest: str) -> None:

@@ -31,6 +31,7 @@ from query.syntax import (
 
 _COMMAND: Final = re.compile(r"\s*\\(\S*)[ \t]*(.*)\Z", re.DOTALL)
 _INCLUDE: Final = re.compile(r"""\s*<\s*(?:"([^"]+)"|'([^']+)')\s*;?\s*\Z""")
+STATEMENT_COMMANDS: Final = frozenset({"explain", "watch", "w"})  # which may be followed by one
 _LEAVING: Final = frozenset({"quit", "exit", "quit;", "exit;", "quit()", "exit()"})
 
 
@@ -84,7 +85,10 @@ def _says_something(text: str) -> bool:
 
 def is_whole(text: str) -> bool:
     """Whether Enter at the end of a text runs it; see the module."""
-    if not text.strip() or _COMMAND.match(text) or _INCLUDE.match(text):
+    command = _COMMAND.match(text)
+    if command and command[1].casefold() in STATEMENT_COMMANDS:
+        return not command[2].strip() or is_whole(command[2])
+    if not text.strip() or command or _INCLUDE.match(text):
         return True
     if text.strip().casefold() in _LEAVING or ("\n" in text and not text.rpartition("\n")[2].strip()):
         return True

@@ -67,8 +67,8 @@ def _prompt(shell: Shell, home: Home, console: Console) -> None:
     from prompt_toolkit.input.vt100_parser import Vt100Parser
     from prompt_toolkit.key_binding.key_processor import KeyPress
 
-    from peers.repl.background import ask_background
     from peers.repl.prompting import read_and_run
+    from peers.repl.terminals import ask_background, without_marks
 
     if shell.preferences.theme == "auto":
         shell.background, typed = ask_background(console.environment)
@@ -79,13 +79,14 @@ def _prompt(shell: Shell, home: Home, console: Console) -> None:
     authority = home.ca_crt.read_bytes() if home.ca_crt.exists() else b""
     history = HistoryFile(history_file(console.environment, federation=shell.whom.federation, authority=authority))
     shell.note(_greeting(shell.whom))
-    read_and_run(shell, history)
+    with without_marks():
+        read_and_run(shell, history)
 
 
 def _greeting(whom: Whom) -> str:
     from importlib.metadata import version
 
-    role = f", {whom.role}" if whom.role and whom.role != whom.kind else ""
+    role = f", {whom.role}" if whom.kind == "client" else ""
     return f"peerage {version('peerage')} · federation {whom.federation} · {whom.name} ({whom.kind}{role}) · \\help"
 
 

@@ -1,4 +1,4 @@
-"""What colour a terminal's background has, as it tells when it is asked (OSC 11), before the first prompt.
+"""A terminal around a session: what colour its background has, as it tells when it is asked (OSC 11), and its echo.
 
 Rules: a terminal that knows no such question answers the next one, which all know (DA1), and nobody waits longer than
 :data:`ANSWER_S_MAX`; what a person typed meanwhile is not lost.
@@ -13,7 +13,8 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 from peers.palettes import background_of
@@ -47,6 +48,24 @@ def ask_background(environment: Mapping[str, str]) -> tuple[tuple[int, int, int]
     typed = _ATTRIBUTES.sub(b"", _COLOUR.sub(b"", answer))
     colour = background_of(found[0].decode("ascii", errors="replace")) if found else None
     return colour, typed.decode("utf-8", errors="replace")
+
+
+@contextmanager
+def without_marks() -> Iterator[None]:
+    """Ctrl-C while a statement runs leaves no ``^C`` in its answer."""
+    try:
+        descriptor = sys.stdin.fileno()
+        before = termios.tcgetattr(descriptor)
+    except (OSError, ValueError, termios.error):
+        yield
+        return
+    wanted = list(before)
+    wanted[3] &= ~termios.ECHOCTL
+    termios.tcsetattr(descriptor, termios.TCSANOW, wanted)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSANOW, before)
 
 
 def _answer(descriptor: int) -> bytes:
