@@ -41,7 +41,7 @@ class ConvergenceFunctions:
         home=Home.NAMESERVER,
         example=(
             Example('edge:converged("MY-EDGE-1")'),
-            Example('edge:converged("staging-area-edges", 30)'),
+            Example('edge:converged("staging-area-edges", 2)'),
         ),
     )
     async def converged(self, call: Call, edge_or_group: str, seconds: float = 0.0) -> dict[str, Any]:
