@@ -7,9 +7,11 @@ import pytest
 
 from peers.catalogues import every_declaration
 from peers.client import AsyncConnection
+from peers.record_keys import GIVEN
 from query.catalogue import Catalogue
 from query.declarations import Declaration, Effect, Role
 from query.functions import generic_declarations
+from query.knowledge import key_paths
 from query.parsing import parse
 from query.resolution import resolve
 from query.text_form import to_text
@@ -46,6 +48,7 @@ ASKED_MAX = 500
 # Examples that show how a call looks and cannot succeed with what they name.
 ENDS_WITH = {
     'query:cancel("q-000000000000")': "unknown_name",
+    'query:results("q-000000000000")': "unknown_name",
     'peer:register("ada", {"role": "operator", "publisher": true})': "peer_name_taken",
     "keys:set_root(:document)": "unknown_name",
     "keys:offer_publisher(:key, :proof)": "unknown_name",
@@ -96,6 +99,7 @@ async def federation(tmp_path: Path) -> AsyncIterator[Living]:
 @pytest.mark.timeout(120)
 async def test_every_example_runs(federation: Living) -> None:
     wrong = []
+    given: dict[str, set[str]] = {}
     async with federation.connection() as admin, federation.connection("ada") as publisher:
         await publisher.query('models:load("my-model")')
         for declared in OWN:
@@ -106,7 +110,7 @@ async def test_every_example_runs(federation: Living) -> None:
                     await publisher.query(PIPELINES)
                 if declared.name in NEEDS_A_PIPELINE_IN_MEMORY:
                     await publisher.query('pipeline:deploy("my-pipeline")')
-                found = await answered(asked, example.text)
+                found = await answered(asked, example.text, given=given, name=declared.name)
                 if declared.effect is Effect.READS and example.shows is not None:
                     found = await shown(asked, example.text, example.shows)
                 if example.text == 'models:unload("my-model")':
@@ -116,6 +120,7 @@ async def test_every_example_runs(federation: Living) -> None:
                 if not as_wanted or (example.shows is not None and found != example.shows):
                     wrong.append(f"{example.text}  →  {found}")
     assert wrong == []
+    assert {path: keys - set(GIVEN[path]) for path, keys in given.items() if keys - set(GIVEN.get(path, keys))} == {}
 
 
 async def shown(peer: AsyncConnection, text: str, wanted: str) -> str:
@@ -127,9 +132,14 @@ async def shown(peer: AsyncConnection, text: str, wanted: str) -> str:
     return found
 
 
-async def answered(peer: AsyncConnection, text: str) -> str:
-    """The rows as text, or the first error."""
+async def answered(
+    peer: AsyncConnection, text: str, *, given: dict[str, set[str]] | None = None, name: str = ""
+) -> str:
+    """The rows as text, or the first error. ``given`` takes the keys of the records, by path; see query.knowledge."""
     answer = await peer.query(text)
+    for row in answer.rows if given is not None else ():
+        for path, keys in key_paths(name, row.value).items():
+            given.setdefault(path, set()).update(keys)
     if answer.errors:
         return f"error({answer.errors[0].code}): {answer.errors[0].message}"
     return "\n".join(to_text(row.value) for row in answer.rows)
