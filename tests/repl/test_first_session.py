@@ -119,5 +119,5 @@ def test_no_prompt_without_a_terminal(made: Federation) -> None:
         "2 peers: 2 rows",
         'ADMIN: error(unknown_name): no function "nonsense" — did you mean "ones"?',
         "  nonsense();",
-        "  ^^^^^^^^^^",
+        "  ^^^^^^^^",
     ]
