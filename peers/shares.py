@@ -1,8 +1,9 @@
 """What each statement gets of a peer that runs many: small ones go at once, heavy ones share what is left.
 
 A statement is small until it has taken :data:`SMALL_SLICES` slices of work, of some hundred steps or rows each; then it
-is heavy. Of all heavy ones together one slice runs in each turn of the event loop, whoever's turn it is, so that a
-small statement waits for one slice between two of its own, with one heavy statement beside it or with fifty. At most
+is heavy. Of all heavy ones together one slice runs in every :data:`TURNS_A_SLICE` turns of the event loop, whoever's
+turn it is, so that a small statement waits for no more, with one heavy statement beside it or with fifty; where nothing
+else is ready the turns between cost next to nothing. At most
 :data:`HEAVY_MAX` heavy ones run at once and hold memory; others wait for a place, within their own time, and more than
 :data:`WAITING_MAX` are refused.
 
@@ -24,6 +25,7 @@ from query.errors import WorldProblem
 
 SMALL_SLICES: Final = 20  # 10 000 steps, some milliseconds
 ROWS_A_SLICE: Final = 64
+TURNS_A_SLICE: Final = 8
 HEAVY_MAX: Final = 8
 WAITING_MAX: Final = 64
 
@@ -79,7 +81,7 @@ class Shares:
         self._waiting_max = waiting_max
         self._heavy = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self.turns = Turns()
+        self.turns = Turns(every=TURNS_A_SLICE)
 
     @contextmanager
     def share(self) -> Iterator[Share]:
