@@ -88,7 +88,7 @@ class Merging:
     def take(self, target: str, frames: Iterable[Frame]) -> Problem | None:
         """A whole answer of one target; gives why it is not in the answer of all, when it had come to its end."""
         schema: tuple[Column, ...] = ()
-        rows = []
+        rows: list[Sequence[Any]] = []
         complete = False
         for frame in frames:
             match frame:
@@ -100,20 +100,20 @@ class Merging:
                     complete = ledger.complete
         try:
             if complete:
-                self.add(target, schema, rows)
+                self.add(target, schema, [decoded(values) for values in rows])
         except Problem as problem:
             return problem
         return None
 
     def add(self, target: str, columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> None:
-        """What a target gave that came to its end, in encoded values. Raises, and then nothing of it counts."""
+        """What a target gave that came to its end. Raises, and then nothing of it counts."""
         assert self._merged is not None
         if tuple(column.name for column in columns) != self.splitting.columns:
             raise BadPartial(
                 f"{shown(target)} gave no partial result of this statement",
                 hint="it may run another version: version() tells",
             )
-        self._merged.add(target, [[decode_value(value) for value in row] for row in rows])
+        self._merged.add(target, rows)
 
     def tell(self, answering: Answering) -> None:
         """Tell now and then how many targets have come to their ends."""
@@ -166,7 +166,7 @@ class Part:
         self._target = target
         self._answering = answering
         self._columns: tuple[Column, ...] | None = None
-        self._rows: list[tuple[Any, ...]] = []
+        self._rows: list[list[Any]] = []
         self._problem: Problem | None = None
         self._settled = False
 
@@ -179,9 +179,16 @@ class Part:
             await self._answering.schema(merging.columns)
 
     async def row(self, values: tuple[Any, ...], *, peer: str | None) -> None:
-        if len(self._rows) >= FIRST_ROWS_MAX:
-            raise over("a partial answer", FIRST_ROWS_MAX, "more", "rows")
-        self._rows.append(values)
+        """Put a row aside. One that is none, or one too many, makes all of them none."""
+        if self._problem is not None:
+            return
+        try:
+            if len(self._rows) >= FIRST_ROWS_MAX:
+                raise over("a partial answer", FIRST_ROWS_MAX, "more", "rows")
+            self._rows.append(decoded(values))
+        except Problem as problem:
+            self._problem = problem
+            self._rows = []
 
     def progress(self, label: str, done: int, total: int | None, unit: str, *, peer: str) -> None:
         self._answering.progress(label, done, total, unit, peer=peer)
@@ -199,6 +206,8 @@ class Part:
         self._settled = True
         if outcome.state in COMPLETE:
             try:
+                if self._problem is not None:
+                    raise self._problem
                 self._merging.add(self._target, self._columns or (), self._rows)
             except Problem as problem:
                 self._problem = problem
@@ -211,6 +220,11 @@ class Part:
         """Tell why the target is not in the answer, when that is so."""
         if self._problem is not None:
             await self._answering.error(self._problem.record(peer=shown(self._target)))
+
+
+def decoded(values: Iterable[Any]) -> list[Any]:
+    """The values of a row as it came."""
+    return [decode_value(value) for value in values]
 
 
 class _Lent(Variables):

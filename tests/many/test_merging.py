@@ -108,6 +108,22 @@ async def test_an_answer_of_another_form_is_not_counted() -> None:
     assert [str(outcome) for outcome in end.ledger.outcomes] == ["error(bad_partial)"]
 
 
+@pytest.mark.parametrize("values", [({"$number": "x"}, 1, [1, 1, 0, [], None, None]), ("a", -1, []), ("a",), ()])
+async def test_rows_that_are_none_are_not_counted(values: tuple[Any, ...]) -> None:
+    made = await merging(GROUPS)
+    answering, queue = answer_of("e1", "e2")
+    for name, row in (("e1", values), ("e2", group("a", 1, 7))):
+        part = made.part(name, answering)
+        await part.schema(columns(made))
+        await part.row(row, peer=name)
+        part.settle(Outcome(name.upper(), State.ROWS, rows=1))
+        await part.end()
+    assert await given(made) == [(("a", 1, 7), None)]
+    await answering.end()
+    (end,) = (frame for frame in taken(queue) if isinstance(frame, EndFrame))
+    assert [outcome.state for outcome in end.ledger.outcomes] == [State.ERROR, State.ROWS]
+
+
 async def test_first_rows_carry_their_peers_and_the_columns_of_the_answer() -> None:
     made = await merging(FIRST)
     answering, queue = answer_of("e1", "e2")
