@@ -44,6 +44,7 @@ class View:
 
     def __init__(self) -> None:
         self._ledgers: list[Ledger] = []
+        self._waits = ""  # the id of the statement that waits
 
     @property
     def status(self) -> int:
@@ -57,8 +58,12 @@ class View:
         return tuple(self._ledgers)
 
     def show(self, frame: Frame) -> None:
-        if isinstance(frame, EndFrame):
-            self._ledgers.append(frame.ledger)
+        match frame:
+            case EndFrame():
+                self._ledgers.append(frame.ledger)
+            case ProgressFrame(query=query) if query not in ("", self._waits):
+                self._waits = query
+                self.note(f'waits as {query}: query:results("{query}") reads it later too')
 
     def problem(self, record: ErrorRecord) -> None:
         """Tell an error that is no frame."""

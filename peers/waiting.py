@@ -37,7 +37,8 @@ from query.ledger import Outcome, State
 
 WAITING_MAX: Final = 512
 WAITING_PER_CALLER_MAX: Final = 64
-TARGETS_MAX: Final = 200_000  # without a state, of all statements together
+TARGETS_MAX: Final = 500_000  # without a state, of all statements together
+TARGETS_PER_CALLER_MAX: Final = 250_000
 REQUEST_BYTES_MAX: Final = 128 * 1024  # of one that waits, with the variables beside it
 KEPT_MAX: Final = 1000  # ended ones
 KEPT_S: Final = 24 * 3600.0  # after the end
@@ -169,6 +170,7 @@ class WaitingStatements:
         members = [self._roster.member_named(name) for name in errand.targets]
         self._check_room(kept, len(members))
         self._store.add(kept, ((member.uuid, member.name) for member in members))
+        self._room.took_targets(len(members))
         reach("waits.kept")
         standing = self._store.find(kept.id)
         assert standing is not None
@@ -182,17 +184,18 @@ class WaitingStatements:
         return kept.id, True
 
     def _check_room(self, kept: Kept, targets: int) -> None:
-        of_caller = sum(waiting.standing.caller == kept.caller for waiting in self._open.values())
+        own = [waiting for waiting in self._open.values() if waiting.standing.caller == kept.caller]
         size = len(kept.body) + len(msgspec.json.encode(kept.variables))
-        found_open = sum(len(waiting.targets) for waiting in self._open.values()) + targets
         for what, found, most in (
             ("statements that wait here", len(self._open) + 1, WAITING_MAX),
-            (f'statements of "{kept.name}" that wait', of_caller + 1, WAITING_PER_CALLER_MAX),
+            (f'statements of "{kept.name}" that wait', len(own) + 1, WAITING_PER_CALLER_MAX),
             ("bytes of a statement that waits", size, REQUEST_BYTES_MAX),
-            ("targets that are waited for", found_open, TARGETS_MAX),
+            ("targets that are waited for", targets + _open_targets(self._open.values()), TARGETS_MAX),
+            (f'targets that "{kept.name}" waits for', targets + _open_targets(own), TARGETS_PER_CALLER_MAX),
         ):
             if found > most:
                 raise LimitExceeded(f"{found} {what}: expected at most {most}", hint="query:list() shows what waits")
+        self._room.make_room_for(targets)
 
     # --- delivering ---------------------------------------------------------------------------------------------
 
@@ -408,3 +411,7 @@ class WaitingStatements:
         if waiting.changed.is_set():
             waiting.changed = asyncio.Event()
         return waiting.changed
+
+
+def _open_targets(statements: Iterable[Open]) -> int:
+    return sum(len(waiting.targets) for waiting in statements)

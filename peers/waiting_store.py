@@ -165,11 +165,10 @@ class WaitingStore:
                     kept.until,
                 ),
             )
-            for place, (peer, name) in enumerate(targets):
-                execute(
-                    "INSERT INTO targets (statement, place, peer, name) VALUES (?, ?, ?, ?)",
-                    (kept.id, place, peer, name),
-                )
+            self._connection.executemany(
+                "INSERT INTO targets (statement, place, peer, name) VALUES (?, ?, ?, ?)",
+                ((kept.id, place, peer, name) for place, (peer, name) in enumerate(targets)),
+            )
 
     def settle(
         self, statement: str, outcomes: Iterable[tuple[PeerId, Outcome, bytes | None]], *, late: bool = False
@@ -243,6 +242,12 @@ class WaitingStore:
         """What all answers take."""
         with self._translated():
             (found,) = self._connection.execute("SELECT coalesce(sum(length(answer)), 0) FROM targets").fetchone()
+        return int(found)
+
+    def targets_count(self) -> int:
+        """The targets of all statements."""
+        with self._translated():
+            (found,) = self._connection.execute("SELECT count(*) FROM targets").fetchone()
         return int(found)
 
     def _standings(self, where: str, values: tuple[Any, ...]) -> Iterator[Standing]:

@@ -259,7 +259,7 @@ def test_a_request_and_its_answers_are_bounded(world: World, store: WaitingStore
     waiting = world.waiting(store)
     with pytest.raises(LimitExceeded, match="bytes of a statement that waits: expected at most 131072"):
         begin(waiting, params={"long": "x" * 131072})
-    with pytest.raises(LimitExceeded, match="200001 targets that are waited for"):
+    with pytest.raises(LimitExceeded, match="500001 targets that are waited for"):
         begin(waiting, targets=("e1",) * (rules.TARGETS_MAX + 1))
     assert store.all() == []
 
@@ -274,6 +274,22 @@ def test_answers_that_find_no_room_say_so_and_old_ones_make_some(world: World, s
     begin(waiting, "q-2", targets=("e1",))
     waiting.answered(EDGES[0].uuid, "q-2", whole())
     assert (states(waiting, store, "q-2"), store.find("q-1")) == (["rows"], None)
+
+
+def test_one_caller_takes_half_of_the_targets_at_most(world: World, store: WaitingStore) -> None:
+    waiting = world.waiting(store)
+    with pytest.raises(LimitExceeded, match='250001 targets that "ann" waits for: expected at most 250000'):
+        begin(waiting, targets=("e1",) * (rules.TARGETS_PER_CALLER_MAX + 1))
+
+
+def test_statements_that_ended_make_room_for_the_targets_of_new_ones(world: World, store: WaitingStore) -> None:
+    waiting = world.waiting(store, room=AnswerRoom(store, targets_max=5))
+    begin(waiting, "q-1")
+    waiting.cancel("q-1", caller=OLGA)
+    begin(waiting, "q-2")
+    assert [standing.id for standing in store.all()] == ["q-2"]
+    begin(waiting, "q-3")  # what waits is not forgotten
+    assert [standing.id for standing in store.all()] == ["q-2", "q-3"]
 
 
 def test_a_caller_who_is_gone_is_refused_by_name_at_delivery(world: World, store: WaitingStore) -> None:
