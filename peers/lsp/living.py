@@ -97,6 +97,11 @@ class Living:
 
         return catalogue
 
+    def silent(self, peer: str) -> bool:
+        """Whether a peer was asked for its functions and did not tell them."""
+        known = self._known.get(_key(peer))
+        return known is not None and known.knowledge.peer is None
+
     def want(self, peer: str | None) -> None:
         """Have what is known at a peer fetched anew."""
         if self._now() - self._tried >= RETRY_S or self._connection is not None:

@@ -167,9 +167,10 @@ class Running:
         default = self._targets.default(None)
         known = self._living.known(default)
         state = self._living.state
+        silent = f"{default} does not tell its functions" if default and self._living.silent(default) else ""
         told = StateTold(
             connected=state.peer,
-            reason=state.reason or self._targets.complaint,
+            reason=state.reason or self._targets.complaint or silent,
             default_peer=default,
             catalogue=None if known.peer is None else shown(known.peer or state.peer or ""),
         )

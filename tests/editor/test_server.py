@@ -161,6 +161,47 @@ async def test_the_session_s_variables_last_and_are_completed(editor: Editor, tm
     assert [one["text"] for one in frames(editor, "a") if one["frame"]["frame"] == "row"] == ["7"]
 
 
+async def test_an_editor_on_the_home_of_a_peer_that_runs(federation: Living, tmp_path: Path) -> None:
+    """Over the socket of an edge: its catalogue, a session that lasts, and cancelling one run of several."""
+    async with editing(lambda: connect_async(federation.home("E1").path)) as editor:
+        await editor.start(tmp_path)
+        await editor.until("peerage/state", lambda state: state["catalogue"] == "E1")
+        uri = "untitled:Untitled-1"  # a text that was never saved
+        editor.open(uri, "")
+        assert labels(await editor.at(INCOMPLETE, uri, 'edge:groups("¦')) == ["E1", "E2"]
+        assert (await editor.ask("peerage/run", {"id": "a", "text": 'set :state = {"one": 1}'}))["complete"]
+        assert labels(await editor.at(INCOMPLETE, uri, ":state.¦")) == ["one"]
+        editor.change(uri, ":state")
+        assert await lenses(editor, uri) == ["default peer: E1", "run on E1"]
+        begun = {run: editor.begin("peerage/run", {"id": run, "text": LONG})[1] for run in ("long", "other")}
+        for run in begun:
+            await editor.until(
+                "peerage/frame", lambda told, run=run: told["id"] == run and told["frame"]["frame"] == "row"
+            )
+        assert await editor.ask("peerage/cancel", {"id": "long"})
+        assert (await begun["long"])["result"]["cancelled"]
+        assert frames(editor, "long")[-1]["frame"]["ledger"]["outcomes"][0]["state"] == "cancelled"
+        assert not begun["other"].done()
+
+
+async def test_a_default_peer_that_does_not_answer(federation: Living, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text('default_peer = "E9"\n')
+    async with editing(lambda: connect_async(federation.admin.path)) as editor:
+        await editor.start(tmp_path)
+        state = await editor.until("peerage/state", lambda state: state["connected"] and state["reason"])
+        assert state == {
+            "connected": "ADMIN",
+            "reason": "E9 does not tell its functions",
+            "defaultPeer": "E9",
+            "catalogue": None,
+        }
+        uri = uri_in(tmp_path)
+        editor.open(uri, "")
+        assert "E1" in labels(await editor.at(INCOMPLETE, uri, 'edge:groups("¦'))
+        (warning,) = await editor.problems(uri, "their_function(1)")
+        assert warning["severity"] == 2
+
+
 async def test_a_statement_by_its_place_or_range(editor: Editor, tmp_path: Path) -> None:
     uri = uri_in(tmp_path)
     editor.open(uri, "1;\n\n//peer: E2\nthis_peer(\n);\n3 +")
