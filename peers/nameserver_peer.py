@@ -18,8 +18,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import Any, Final
 
 from federation import bundles, commands
-from federation.documents import Bundle, SignedDocument
-from federation.envelopes import credential
+from federation.documents import Bundle
 from federation.events import Change, RootSet
 from federation.functions import nameserver_functions
 from federation.layout import ImageLayout
@@ -71,6 +70,7 @@ from peers.serving_parts import ServingParts
 from peers.settings import NameserverSettings, budget_of, dial_addresses, dial_names
 from peers.statements import Statements
 from peers.uplinks import Uplinks
+from peers.vouching import Vouching
 from peers.waiting_parts import WaitingParts
 from query.declarations import Caller, Role
 
@@ -166,6 +166,7 @@ class _Parts:
         self._director_keys.settle()
         self._director_keys.current()  # without one nothing can be told to any edge: it says so now
         self._director = Director(self._director_keys.current, self.store)
+        self._vouch = Vouching(self.store, key=self._director_keys.current, clock=clock)
         self.uplinks = Uplinks()
         self.contacts = ContactBook(self.uplinks)
         self._layout = ImageLayout(home.releases)
@@ -343,15 +344,6 @@ class _Parts:
         events = commands.start_epoch(self.store.state, now=now, draw=draw, beyond=self.store.newest_epoch)
         self.store.append(events, caller=self._membership.name, now=now)
         log.warning("store_restored", extra={"epoch": self.store.state.epoch})
-
-    def _vouch(self, uuid: str) -> SignedDocument | None:
-        state = self.store.state
-        member = state.member(uuid)
-        if member is None or member.removed or member.key is None:
-            return None
-        return credential(
-            member, director=self._director_keys.current(), federation=state.federation, now=self._clock()
-        )
 
     def _bundle(self, member: Member, token: str) -> str:
         assert member.token_expires is not None
