@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import ClientConnectionResetError, web
 
+from peers.bunches import Bunches
 from query.errors import (
     DeadlinePassed,
     Forbidden,
@@ -34,6 +35,7 @@ RETRY_AFTER_S: Final = 5
 PATH_SHOWN: Final = 200
 HEADER_SHOWN: Final = 80
 HEAD_AFTER_S: Final = 0.25  # that an answer's first frame may hold back its head
+LINES_AT_ONCE_MAX: Final = 64  # of an answer, in one piece
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -156,7 +158,8 @@ async def body_of(request: web.Request, *, bytes_max: int, deadline_s: float = B
 
 
 async def stream_frames(request: web.Request, frames: AsyncIterator[Frame], *, query: str) -> web.StreamResponse:
-    """Frames as JSON lines, each written as soon as it is there. A reader that leaves ends the iterator.
+    """Frames as JSON lines, each written in the turn of the loop in which it comes. A reader that leaves ends the
+    iterator.
 
     What the iterator raises before its first frame is raised here, and nothing was sent; but a reader whom that frame
     keeps waiting gets the head of the answer, with the id to cancel it by.
@@ -174,9 +177,14 @@ async def stream_frames(request: web.Request, frames: AsyncIterator[Frame], *, q
         if not first.done():
             first.cancel()
             await asyncio.wait([first])
+
+    async def write(lines: list[bytes]) -> None:
+        await response.write(b"".join(lines))
+
     with suppress(ClientConnectionResetError):  # who read has left, which is no fault to log
-        async for frame in frames:
-            await response.write(encode_frame(frame) + b"\n")
+        async with Bunches(write, items_max=LINES_AT_ONCE_MAX) as bunches:
+            async for frame in frames:
+                await bunches.add(encode_frame(frame) + b"\n")
         await response.write_eof()
     return response
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -20,12 +21,13 @@ from federation.errors import UnknownKey
 from federation.members import Member
 from federation.names import PeerId, fold, shown
 from peers.answering import Answering
+from peers.asking_upward import AskedUpward
 from peers.federation_client import BadAnswer, FederationClient, Unreachable, UntrustedNameserver
 from peers.merging import Part
 from peers.requests import StatementRequest, encode_request
 from peers.statements import Errand, RunHere
 from peers.turns import Turns
-from peers.uplink_messages import StatementMessage
+from peers.uplink_messages import SharedMessage, StatementMessage
 from peers.uplinks import Uplink, UplinkLost, Uplinks
 from peers.waiting_upward import Patience
 from query.errors import DeadlinePassed, Problem
@@ -36,6 +38,7 @@ from query.syntax import Statement, shifted
 from query.values import encode_value
 
 ASKED_AT_ONCE_MAX = 256
+WORDED_S = 0.05
 ASKED_A_TURN = 16  # by all wide statements together, in one turn of the event loop: a small one goes between
 
 log = logging.getLogger("peerage.query")
@@ -65,6 +68,36 @@ class Patient(Protocol):
     async def ask(
         self, errand: Errand, answering: Answering, *, here: RunHere, wait_s: float, variables: dict[str, Any]
     ) -> None: ...
+
+
+class _Wording:
+    """An errand as it goes to every target: encoded once, and again when the director's word is another, or when the
+    time remaining, which can only shorten, has changed by more than :data:`WORDED_S`.
+    """
+
+    def __init__(self, errand: Errand) -> None:
+        self._errand = errand
+        self._said: tuple[SignedDocument | None, float, SharedMessage] | None = None
+
+    def of(self, credential: SignedDocument | None) -> SharedMessage:
+        errand = self._errand
+        time_left_s = errand.time_left_s
+        if self._said is not None and self._said[0] is credential and self._said[1] - time_left_s < WORDED_S:
+            return self._said[2]
+        message = StatementMessage(
+            id=0,
+            body=errand.body,
+            index=errand.index,
+            time_left_s=time_left_s,
+            variables=_beyond(errand),
+            envelope=errand.origin.envelope,
+            credential=credential,
+            partial=errand.merging is not None,
+            gathers=True,
+        )
+        shared = SharedMessage(message)
+        self._said = (credential, time_left_s, shared)
+        return shared
 
 
 class FanOut:
@@ -102,6 +135,7 @@ class FanOut:
             await self.patient.ask(errand, answering, here=here, wait_s=wait_s, variables=_beyond(errand))
             return
         gate = asyncio.Semaphore(ASKED_AT_ONCE_MAX)
+        wording = _Wording(errand)
 
         async def one(target: str) -> None:
             part = None if errand.merging is None else errand.merging.part(target, answering)
@@ -109,7 +143,7 @@ class FanOut:
                 if fold(target) == fold(self._name):
                     await here(part)
                 else:
-                    await self._ask_edge(target, errand, part or answering)
+                    await self._ask_edge(target, errand, wording, part or answering)
             if part is not None:
                 await part.end()
 
@@ -123,7 +157,7 @@ class FanOut:
             await answering.error(DeadlinePassed("the statement's time is up").record())
             answering.settle_open(State.TIMEOUT)
 
-    async def _ask_edge(self, target: str, errand: Errand, answering: Answering | Part) -> None:
+    async def _ask_edge(self, target: str, errand: Errand, wording: _Wording, answering: Answering | Part) -> None:
         member = self._edges.member_named(target)
         uplink = self._uplinks.uplink(member.uuid)
         if uplink is None:
@@ -131,7 +165,7 @@ class FanOut:
             return
 
         try:
-            while not await self._asked(uplink, target, errand, answering):
+            while not await self._asked(uplink, target, errand, wording, answering):
                 pass  # the director's key was replaced while the statement was on its way
         except UplinkLost:
             answering.settle(Outcome(shown(target), State.UNREACHABLE, _moment(self._clock())))
@@ -139,26 +173,15 @@ class FanOut:
             await answering.error(problem.record(peer=shown(target)))
             answering.settle(Outcome(shown(target), State.ERROR, problem.code))
 
-    async def _asked(self, uplink: Uplink, target: str, errand: Errand, answering: Answering | Part) -> bool:
+    async def _asked(
+        self, uplink: Uplink, target: str, errand: Errand, wording: _Wording, answering: Answering | Part
+    ) -> bool:
         """Merge an edge's answer. False when it refused the director's word and the director has another key by now:
         nothing ran there then, and it may be asked again under the new one.
         """
-        envelope = errand.origin.envelope
         uuid = errand.origin.caller.uuid
-        credential = self._vouch(uuid) if envelope is not None else None
-
-        def message(number: int) -> StatementMessage:
-            return StatementMessage(
-                id=number,
-                body=errand.body,
-                index=errand.index,
-                time_left_s=errand.time_left_s,
-                variables=_beyond(errand),
-                envelope=envelope,
-                credential=credential,
-                partial=errand.merging is not None,
-            )
-
+        credential = self._vouch(uuid) if errand.origin.envelope is not None else None
+        message = wording.of(credential).numbered
         schema: Frame | None = None
         async with uplink.ask(message) as frames:
             async for frame in frames:
@@ -232,9 +255,9 @@ class Upward:
             async with asyncio.timeout(errand.time_left_s + 5.0):
                 await self._client.hear_the_time()  # an envelope with a wrong time is refused
                 envelope = self._identity.seal(body, lifetime_s=errand.time_left_s + 60.0)
-                async with self._client.query(body, envelope=envelope) as frames:
-                    async for frame in frames:
-                        await answering.relay(placed(frame, errand.statement))
+                asked = AskedUpward(self._client, self._identity.seal, answering)
+                place = partial(placed, statement=errand.statement)
+                await asked.ask(body, envelope, placed=place, stopped=errand.stopped)
             if not answering.relayed:
                 raise BadAnswer("the nameserver's answer ended before its ledger")
         except TimeoutError:

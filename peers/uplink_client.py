@@ -16,21 +16,22 @@ from typing import Any, Protocol
 import aiohttp
 import msgspec
 
+from peers.bunches import Bunches
 from peers.federation_client import FederationClient
 from peers.uplink_messages import (
     CREDIT_FRAMES,
     DOWNWARD,
-    ENCODER,
+    FRAMES_AT_ONCE_MAX,
     STATEMENTS_MAX,
     CancelMessage,
     CreditMessage,
     DoneMessage,
-    FrameMessage,
     NudgeMessage,
     StatementMessage,
+    upward,
 )
 from query.errors import Problem
-from query.frames import Frame, encode_frame
+from query.frames import EndFrame, Frame
 
 log = logging.getLogger("peerage.uplink")
 
@@ -134,11 +135,15 @@ class UplinkClient:
     async def _run(
         self, socket: aiohttp.ClientWebSocketResponse, message: StatementMessage, credit: asyncio.Semaphore
     ) -> None:
+        async def send(frames: list[Frame]) -> None:
+            for encoded in upward(message.id, frames):
+                await socket.send_frame(encoded, aiohttp.WSMsgType.TEXT)
+
         try:
-            async for frame in self._executor.carried(message):
-                await credit.acquire()
-                raw = msgspec.Raw(encode_frame(frame))
-                await socket.send_str(ENCODER.encode(FrameMessage(message.id, raw)).decode())
+            async with Bunches(send, items_max=FRAMES_AT_ONCE_MAX if message.gathers else 1) as bunches:
+                async for frame in self._executor.carried(message):
+                    await credit.acquire()
+                    await bunches.add(frame, last=isinstance(frame, EndFrame))
         except ConnectionError as error:
             log.info("uplink_lost", extra={"reason": str(error)})
 

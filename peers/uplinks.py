@@ -30,11 +30,12 @@ from peers.uplink_messages import (
     UPWARD,
     CancelMessage,
     CreditMessage,
+    FrameMessage,
     NudgeMessage,
     StatementMessage,
 )
 from query.errors import WorldProblem
-from query.frames import EndFrame, Frame, decode_frame
+from query.frames import EndFrame, Frame
 
 if TYPE_CHECKING:
     from aiohttp import web  # a client's home routes by uplinks too, and serves nobody
@@ -103,7 +104,6 @@ class Uplink:
                 continue
             try:
                 arrived = UPWARD.decode(message.data)
-                frame = decode_frame(bytes(arrived.frame))
             except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
                 log.warning("uplink_garbage", extra={"reason": str(error)})
                 await self._socket.close(code=1007)
@@ -111,23 +111,25 @@ class Uplink:
             queue = self._asked.get(arrived.id)
             if queue is not None:
                 try:
-                    queue.put_nowait(frame)
+                    for frame in (arrived.frame,) if isinstance(arrived, FrameMessage) else arrived.frames:
+                        queue.put_nowait(frame)
                 except asyncio.QueueFull:  # more frames than it had credit for
                     log.warning("uplink_overrun", extra={"statement": arrived.id})
                     await self._socket.close(code=1008)
                     return
 
-    async def send(self, message: msgspec.Struct) -> None:
-        """Raises :class:`UplinkLost` when the edge does not take it in time."""
+    async def send(self, message: msgspec.Struct | bytes) -> None:
+        """Raises :class:`UplinkLost` when the edge does not take it in time. Bytes are a message that is encoded."""
+        encoded = message if isinstance(message, bytes) else ENCODER.encode(message)
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S):
-                await self._socket.send_str(ENCODER.encode(message).decode())
+                await self._socket.send_frame(encoded, WSMsgType.TEXT)
         except (ConnectionError, TimeoutError) as error:
             raise UplinkLost("the uplink ended") from error
 
     @asynccontextmanager
     async def ask(
-        self, make: Callable[[int], StatementMessage], *, lasting: bool = False
+        self, make: Callable[[int], StatementMessage | bytes], *, lasting: bool = False
     ) -> AsyncIterator[AsyncIterator[Frame]]:
         """``lasting``: what is left before its end goes on there."""
         if len(self._asked) >= STATEMENTS_MAX:
