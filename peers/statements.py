@@ -37,7 +37,7 @@ from query.errors import Cancelled, Problem, SyntaxProblem, WrongArguments
 from query.evaluation import CurrentCatalogue
 from query.frames import EndFrame, Frame
 from query.ledger import Outcome, State
-from query.parsing import parse
+from query.parsing import parse_again
 from query.placement import NAMESERVER, Directory, Here, Placement, Reason, Route, route
 from query.session import Session
 from query.syntax import Explain, SetVariable, Statement
@@ -218,7 +218,7 @@ class Statements:
         session.default = _spec(request.targets)
         try:
             session.variables.update({name: decode_value(value) for name, value in request.params.items()})
-            script = parse(request.text)
+            script = parse_again(request.text)
             if not script.statements:
                 raise SyntaxProblem("expected statements, found none")
         except Problem as problem:
@@ -362,7 +362,7 @@ class Statements:
             session = Session()
             session.variables.update({name: decode_value(value) for name, value in request.params.items()})
             session.variables.update(variables)
-            statements = parse(request.text).statements
+            statements = parse_again(request.text).statements
             if not 0 <= index < len(statements):
                 raise WrongArguments(f"no statement {index} in a script of {len(statements)}")
             call = self._evaluating.call(caller, sender=sender)

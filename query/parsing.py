@@ -38,6 +38,8 @@ from query.syntax import (
 )
 
 TABLES: Final = "grammar.tables"
+KEPT_TEXTS_MAX: Final = 64
+KEPT_LENGTH_MAX: Final = 2_000  # characters
 
 
 class _Grammar:
@@ -204,6 +206,16 @@ def parse(text: str, *, limit: int = limits.TEXT_BYTES_WIRE_MAX) -> Script:
     tokens_max = limits.TOKENS_WIRE_MAX if limit <= limits.TEXT_BYTES_WIRE_MAX else limits.TOKENS_LOCAL_MAX
     found = lex(text, grammar.lexicon, tokens_max=tokens_max)
     return Script(source, tuple(_statement(grammar, source, lexed) for lexed in found))
+
+
+def parse_again(text: str) -> Script:
+    """As :func:`parse`. The trees of short texts that were read lately are kept, for what is asked time and again."""
+    return _kept(text) if len(text) <= KEPT_LENGTH_MAX else parse(text)
+
+
+@functools.lru_cache(maxsize=KEPT_TEXTS_MAX)
+def _kept(text: str) -> Script:
+    return parse(text)
 
 
 def _statement(grammar: _Grammar, source: Source, lexed: Lexed) -> Statement:
