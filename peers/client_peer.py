@@ -124,6 +124,7 @@ async def open_client(home: Home, settings: ClientSettings, *, clock: Callable[[
     catalogue = PeerCatalogue()
     me = PeerSelf(home, membership, settings)
     direct = DirectParts(me, client=client, root=lambda: trust.root, follow_root=follow_root)
+    stack.push_async_callback(direct.close)
     statements = statements_of(me, key=key, client=client, catalogue=catalogue, running=running, front=direct.front)
     catalogue.compose(
         *local_functions(

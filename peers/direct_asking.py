@@ -12,58 +12,32 @@ nameserver; what may have run is not. The ledger says ``direct``.
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
-import ssl
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Final
 
-import aiohttp
 import msgspec
 
-from federation.certificate_reading import read_pem
 from federation.documents import encode
-from federation.errors import BadCertificate, EnvelopeExpired, UnknownKey
+from federation.errors import EnvelopeExpired, NonceReused, UnknownKey
 from federation.introductions import Introduced
 from federation.names import fold, shown
 from peers.answering import Answering
+from peers.direct_connections import AnswerLost, DirectConnections, NotReached
 from peers.direct_face import DIRECT_BYTES_MAX, DirectStatement
 from peers.elsewhere import Identity, alone, merge, placed
-from peers.federation_client import ERROR_BYTES_MAX, BadAnswer, ErrorBody, frames_of
 from peers.introductions import Introductions
 from peers.statements import Elsewhere, Errand, RunHere
-from query.errors import DeadlinePassed, Problem, WorldProblem
+from query.errors import DeadlinePassed, Problem
 from query.frames import EndFrame, ErrorFrame, Frame, SchemaFrame
 from query.ledger import Outcome, State
 from query.placement import Peers, Placement, Route
 
-DIAL_TIMEOUT_S: Final = 2.0  # a neighbour is near, or the nameserver is asked
-AWAY_S: Final = 15.0  # that an address is not tried again after it did not answer
 DIRECT: Final = "direct"
 NOT_TAKEN: Final = frozenset({UnknownKey.code, EnvelopeExpired.code})  # refusals for which the director's word is stale
 
 log = logging.getLogger("peerage.direct")
-
-
-class NotReached(WorldProblem):
-    """A peer did not take a statement that was brought to it directly: nothing ran there."""
-
-    code = "not_reached"
-
-
-class AnswerLost(WorldProblem):
-    """The connection to a peer ended before its answer did: the statement may have run."""
-
-    code = "answer_lost"
-
-
-class Context(Protocol):
-    """TLS with this home's certificate as it is now; see :func:`federation.tls.neighbour_context`."""
-
-    def __call__(self, check: Callable[[bytes], None]) -> ssl.SSLContext: ...
 
 
 class DirectFirst:
@@ -76,7 +50,7 @@ class DirectFirst:
         identity: Identity,
         addresses: Callable[[str], Sequence[str]],
         introductions: Introductions,
-        context: Context,
+        connections: DirectConnections,
         may_dial: Callable[[], None],
     ) -> None:
         """``addresses(name)``: where a peer listens for others, as far as is known. ``may_dial`` raises why not."""
@@ -84,9 +58,8 @@ class DirectFirst:
         self._identity = identity
         self._addresses = addresses
         self._introductions = introductions
-        self._context = context
+        self._connections = connections
         self._may_dial = may_dial
-        self._away: dict[str, float] = {}  # by address: time.monotonic() until which it is left alone
 
     def place(self, route: Route) -> Placement:
         return self._upward.place(route)
@@ -118,13 +91,9 @@ class DirectFirst:
         """The one peer that a route names, when its address is known and was not silent a moment ago."""
         match route.target:
             case Peers(names=(name,)) if fold(name) not in ("nameserver", fold(self._identity.name)):
-                return name if self._to_try(name) else None
+                return name if self._connections.to_try(self._addresses(name)) else None
             case _:
                 return None
-
-    def _to_try(self, name: str) -> tuple[str, ...]:
-        now = time.monotonic()
-        return tuple(address for address in self._addresses(name) if self._away.get(address, 0.0) <= now)
 
     async def _ask(self, name: str, errand: Errand, answering: Answering) -> None:
         """Give the peer's answer. Raises :class:`NotReached` when nothing ran there."""
@@ -162,7 +131,7 @@ class DirectFirst:
     ) -> None:
         schema: Frame | None = None
         ended = False
-        async with self._dialled(name, introduced, asked) as frames:
+        async with self._connections.ask(name, introduced, self._addresses(name), asked) as frames:
             async for frame in frames:
                 match frame:
                     case SchemaFrame(columns=()) if schema is None and not ended:
@@ -171,6 +140,8 @@ class DirectFirst:
                     case ErrorFrame(error=error) if error.code in NOT_TAKEN and schema is not None:
                         self._introductions.forget(name)
                         raise NotReached(f"{shown(name)} refused the introduction: {error.message}")
+                    case ErrorFrame(error=error) if error.code == NonceReused.code and schema is not None:
+                        raise AnswerLost(f"{shown(name)} took it on a connection that was lost")  # brought once more
                     case EndFrame():
                         frame = _by_this_way(frame)  # noqa: PLW2901
                         ended = True
@@ -181,63 +152,7 @@ class DirectFirst:
         if not ended:
             raise AnswerLost(f"the connection to {shown(name)} ended before its answer did")
 
-    @asynccontextmanager
-    async def _dialled(self, name: str, introduced: Introduced, asked: bytes) -> AsyncIterator[AsyncIterator[Frame]]:
-        """The frames of the peer at the first of its addresses that answers."""
-        problem = NotReached(f"no address of {shown(name)} is known")
-        for address in self._to_try(name):
-            connector = aiohttp.TCPConnector(ssl=self._context(_whose(introduced)), force_close=True)
-            async with aiohttp.ClientSession(connector=connector, trust_env=False, auto_decompress=False) as session:
-                try:
-                    response = await session.post(
-                        f"https://{address}/v1/direct",
-                        data=io.BytesIO(asked),
-                        allow_redirects=False,
-                        timeout=aiohttp.ClientTimeout(total=None, connect=DIAL_TIMEOUT_S),
-                    )
-                except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ssl.SSLError) as error:
-                    self._away[address] = time.monotonic() + AWAY_S
-                    problem = NotReached(f"{shown(name)} is not reached at {address}: {error}")
-                    continue
-                except (aiohttp.ClientError, OSError) as error:
-                    raise AnswerLost(f"the connection to {shown(name)} at {address} ended: {error}") from error
-                async with response:
-                    if response.status != 200:
-                        raise NotReached(f"{shown(name)} at {address} refused: {await _refusal(response)}")
-                    try:
-                        yield frames_of(response)
-                    except (aiohttp.ClientError, OSError, BadAnswer) as error:
-                        raise AnswerLost(f"the answer of {shown(name)} at {address} broke off: {error}") from error
-                return
-        raise problem
-
 
 def _by_this_way(end: EndFrame) -> EndFrame:
     outcomes = tuple(msgspec.structs.replace(outcome, way=DIRECT) for outcome in end.ledger.outcomes)
     return msgspec.structs.replace(end, ledger=msgspec.structs.replace(end.ledger, outcomes=outcomes))
-
-
-def _whose(introduced: Introduced) -> Callable[[bytes], None]:
-    """Checks that a certificate is of the peer of an introduction, by id and key."""
-    meant = introduced.peer
-
-    def check(der: bytes) -> None:
-        try:
-            shown_one = read_pem(ssl.DER_cert_to_PEM_cert(der))
-        except BadCertificate as problem:
-            raise ssl.SSLError(1, problem.message) from problem
-        found = (shown_one.federation, shown_one.uuid, shown_one.key)
-        if found != (meant.federation, meant.uuid, meant.key):
-            raise ssl.SSLError(
-                f'another peer answers: expected "{meant.name}", found {shown_one.kind} {shown_one.uuid}'
-            )
-
-    return check
-
-
-async def _refusal(response: aiohttp.ClientResponse) -> str:
-    try:
-        raw = await response.content.read(ERROR_BYTES_MAX)
-        return msgspec.json.decode(raw, type=ErrorBody).error.message
-    except (aiohttp.ClientError, msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return f"status {response.status}"

@@ -1,6 +1,6 @@
 """What a home needs to ask other peers directly, and an edge to be asked: put together from its settings.
 
-Owns when the face of an edge is open: while its mode is INTERACTIVE and ``direct_host`` says where. Refuses nothing.
+Owns what an edge listens for and looks for; its mode says when (:mod:`peers.edge_links`). Refuses nothing.
 Rules: without the settings nothing of it is there. A face that cannot open, because its port is taken, is told in the
 log and tried again: the edge works without.
 """
@@ -18,6 +18,7 @@ from federation.documents import RootRecord
 from federation.names import fold
 from federation.tls import neighbour_context
 from peers.direct_asking import DirectFirst
+from peers.direct_connections import DirectConnections
 from peers.direct_face import DirectFace, Executor
 from peers.elsewhere import Identity
 from peers.federation_client import FederationClient
@@ -60,7 +61,12 @@ class DirectParts:
             root=root,
             follow_root=follow_root,
         )
+        self._connections = DirectConnections(self._context, certificate=me.home.identity_crt)
         self.open_at: str | None = None
+
+    async def close(self) -> None:
+        """End the connections to other peers."""
+        await self._connections.close()
 
     def front(self, upward: Elsewhere, identity: Identity) -> Elsewhere:
         """What asks directly where that is possible, and else as ``upward`` does."""
@@ -69,7 +75,7 @@ class DirectParts:
             identity=identity,
             addresses=self._addresses,
             introductions=self._introductions,
-            context=self._context,
+            connections=self._connections,
             may_dial=self._client.check_open,
         )
 
@@ -80,17 +86,25 @@ class DirectParts:
         home = self._home
         return neighbour_context(home.ca_crt, home.identity_crt, home.identity_key, check=check)
 
-    async def hold(self, executor: Executor) -> None:
-        """Be there for others, and be introduced to them ahead, until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            settings = self._settings
-            if isinstance(settings, EdgeSettings) and settings.direct_host is not None:
-                tasks.create_task(self._listen(executor, settings, settings.direct_host))
-            discovers = isinstance(settings, EdgeSettings) and settings.direct_discover and settings.zeroconf
-            if discovers:
-                tasks.create_task(self._neighbours.look())
-            if self._known or discovers:
-                tasks.create_task(self._introductions.keep(self._names))
+    async def listen(self, executor: Executor) -> None:
+        """Be there for others, where the settings say so, until cancelled."""
+        settings = self._settings
+        if isinstance(settings, EdgeSettings) and settings.direct_host is not None:
+            await self._listen(executor, settings, settings.direct_host)
+
+    async def keep(self) -> None:
+        """Know others and be introduced to them ahead, until cancelled; then connections to them end."""
+        settings = self._settings
+        discovers = isinstance(settings, EdgeSettings) and settings.direct_discover and settings.zeroconf
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                if discovers:
+                    tasks.create_task(self._neighbours.look())
+                if self._known or discovers:
+                    tasks.create_task(self._introductions.keep(self._names))
+                    await asyncio.Event().wait()
+        finally:
+            await self.close()
 
     def _names(self) -> Sequence[str]:
         own = fold(self._membership.name)

@@ -2,7 +2,7 @@
 
 INTERACTIVE    an uplink, the face for other members where the settings open one, and looking for a nameserver that does
                not answer where it was
-ONLINE         the looking alone
+ONLINE         the looking, and what it takes to ask others directly
 AUTONOMOUS     nothing: all end at once when the mode begins
 """
 
@@ -41,14 +41,14 @@ class EdgeLinks:
         self._mode = mode
         self._changed.set()
 
-    async def hold(self, uplink: Holding, *, discover: Holding, direct: Holding) -> None:
+    async def hold(self, uplink: Holding, *, discover: Holding, listen: Holding, neighbours: Holding) -> None:
         """Runs until cancelled."""
         held: dict[Holding, asyncio.Task[None]] = {}
         try:
             while True:
                 self._changed.clear()
-                interactive = self._mode == "INTERACTIVE"
-                wanted = {uplink: interactive, direct: interactive, discover: self._mode != "AUTONOMOUS"}
+                interactive, connects = self._mode == "INTERACTIVE", self._mode != "AUTONOMOUS"
+                wanted = {uplink: interactive, listen: interactive, discover: connects, neighbours: connects}
                 for holding, holds in wanted.items():
                     if holds and holding not in held:
                         held[holding] = asyncio.create_task(holding())

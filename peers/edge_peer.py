@@ -327,8 +327,10 @@ class _Parts:
     async def hold_links(self, settings: EdgeSettings) -> None:
         """What the mode asks to be kept open; runs until cancelled."""
         discovering = partial(keep_discovering, self._client, self._membership, settings, self.agent)
-        direct = partial(self.direct.hold, self.carried)
-        await self.links.hold(self.uplink().hold, discover=discovering, direct=direct)
+        listening = partial(self.direct.listen, self.carried)
+        await self.links.hold(
+            self.uplink().hold, discover=discovering, listen=listening, neighbours=self.direct.keep
+        )
 
     async def _import(self, path: Path, progress: Progress) -> dict[str, Any]:
         return await import_file(

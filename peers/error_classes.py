@@ -254,7 +254,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
     "peers.repl.preferences": ("bad_preferences",),
     "peers.running": ("stopping",),
     "peers.shares": ("peer_busy",),
-    "peers.direct_asking": (
+    "peers.direct_connections": (
         "not_reached",
         "answer_lost",
     ),

@@ -19,6 +19,7 @@ from aiohttp import web
 from federation.certificate_reading import PeerCertificate, read_pem
 from federation.documents import encode
 from federation.envelopes import CLOCK_SKEW_S, seal
+from federation.errors import NonceReused
 from federation.introductions import INTRODUCTION_LIFETIME_S
 from federation.keys import read_key
 from federation.tls import client_context, neighbour_context, server_context
@@ -34,8 +35,8 @@ from peers.local_parts import opened_client
 from peers.requests import StatementRequest, encode_request
 from peers.settings import ClientSettings
 from query.errors import Problem
-from query.frames import EndFrame
-from query.ledger import Outcome, State
+from query.frames import Column, EndFrame, ErrorFrame, RowFrame, SchemaFrame, encode_frame
+from query.ledger import Ledger, Outcome, State
 from tests.wire.living import Living, living
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
@@ -369,6 +370,22 @@ async def test_one_member_has_a_bounded_number_of_statements_there(federation: L
     await federation.until("count(select q from q in query:list())", 1, home="two")
 
 
+@asynccontextmanager
+async def standing_in(federation: Living, name: str, take: Any) -> AsyncIterator[str]:
+    """Something with the certificate of an edge, and with a mind of its own; gives its address."""
+    application = web.Application(client_max_size=DIRECT_BYTES_MAX)
+    application.router.add_post("/v1/direct", take)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    home = federation.home(name)
+    context = server_context(home.identity_crt, home.identity_key, home.ca_crt)
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    try:
+        yield f"127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
 async def test_an_answer_that_is_lost_is_not_asked_for_again(federation: Living) -> None:
     """What took the statement may have run it: nobody asks the nameserver for the same once more."""
     taken: list[bytes] = []
@@ -379,23 +396,43 @@ async def test_an_answer_that_is_lost_is_not_asked_for_again(federation: Living)
         request.transport.abort()
         return web.Response()
 
-    application = web.Application(client_max_size=DIRECT_BYTES_MAX)
-    application.router.add_post("/v1/direct", take)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    two = federation.home("two")
-    context = server_context(two.identity_crt, two.identity_key, two.ca_crt)
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
-    await site.start()
-    port = runner.addresses[0][1]
-    try:
-        async with asking(federation, "bob", f"two=127.0.0.1:{port}") as ask:
-            answer = await ask(HERE)
-    finally:
-        await runner.cleanup()
+    async with standing_in(federation, "two", take) as at, asking(federation, "bob", f"two={at}") as ask:
+        answer = await ask(HERE)
     assert len(taken) == 1
     assert ([problem.code for problem in answer.errors], only(answer).state) == (["answer_lost"], State.UNREACHABLE)
     assert only(answer).way == "direct"
+
+
+@pytest.mark.parametrize("ran", [False, True])
+async def test_a_kept_connection_that_is_gone_is_made_anew(federation: Living, ran: bool) -> None:
+    """The same bytes are brought again: what had run refuses their number, and then nobody knows its answer."""
+    taken: list[bytes] = []
+    whole = (
+        SchemaFrame(0, (Column("this_peer", "String"),)),
+        RowFrame(0, ("TWO",)),
+        EndFrame(0, Ledger((Outcome("TWO", State.ROWS, rows=1),)), 1, 0.1),
+    )
+    refused = (
+        SchemaFrame(0, ()),
+        ErrorFrame(0, NonceReused("this statement was run here before").record(peer="TWO")),
+        EndFrame(0, Ledger((Outcome("TWO", State.REFUSED, "nonce_reused"),)), 0, 0.1),
+    )
+
+    async def take(request: web.Request) -> web.StreamResponse:
+        taken.append(await request.read())
+        if len(taken) == 2:
+            assert request.transport is not None
+            request.transport.abort()
+        frames = refused if ran and len(taken) == 3 else whole
+        return web.Response(body=b"".join(encode_frame(frame) + b"\n" for frame in frames))
+
+    async with standing_in(federation, "two", take) as at, asking(federation, "bob", f"two={at}") as ask:
+        assert only(await ask(HERE)).way == "direct"
+        answer = await ask(HERE)
+    assert len(taken) == 3
+    assert taken[1] == taken[2] != taken[0]
+    assert [problem.code for problem in answer.errors] == (["answer_lost"] if ran else [])
+    assert (only(answer).state, only(answer).way) == (State.UNREACHABLE if ran else State.ROWS, "direct")
 
 
 async def test_a_certificate_is_checked_before_anything_is_sent(federation: Living) -> None:
