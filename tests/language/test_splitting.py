@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import re
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 import pytest
@@ -24,7 +26,7 @@ from query.session import Session
 from query.splitting import MERGED_ROWS, Split, Splitting, TopRows, check_partial, split, with_parts
 from query.syntax import Statement
 from query.values import decode_value, encode_value
-from tests.language.asking import Peer
+from tests.language.asking import NOW, Peer
 
 
 class Lent(dict[str, Any]):
@@ -318,6 +320,55 @@ def test_garbage_is_refused_as_such(name: str) -> None:
     assert refused >= (0 if name in ("vectorof", "count_distinct") else 8)
     with pytest.raises(BadPartial, match="expected rows of 1 values, found one of 2"):
         merged.add("E", [[1, 2]])
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=6), st.just(NOW)),
+    lambda inner: st.one_of(st.lists(inner, max_size=7), st.dictionaries(st.text(max_size=3), inner, max_size=3)),
+    max_leaves=20,
+)
+LIKE_SUMS = st.tuples(
+    st.integers(), st.integers(), st.integers(), st.lists(st.floats(), max_size=3), JSON, JSON
+).map(list)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(kinds())), st.one_of(JSON, LIKE_SUMS, st.lists(JSON, min_size=5, max_size=6)))
+def test_whatever_a_peer_sends_is_taken_or_refused(name: str, wire: Any) -> None:
+    kind = kinds()[name]
+    extra = {"top_k": (3,), "approx_top_k": (3,), "approx_quantile": (0.5,)}.get(name, ())
+    honest = kind.read(kind.state([1, 2.5], *extra))
+    try:
+        part = kind.read(wire)
+        encode_value(kind.result(part, *extra))
+        encode_value(kind.result(kind.merge(part, honest), *extra))
+        encode_value(kind.result(kind.merge(honest, part), *extra))
+    except Problem:
+        pass
+
+
+@pytest.mark.parametrize("name", ["approx_count_distinct", "approx_quantile"])
+def test_damaged_sketches_do_no_harm(name: str) -> None:
+    """The library that reads them ends the process on some."""
+    kind, random = kinds()[name], Random(28)
+    sizes = (0, 1, 5, 7, 8, 24, 150, 201, 400, 3000)
+    honest = [
+        kind.state([random.random() for _ in range(size)], *[0.5] * (name == "approx_quantile")) for size in sizes
+    ]
+    taken = 0
+    for _ in range(4000):
+        content = bytearray(base64.b64decode(random.choice(honest)))
+        for _ in range(random.choice((1, 2, 8))):
+            content[random.randrange(min(len(content), random.choice((16, 64, len(content)))))] = random.randrange(256)
+        if random.random() < 0.2:
+            del content[random.randrange(len(content)) :]
+        try:
+            part = kind.read(base64.b64encode(content).decode())
+        except BadPartial:
+            continue
+        taken += 1
+        kind.result(kind.merge(part, kind.read(random.choice(honest))), *[0.5] * (name == "approx_quantile"))
+    assert taken > 100  # a changed count, or nothing changed
 
 
 def test_bounds() -> None:
