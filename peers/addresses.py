@@ -95,6 +95,11 @@ def words_of_tls(address: str, reason: str | None, said: str) -> tuple[str, str]
             "the federation's port is 35021 unless set otherwise, and not the application's; \"peerage doctor\" looks "
             "closer",
         )
+    if said in ("certificate has expired", "certificate is not yet valid"):
+        return (
+            f"by this device's clock the {said.replace('certificate', f'certificate of {address}')}",
+            'is the clock right? "timedatectl set-ntp true" sets it, "peerage doctor" says by how much it is off',
+        )
     return (
         f"{address} is not a nameserver that this home and its federation trust: {said}",
         "another federation's nameserver listens there, or this home's certificate is of another one; \"peerage "

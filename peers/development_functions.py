@@ -161,7 +161,7 @@ class DevelopmentFunctions:
         if not self._site.accept_development:
             raise DevelopmentRefused(
                 f"{what} would be a development release, which this peer does not accept",
-                hint="set accept_development = true in this device's own peerage.toml, or make a release",
+                hint="accept_development = true in that peer's own peerage.toml admits it; else make a release",
             )
 
 

@@ -328,9 +328,7 @@ class _Parts:
         """What the mode asks to be kept open; runs until cancelled."""
         discovering = partial(keep_discovering, self._client, self._membership, settings, self.agent)
         listening = partial(self.direct.listen, self.carried)
-        await self.links.hold(
-            self.uplink().hold, discover=discovering, listen=listening, neighbours=self.direct.keep
-        )
+        await self.links.hold(self.uplink().hold, discover=discovering, listen=listening, neighbours=self.direct.keep)
 
     async def _import(self, path: Path, progress: Progress) -> dict[str, Any]:
         return await import_file(

@@ -40,7 +40,8 @@ class ReleaseFolders:
         folder = await asyncio.to_thread(read_folder, path)
         if folder.name != name:
             raise BadFolder(
-                f'{path / DESCRIPTION_FILE}: expected the name "{name}" of its folder, found "{folder.name}"'
+                f'{path / DESCRIPTION_FILE}: expected the name "{name}" of its folder, found "{folder.name}"',
+                hint=f'a folder and its name are changed together: name = "{name}"',
             )
         weight = folder.weight
         if weight is None:

@@ -14,7 +14,7 @@ from query.errors import BadStatement, SyntaxProblem, UnknownName, WrongArgument
 from query.formatting import format_expression
 from query.limits import over
 from query.plan import Bind, Generate, Keep, Local, Query, Stage, Step
-from query.syntax import Binary, Expression, From, Item, Name, Node, Select, children, walk
+from query.syntax import Binary, Expression, Field, From, Index, Item, Literal, Name, Node, Select, children, walk
 from query.types import OBJECT, VECTOR, Type
 
 if TYPE_CHECKING:
@@ -213,14 +213,12 @@ def _check_grouped(node: Select, scope: Scope, slots: list[int], names: Scope) -
     def check(expression: Node) -> None:
         if id(expression) in aggregates or expression in node.group:
             return
-        if isinstance(expression, Name) and expression.name.casefold() in rows:
-            raise _wrong(
-                BadStatement(
-                    f'"{expression.name}" is neither grouped nor aggregated',
-                    hint=f"add group by {expression.name}, or wrap it: min({expression.name})",
-                ),
-                expression,
-            )
+        row = _row_name(expression)
+        if row is not None and row.casefold() in rows:
+            shown = format_expression(expression)
+            told = f'"{shown}"' if isinstance(expression, Name) else shown
+            hint = f"add group by {shown}, or wrap it: min({shown})"
+            raise _wrong(BadStatement(f"{told} is neither grouped nor aggregated", hint=hint), expression)
         for child in children(expression):
             check(child)
 
@@ -231,3 +229,12 @@ def _check_grouped(node: Select, scope: Scope, slots: list[int], names: Scope) -
     for entry in node.order:
         if not (isinstance(entry.value, Name) and entry.value.name.casefold() in aliases):
             check(entry.value)
+
+
+def _row_name(expression: Node) -> str | None:
+    """The variable that an expression is, or of which it is a member: ``e``, ``e.mode``, ``e["mode"]``."""
+    match expression:
+        case Name(name=name) | Field(value=Name(name=name)) | Index(value=Name(name=name), key=Literal()):
+            return name
+        case _:
+            return None

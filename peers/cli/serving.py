@@ -141,7 +141,9 @@ def _check_edge(home: Home, membership: Membership) -> None:
     if membership.kind != "edge":
         raise BadHome(
             f"{home} is the home of {membership.kind} {membership.name}: expected an edge's home",
-            hint=f'"peerage {membership.kind} --home {home}" runs it' if membership.kind == "nameserver" else None,
+            hint=f'"peerage {membership.kind} --home {home}" runs it'
+            if membership.kind == "nameserver"
+            else f'it is for asking: "peerage query --home {home}"; an edge joins in a home of its own',
         )
 
 
