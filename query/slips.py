@@ -97,7 +97,7 @@ def _variable_to_set(tokens: Sequence[Token], at: int) -> Slip | None:
     token = tokens[at]
     if _types(tokens, at, 1) == ["SET"] and token.type == "NAME":
         return Slip(
-            f'expected a session variable, found "{token.value}"',
+            f'expected a session variable, found "{brief(token.value)}"',
             f"it has a colon: set :{token.value} = …",
             _place(token),
         )
@@ -120,7 +120,7 @@ def _operator(source: Source, tokens: Sequence[Token], at: int, expected: frozen
         if joined is not None:
             return Slip('"||" joins strings: expected "or" between conditions', None, _place(joined))
         if any(one.type in COMPARISONS for one in _same_level(tokens, at)):
-            return Slip(f'unexpected "{token.value}"', "conditions are joined by and: 1 < x and x < 3", _place(token))
+            return Slip(f'unexpected "{brief(token.value)}"', "conditions are joined by and: 1 < x and x < 3", _place(token))
     return None
 
 
@@ -170,7 +170,7 @@ def _source(source: Source, tokens: Sequence[Token], at: int, expected: frozense
         case [_, "FROM", "QUALIFIED" | "LSQB" | "LPAR" | "VARIABLE" | "STRING" | "RAW_STRING" | "LBRACE"]:
             shown = token.value + ("()" if token.type == "QUALIFIED" else "…" if token.type in _PAIRS else "")
             hint = f"name each element: from x in {shown}"
-            return Slip(f'unexpected "{token.value}": expected a name and "in"', hint, _place(token))
+            return Slip(f'unexpected "{brief(token.value)}": expected a name and "in"', hint, _place(token))
         case ["FROM", "NAME", "LPAR"]:
             name = tokens[at - 1]
             hint = f"name each element: from x in {name.value}(…)"
@@ -204,7 +204,7 @@ def _key(source: Source, tokens: Sequence[Token], at: int, expected: frozenset[s
     if _innermost(tokens, at) != "LBRACE":
         return None
     hint = f'keys stand in quotes: {{"{token.value}": …}}'
-    return Slip(f'unexpected "{token.value}": expected a key in quotes', hint, _place(token))
+    return Slip(f'unexpected "{brief(token.value)}": expected a key in quotes', hint, _place(token))
 
 
 def _innermost(tokens: Sequence[Token], at: int) -> str | None:
