@@ -88,6 +88,8 @@ async def check_ports(around: Surroundings) -> Checked | None:
     wanted = [("application_port", settings.application_host, settings.application_port)]
     if isinstance(settings, NameserverSettings):
         wanted.append(("federation_port", settings.federation_host, settings.federation_port))
+    elif settings.direct_host is not None:
+        wanted.append(("direct_port", settings.direct_host, settings.direct_port))
     facts: list[PortFacts] = []
     for setting, host, port in wanted:
         facts.append(await in_thread(partial(seeing_device.port_facts, setting, host, port)))
