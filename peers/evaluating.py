@@ -85,7 +85,7 @@ class Evaluating:
         """
         me = shown(self._name)
         asked = tightest(budget, statement.directives.budget)
-        spending = Spending(tightest(asked, self._budget))
+        spending = Spending(asked, own=self._budget)
         began = time.monotonic()
 
         def settle(outcome: Outcome) -> None:

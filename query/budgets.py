@@ -124,14 +124,15 @@ def _size(count: int) -> str:
 
 
 def used_of(budget: Budget, *, rows: int, size: int, elapsed_s: float) -> str:
-    """What was used of each bounded part: ``12 of 1000 rows, 512 of 4194304 bytes, 0.3 of 5s``."""
+    """What was used of each bounded part: ``12 of 1000 rows, 512 bytes of 4MiB, 0.3s of 5s``."""
     parts = []
     if budget.rows is not None:
         parts.append(f"{rows} of {format_budget(Budget(rows=budget.rows))}")
     if budget.bytes is not None:
-        parts.append(f"{size} of {budget.bytes} byte{'' if budget.bytes == 1 else 's'}")
+        parts.append(f"{_size(size)} of {_size(budget.bytes)}")
     if budget.time_s is not None:
-        parts.append(f"{elapsed_s:.3g} of {format_budget(Budget(time_s=budget.time_s))}")
+        used_s = f"{elapsed_s:.3f}".rstrip("0").rstrip(".") if elapsed_s < 10 else f"{elapsed_s:.0f}"
+        parts.append(f"{used_s}s of {format_budget(Budget(time_s=budget.time_s))}")
     return ", ".join(parts)
 
 
@@ -146,10 +147,14 @@ def tightest(*budgets: Budget | None) -> Budget:
 
 
 class Spending:
-    """What one statement has given on one peer, held to its budget."""
+    """What one statement has given on one peer, held to its budget.
 
-    def __init__(self, budget: Budget) -> None:
-        self.budget = budget
+    ``own``: what the peer allows every statement; nobody who asks can have more than that.
+    """
+
+    def __init__(self, budget: Budget, *, own: Budget = UNBOUNDED) -> None:
+        self.budget = tightest(budget, own)
+        self._own = own
         self.rows = 0
         self.bytes = 0
         self._buffer = bytearray()
@@ -161,7 +166,7 @@ class Spending:
         if rows_max is not None and self.rows >= rows_max:
             raise OverBudgetRows(
                 f"the statement has more rows than its budget of {format_budget(Budget(rows=rows_max))}",
-                hint="ask for less, as with limit, or for more, as with //budget: 1000 rows",
+                hint=_hint("ask for less, as with limit", "1000 rows", at_most=rows_max == self._own.rows),
             )
         self._encode_into(values, self._buffer)
         size = len(self._buffer)
@@ -170,7 +175,7 @@ class Spending:
         if bytes_max is not None and self.bytes + size > bytes_max:
             raise OverBudgetBytes(
                 f"row {self.rows + 1} takes the answer over its budget of {_size(bytes_max)}",
-                hint="ask for less, as with limit, or for more, as with //budget: 4MiB",
+                hint=_hint("ask for less, as with limit", "4MiB", at_most=bytes_max == self._own.bytes),
             )
         self.rows += 1
         self.bytes += size
@@ -180,5 +185,9 @@ class Spending:
         allowed = format_budget(Budget(time_s=self.budget.time_s))
         return OverBudgetTime(
             f"the statement took longer than its budget of {allowed}",
-            hint="ask for less, or for more, as with //budget: 1min",
+            hint=_hint("ask for less", "1min", at_most=self.budget.time_s == self._own.time_s),
         )
+
+
+def _hint(less: str, more: str, *, at_most: bool) -> str:
+    return f"{less}: this peer allows no statement more" if at_most else f"{less}, or allow more: //budget: {more}"

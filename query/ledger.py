@@ -51,7 +51,7 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def used(self) -> str:
-        """What of its budget a target used, for people: ``12 of 1000 rows, 0.3 of 5s``; empty without a budget."""
+        """What of its budget a target used, for people: ``12 of 1000 rows, 0.3s of 5s``; empty without a budget."""
         if self.allowed is None:
             return ""
         return used_of(self.allowed, rows=self.rows, size=self.bytes, elapsed_s=self.elapsed_ms / 1000)

@@ -97,6 +97,21 @@ def test_the_row_that_would_pass_a_bound_is_not_counted() -> None:
     assert rows.rows == 2
 
 
+def test_the_hint_tells_whose_bound_it_was() -> None:
+    mine = Spending(Budget(rows=1), own=Budget(rows=9))
+    peers = Spending(UNBOUNDED, own=Budget(rows=1))
+    hints = []
+    for spending in (mine, peers):
+        spending.row((1,))
+        with pytest.raises(OverBudgetRows) as caught:
+            spending.row((2,))
+        hints.append(caught.value.hint)
+    assert hints == [
+        "ask for less, as with limit, or allow more: //budget: 1000 rows",
+        "ask for less, as with limit: this peer allows no statement more",
+    ]
+
+
 @given(st.lists(st.text(max_size=20) | st.integers(-(2**53), 2**53), max_size=20), st.integers(1, 200))
 def test_bytes_are_those_of_the_encoded_values(values: list[object], bound: int) -> None:
     spending = Spending(Budget(bytes=bound))
@@ -116,5 +131,5 @@ def test_bytes_are_those_of_the_encoded_values(values: list[object], bound: int)
 
 def test_the_ledger_says_what_was_used_of_what() -> None:
     used = Outcome("E1", State.ROWS, rows=12, bytes=512, elapsed_ms=250.0, allowed=Budget(1000, 4 << 20, 5.0))
-    assert used.used == "12 of 1000 rows, 512 of 4194304 bytes, 0.25 of 5s"
+    assert used.used == "12 of 1000 rows, 512 bytes of 4MiB, 0.25s of 5s"
     assert Outcome("E1", State.ROWS, rows=12).used == ""

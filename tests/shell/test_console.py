@@ -207,7 +207,7 @@ def test_a_budget_is_told_with_what_was_used_of_it() -> None:
     within = Outcome("E1", State.ROWS, rows=3, bytes=9, elapsed_ms=1.0, allowed=Budget(rows=4, time_s=5.0))
     assert ledger_text(ledger(within, over, ROWS)) == (
         "3 peers: 2 rows, 1 error — E4: error(over_budget_rows), used 4 of 4 rows, "
-        "E1: rows, used 3 of 4 rows, 0.001 of 5s"
+        "E1: rows, used 3 of 4 rows, 0.001s of 5s"
     )
     assert ledger_matters(ledger(within))
     assert not ledger_matters(ledger(ROWS))

@@ -84,7 +84,7 @@ async def test_a_peer_keeps_its_own_bound_and_says_so_only_when_it_is_passed(fed
 async def test_what_fits_is_whole_and_tells_what_was_used(federation: Living) -> None:
     answer = await federation.ask(f"//peer: one\n//budget: 10 rows, 1MiB, 1min\n{TEN}")
     assert answer.complete
-    assert outcomes(answer)["ONE"].used.startswith("10 of 10 rows, 31 of 1048576 bytes, ")
+    assert outcomes(answer)["ONE"].used.startswith("10 of 10 rows, 31 bytes of 1MiB, ")
 
 
 async def test_parts_of_an_answer_have_budgets_too(federation: Living) -> None:
