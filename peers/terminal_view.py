@@ -32,6 +32,7 @@ from peers.rendering import (
 )
 from peers.screens import Screen
 from query.frames import EndFrame, ErrorFrame, Frame, ProgressFrame, RowFrame, SchemaFrame
+from query.text_form import to_text
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -49,7 +50,7 @@ PLOT_AFTER_S: Final = 0.5  # while rows come; what is over sooner is drawn once
 class TerminalView(View):
     """``footer``: end each answer with its rows and time. ``console`` takes what is for standard error, elsewhere;
     ``whole``: the screen takes that too, which is the rule where standard error is a terminal. ``moving``: draw bars
-    and growing plots.
+    and growing plots. ``tables``: records of one shape are a table too, a column a key.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class TerminalView(View):
         footer: bool = False,
         whole: bool | None = None,
         moving: bool = True,
+        tables: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
@@ -72,6 +74,8 @@ class TerminalView(View):
         self._started = clock()
         self._told_here = console.stderr.isatty() if whole is None else whole
         self._moving = moving
+        self._tables = tables
+        self._keys: tuple[str, ...] | None = None
         self._lock = threading.RLock()
         self._table = _Table()
         self._timer: threading.Timer | None = None
@@ -124,6 +128,7 @@ class TerminalView(View):
     def _begin(self, frame: SchemaFrame) -> None:
         self._columns = tuple(visible(column.name) for column in frame.columns)
         self._table = _Table()
+        self._keys = None
         self._plot = None
         self._failed = False
         if frame.plot:
@@ -138,16 +143,33 @@ class TerminalView(View):
             self._plot.add(decoded(frame), peer=frame.peer)
             if self._clock() - self._started > PLOT_AFTER_S:
                 self._move(self._drawn_plot)
-        elif len(frame.values) == 1:
-            self._value(frame)
+        elif len(frame.values) > 1:
+            self._hold(frame.peer, value_texts(frame))
+        elif (cells := self._cells_of_record(frame)) is not None:
+            self._hold(frame.peer, cells)
         else:
-            self._table.add(frame)
-            if self._table.open or len(self._table.held) >= TABLE_HOLD_ROWS:
-                self._flush()
-            elif self._timer is None:
-                self._timer = threading.Timer(TABLE_HOLD_S, self._in_time)
-                self._timer.daemon = True
-                self._timer.start()
+            self._flush()
+            self._value(frame)
+
+    def _cells_of_record(self, frame: RowFrame) -> list[str] | None:
+        """A record as a row of a table, where that is wanted and it has the shape of the first one."""
+        value = decoded(frame)[0] if self._tables else None
+        if not isinstance(value, dict) or not value:
+            return None
+        if self._keys is None:
+            self._keys = tuple(value)
+            self._columns = tuple(map(visible, self._keys))
+        return [to_text(part) for part in value.values()] if tuple(value) == self._keys else None
+
+    def _hold(self, peer: str | None, cells: list[str]) -> None:
+        """Write a row of the table, or keep it until it is known how wide the first ones are."""
+        self._table.add(peer, cells)
+        if self._table.open or len(self._table.held) >= TABLE_HOLD_ROWS:
+            self._flush()
+        elif self._timer is None:
+            self._timer = threading.Timer(TABLE_HOLD_S, self._in_time)
+            self._timer.daemon = True
+            self._timer.start()
 
     def _value(self, frame: RowFrame) -> None:
         peer = f"{frame.peer}: " if frame.peer else ""
@@ -322,10 +344,10 @@ class _Table:
     def open(self) -> bool:
         return bool(self.widths)
 
-    def add(self, frame: RowFrame) -> None:
-        cells = [visible(text) for text in value_texts(frame)]
-        self.tagged = self.tagged or frame.peer is not None
-        self.held.append([frame.peer or "", *cells] if self.tagged else cells)
+    def add(self, peer: str | None, texts: Sequence[str]) -> None:
+        cells = [visible(text) for text in texts]
+        self.tagged = self.tagged or peer is not None
+        self.held.append([peer or "", *cells] if self.tagged else cells)
 
     def measure(self, columns: Sequence[str]) -> None:
         from rich.cells import cell_len

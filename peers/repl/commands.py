@@ -272,6 +272,11 @@ def _time(shell: Shell, rest: str) -> None:
     shell.note(f"time: {'on' if shell.preferences.time else 'off'}")
 
 
+def _table(shell: Shell, rest: str) -> None:
+    _prefer(shell, table=_switch(rest, now=shell.preferences.table))
+    shell.note(f"table: {'on' if shell.preferences.table else 'off'}")
+
+
 def _keys(shell: Shell, rest: str) -> None:
     _choose(shell, "keys", rest)
 
@@ -370,6 +375,7 @@ COMMANDS: Final = (
     PromptCommand("watch", "\\watch [TIME] [xN] [STATEMENT]", "ask again every 2 s or TIME, N times or until Ctrl-C",
                   _watch, takes="statement", also=("w",)),
     PromptCommand("time", "\\time [on|off]", "show how long each answer took", _time, takes=("on", "off")),
+    PromptCommand("table", "\\table [on|off]", "show records as a table, a column a key", _table, takes=("on", "off")),
     PromptCommand("run", "\\run FILE", 'run a script, like < "FILE"', _run, takes="file"),
     PromptCommand("vars", "\\vars", "the variables of this session", _vars),
     PromptCommand("history", "\\history [TEXT]", "what was typed last, or what of it has TEXT", _history),
@@ -381,7 +387,7 @@ COMMANDS: Final = (
     PromptCommand("keys", "\\keys [emacs|vi]", "the keys of the prompt", _keys, takes=("emacs", "vi")),
     PromptCommand("theme", "\\theme [auto|dark|light|none]", "the colours", _theme,
                   takes=("auto", "dark", "light", "none")),
-    PromptCommand("save", "\\save", "keep keys, theme, pager, time and converge for the next sessions", _save),
+    PromptCommand("save", "\\save", "keep keys, theme, pager, time, table and converge for next time", _save),
     PromptCommand("quit", "\\quit", "leave, as does Ctrl-D", _quit, also=("q", "exit")),
 )  # fmt: skip
 

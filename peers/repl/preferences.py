@@ -26,6 +26,7 @@ class Preferences(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     theme: Literal["auto", "dark", "light", "none"] = "auto"
     pager: str = ""
     time: bool = True
+    table: bool = False
     converge: Annotated[float, Meta(ge=0, le=CONVERGE_S_MAX)] = 20.0
 
 

@@ -119,7 +119,9 @@ class Shell:
         from peers.terminal_view import TerminalView
 
         shown = self.preferences.time if footer is None else footer
-        return TerminalView(self.console, self.screen, text, footer=shown and self.interactive)
+        return TerminalView(
+            self.console, self.screen, text, footer=shown and self.interactive, tables=self.preferences.table
+        )
 
     def ask(self, text: str, *, params: dict[str, Any] | None = None) -> KeptAnswer:
         """Run statements, show and keep their answer."""

@@ -18,6 +18,7 @@ from peers.repl.learning import Learning, Whom
 from peers.repl.preferences import Preferences, preferences_file, read_preferences
 from peers.repl.shell import Shell, scripted
 from query.errors import Problem
+from query.placement import parse_target
 
 if TYPE_CHECKING:
     from peers.cli.console import Console
@@ -33,6 +34,8 @@ def run_session(console: Console, home: Home, *, peer: str | None, changes: dict
     told: list[Problem] = []
     preferences = _preferences(console, changes, told)
     default = peer if peer is not None else _workspace_peer(folder, told)
+    if default is not None:
+        parse_target(default)  # raises
     typed_at = sys.stdin.isatty() and console.stdout.isatty()
     with connect(home.path) as connection:
         whom = _whom(home)

@@ -70,7 +70,8 @@ def _drawn(shell: Shell, text: str) -> tuple[list[str], bool]:
     assert shell.screen is not None
     paper = io.StringIO()
     screen = Screen(paper, palette=shell.screen.palette, size=(shell.screen.width, shell.screen.height))
-    view = TerminalView(shell.console, screen, text, footer=shell.preferences.time, whole=True, moving=False)
+    wanted = shell.preferences
+    view = TerminalView(shell.console, screen, text, footer=wanted.time, tables=wanted.table, whole=True, moving=False)
     shell.answer = KeptAnswer(text)
     stopped = shell.frames(text, view, kept=shell.answer)
     return paper.getvalue().rstrip("\n").split("\n"), stopped

@@ -42,9 +42,9 @@ class Paper:
             self.written, palette=self.palette, pager=self.pager, size=(self.width, self.height), clock=self.clock
         )
 
-    def view(self, text: str = "", *, footer: bool = False, whole: bool = True) -> TerminalView:
+    def view(self, text: str = "", *, footer: bool = False, whole: bool = True, tables: bool = False) -> TerminalView:
         console = Console(self.written, self.other, {})
-        return TerminalView(console, self.screen, text, footer=footer, whole=whole, clock=self.clock)
+        return TerminalView(console, self.screen, text, footer=footer, whole=whole, tables=tables, clock=self.clock)
 
     def show(self, frames: Iterable[Frame], text: str = "", *, footer: bool = False) -> list[str]:
         """The lines that are on the screen after the frames."""

@@ -90,6 +90,10 @@ def test_more_of_a_session(made: Federation, tmp_path: Path) -> None:
     ask(person, "\\vars", r":name = \"story\"")
     ask(person, '\\watch 100ms x3 this_peer() + "!"', r'"LINE-1!"')
     ask(person, "select n from Integer n where n in iota(1, 5000)", r"1 cancelled|5000 rows")
+    person.type(f"//peer: all\r{ENDLESS}\r")
+    person.until(r"iota\(1,\s+(· )?100000\)\)", prompt=False)
+    person.press("\x03")
+    person.until(r"2 peers: 2 cancelled — LINE-[12]: cancelled, LINE-[12]: cancelled")
     person.type("thrown away")
     person.press("\x03")
     person.until(r"thrown away")
@@ -106,6 +110,19 @@ def test_more_of_a_session(made: Federation, tmp_path: Path) -> None:
     ask(person, "\\theme light", r"theme: light")
     person.type("quit\r")
     assert person.ended() == 0
+
+
+def test_a_query_draws_in_a_terminal(made: Federation) -> None:
+    text = '//plot: bar\nbag([{"name": "first", "n": 3}, {"name": "second", "n": 5}])'
+    query = [*REPL[:-1], "query", "--home", "ns-admin", text]
+    person = typist(query, folder=made.folder, environment=surroundings(made.folder))
+    assert person.ended() == 0
+    assert re.search(r"first +second", "\n".join(person.screen.everything))
+    assert "█" in person.raw
+    plain = typist(query, folder=made.folder, environment={**surroundings(made.folder), "NO_COLOR": "1"})
+    assert plain.ended() == 0
+    assert "█" in plain.raw
+    assert "\x1b[3" not in plain.raw
 
 
 def test_no_prompt_without_a_terminal(made: Federation) -> None:

@@ -39,6 +39,14 @@ def test_columns_are_a_table_with_numbers_to_the_right() -> None:
     ]
 
 
+def test_records_of_one_shape_are_a_table_where_that_is_wanted() -> None:
+    paper = Paper()
+    view = paper.view(tables=True)
+    for frame in (schema("r"), row({"a": 1, "b": "x"}), row({"a": 22, "b": [1]}), row({"other": 1}), row(5), end(4)):
+        view.show(frame)
+    assert paper.lines() == [" a  b", "──  ───", ' 1  "x"', "22  [1]", '{"other":1}', "5"]
+
+
 def test_rows_of_a_table_appear_without_waiting_for_the_next() -> None:
     paper = Paper()
     view = paper.view()
