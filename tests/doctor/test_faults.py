@@ -322,6 +322,26 @@ async def test_releases_for_a_newer_runtime(tmp_path: Path) -> None:
     assert found.message == f"thermo@1.0 needs ai.onnx 17: {runtime} knows up to ai.onnx 16"
 
 
+def test_memory_as_linux_and_its_control_groups_tell(tmp_path: Path) -> None:
+    from peers.doctor.seeing_device import memory_facts
+
+    proc, groups = tmp_path / "proc", tmp_path / "groups"
+    (proc / "self").mkdir(parents=True)
+    (proc / "meminfo").write_text("MemTotal: 4096 kB\nMemAvailable: 1024 kB\nSwapFree: 8 kB\n")
+    (groups / "box" / "peer").mkdir(parents=True)
+    (proc / "self" / "cgroup").write_text("0::/box/peer\n")
+    (groups / "box" / "peer" / "memory.max").write_text("max\n")
+    (groups / "box" / "memory.max").write_text("2097152\n")
+    seen = memory_facts(7, proc=proc, groups=groups)
+    assert (seen.total_bytes, seen.available_bytes, seen.swap_free_bytes) == (4 << 20, 1 << 20, 8192)
+    assert (seen.limit_bytes, seen.models_bytes_max) == (2 << 20, 7)
+    (proc / "self" / "cgroup").write_text("3:cpu,memory:/box\n")
+    (groups / "memory" / "box").mkdir(parents=True)
+    (groups / "memory" / "box" / "memory.limit_in_bytes").write_text("1048576\n")
+    assert memory_facts(7, proc=proc, groups=groups).limit_bytes == 1 << 20
+    assert memory_facts(7, proc=tmp_path / "none", groups=groups).limit_bytes is None
+
+
 async def test_a_folder_that_is_no_home(tmp_path: Path) -> None:
     done = await looked(tmp_path / "nope")
     assert message(done, "home") == f"{tmp_path}/nope does not exist: expected a peer's home"

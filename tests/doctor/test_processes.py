@@ -129,6 +129,18 @@ def test_a_clock_that_is_off(living: Federation, by: str, level: str, words: str
     assert done.returncode == (1 if level == "wrong" else 0)
 
 
+def test_versions_that_differ(living: Federation, tmp_path: Path) -> None:
+    """Another version is installed than runs, here and at the nameserver."""
+    installed = tmp_path / "peerage-99.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: peerage\nVersion: 99.0\n")
+    path = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
+    done = doctor(living, "E1", "--json", PYTHONPATH=path, PEERAGE_ZEROCONF="false")
+    assert findings(done) == {"process": "doubtful restart_needed", "versions": "doubtful version_mismatch"}
+    assert "peerage 99.0 is installed here, and the nameserver runs " in done.stdout
+    assert done.returncode == 0
+
+
 # --- networks of their own ------------------------------------------------------------------------------------------
 
 
@@ -162,6 +174,17 @@ def test_a_nameserver_behind_a_firewall_and_a_network_that_is_down(living: Feder
         living, "E1", "--json", below=cut_off(), PEERAGE_ZEROCONF="false", PEERAGE_NAMESERVER="192.0.2.1:35021"
     )
     assert "there is no way from here to 192.0.2.1:35021: Network is unreachable" in down.stdout
+
+
+@pytest.mark.skipif(
+    shutil.which("faketime") is None and os.environ.get("CI") != "true", reason="faketime is not installed"
+)
+def test_a_certificate_that_ended_where_nobody_tells_the_time(living: Federation) -> None:
+    below = (*cut_off(), "faketime", "-f", "+40d")
+    found = findings(doctor(living, "E1", "--json", below=below, PEERAGE_ZEROCONF="false"))
+    assert found["certificate"] == "wrong certificate_expired"
+    assert found["nameserver"] == "wrong nameserver_refused"
+    assert "clock" not in found
 
 
 def test_a_name_server_that_hangs(living: Federation, tmp_path: Path) -> None:
