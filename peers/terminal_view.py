@@ -31,6 +31,7 @@ from peers.rendering import (
     visible,
 )
 from peers.screens import Screen
+from peers.tables import Table
 from query.frames import EndFrame, ErrorFrame, Frame, ProgressFrame, RowFrame, SchemaFrame
 from query.text_form import to_text
 
@@ -77,7 +78,7 @@ class TerminalView(View):
         self._tables = tables
         self._keys: tuple[str, ...] | None = None
         self._lock = threading.RLock()
-        self._table = _Table()
+        self._table = Table()
         self._timer: threading.Timer | None = None
         self._bars: dict[tuple[str, str], ProgressFrame] = {}
         self._plot: Plotting | None = None
@@ -127,7 +128,7 @@ class TerminalView(View):
 
     def _begin(self, frame: SchemaFrame) -> None:
         self._columns = tuple(visible(column.name) for column in frame.columns)
-        self._table = _Table()
+        self._table = Table()
         self._keys = None
         self._plot = None
         self._failed = False
@@ -193,31 +194,40 @@ class TerminalView(View):
         held = self._table.held
         if not held:
             return
-        if not self._table.open:
-            self._table.measure(self._columns)
-            self._screen.line(self._cells(self._table.heading, style="heading"))
-            self._screen.line(self._styled("dim", "  ".join("─" * width for width in self._table.widths)))
+        table = self._table
+        if not table.open:
+            table.measure(self._columns, room=self._screen.width)
+            if not table.tall:
+                self._screen.line(self._cells(table.heading, style="heading"))
+                self._screen.line(self._styled("dim", "  ".join("─" * width for width in table.widths)))
         for cells in held:
-            self._screen.line(self._cells(cells))
-        self._table.held = []
+            if table.tall:
+                self._tall(cells)
+            else:
+                self._screen.line(self._cells(cells))
+        table.held = []
 
     def _cells(self, cells: Sequence[str], *, style: str = "") -> Text:
-        from rich.cells import cell_len
-
         line = self._styled("", "")
-        for number, cell in enumerate(cells):
-            blanks = " " * max(0, self._table.widths[number] - cell_len(cell))
-            last = number == len(cells) - 1
-            to_the_right = self._table.right[number]
-            if number:
-                line.append("  ")
-            if to_the_right:
-                line.append(blanks)
+        for number, (before, cell, after) in enumerate(self._table.padded(cells)):
             named = style or ("peer" if self._table.tagged and number == 0 else "")
+            line.append(before)
             line.append_text(self._styled(named, cell) if named else self._coloured(cell))
-            if not to_the_right and not last:
-                line.append(blanks)
+            line.append(after)
         return line
+
+    def _tall(self, cells: Sequence[str]) -> None:
+        """A row that is wider than the screen: a line for each of its columns."""
+        table = self._table
+        table.rows += 1
+        self._screen.line(self._styled("dim", f"── {table.rows} ".ljust(min(40, self._screen.width), "─")))
+        left = max(map(len, table.heading))
+        for name, cell in zip(table.heading, cells, strict=False):
+            line = self._styled("", "")
+            line.append_text(self._styled("heading", name.ljust(left)))
+            line.append("  ")
+            line.append_text(self._coloured(cell))
+            self._screen.line(line)
 
     # --- the end ------------------------------------------------------------------------------------------------
 
@@ -328,37 +338,3 @@ class TerminalView(View):
         for kind, piece in pieces(text):
             line.append(visible(piece), style=self._screen.palette.style(kind))
         return line
-
-
-class _Table:
-    """The columns of one statement: how wide they are, once they were measured."""
-
-    def __init__(self) -> None:
-        self.held: list[list[str]] = []
-        self.heading: list[str] = []
-        self.widths: list[int] = []
-        self.right: list[bool] = []
-        self.tagged = False
-
-    @property
-    def open(self) -> bool:
-        return bool(self.widths)
-
-    def add(self, peer: str | None, texts: Sequence[str]) -> None:
-        cells = [visible(text) for text in texts]
-        self.tagged = self.tagged or peer is not None
-        self.held.append([peer or "", *cells] if self.tagged else cells)
-
-    def measure(self, columns: Sequence[str]) -> None:
-        from rich.cells import cell_len
-
-        count = max(len(row) for row in self.held)
-        self.heading = (["peer", *columns] if self.tagged else list(columns))[:count]
-        self.heading += [""] * (count - len(self.heading))
-        places = [[row[place] for row in self.held if place < len(row)] for place in range(count)]
-        self.widths = [max(map(cell_len, [name, *cells])) for name, cells in zip(self.heading, places, strict=True)]
-        self.right = [all(_is_number(cell) for cell in cells) for cells in places]
-
-
-def _is_number(cell: str) -> bool:
-    return cell == "null" or cell.lstrip("-")[:1].isdigit()

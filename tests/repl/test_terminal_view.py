@@ -47,6 +47,29 @@ def test_records_of_one_shape_are_a_table_where_that_is_wanted() -> None:
     assert paper.lines() == [" a  b", "──  ───", ' 1  "x"', "22  [1]", '{"other":1}', "5"]
 
 
+def test_a_table_that_is_too_wide_is_tall() -> None:
+    wide = [schema("name", "a", "b"), row("x" * 20, "y" * 20, 1, peer="E1"), row("x", "y", 2, peer="E2"), end(2)]
+    assert Paper(width=45).show(wide) == [
+        "── 1 ───────────────────────────────────",
+        "peer  E1",
+        f'name  "{"x" * 20}"',
+        f'a     "{"y" * 20}"',
+        "b     1",
+        "── 2 ───────────────────────────────────",
+        "peer  E2",
+        'name  "x"',
+        'a     "y"',
+        "b     2",
+    ]
+    long = [schema("n", "text"), row(1, "z" * 50), end(1)]  # only its last column is: that goes on below
+    assert Paper(width=45).show(long)[:2] == ["n  text", f"─  {'─' * 42}"]
+
+
+def test_rows_of_other_widths_than_the_first_are_rows_all_the_same() -> None:
+    shown = Paper().show([schema("a", "b"), row(1, 2), row(1, 2, 3, peer="E1"), row(1, 2), end(3)])
+    assert [line.split() for line in shown[2:]] == [["1", "2"], ["E1", "1", "2", "3"], ["1", "2"]]
+
+
 def test_rows_of_a_table_appear_without_waiting_for_the_next() -> None:
     paper = Paper()
     view = paper.view()
