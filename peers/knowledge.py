@@ -63,7 +63,7 @@ def offline() -> Knowledge:
     """What is known without a peer: the program's own functions, and the records they take and give."""
     from peers.catalogues import every_declaration
 
-    return built_in(every_declaration(), KEYS)
+    return replace(built_in(every_declaration(), KEYS), names={Kind.PROPERTY: PROPERTIES})
 
 
 async def fetch(connection: Asked, *, peer: str | None = None) -> Knowledge:

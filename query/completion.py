@@ -20,7 +20,7 @@ from query.declarations import Declaration
 from query.knowledge import Kind, Knowledge, kind_of, kind_of_key
 from query.lexing import DIRECTIVES, Token
 from query.parsing import acceptable, lexicon
-from query.reaching import Argument, argument_at, keys_accepted, keys_of_value, locals_of, overloads_at
+from query.reaching import Argument, argument_at, function_called, keys_accepted, keys_of_value, locals_of, overloads_at
 from query.types import COLLECTIONS, COMPOUNDS, SCALARS
 from query.unfinished import Directing, Unfinished, directive_under_way, read_unfinished
 
@@ -254,6 +254,10 @@ def _words(moment: Unfinished, knowledge: Knowledge, allowed: frozenset[str] | N
             yield from (_Option(f":{name}", Shape.VARIABLE, f":{name}", "variable") for name in knowledge.variables)
     elif "NAME" in (allowed or ()) and (moment.last in _TYPE_BEFORE or "from" in _folded(moment.tokens)):
         yield from (_Option(name, Shape.TYPE, name, "type") for name in (*SCALARS, *COMPOUNDS, *COLLECTIONS))
+    if moment.last == "RPAR" and "AS_OF" in (allowed or ()):
+        called = function_called(moment.tokens, len(moment.tokens) - 1)
+        if called is not None and any(declared.past for declared in knowledge.catalogue.lookup(called)):
+            yield _Option("as of", Shape.KEYWORD, "as of ", "a moment in the past")
     words = sorted(lexicon().keywords.items())
     for word, terminal in words:
         if allowed is None or terminal in allowed:

@@ -199,15 +199,20 @@ def _path(tokens: Sequence[Token], moment: Unfinished) -> str | None:
     return None
 
 
+def function_called(tokens: Sequence[Token], at: int) -> str | None:
+    """The folded name of the function whose call ends with the bracket ``tokens[at]``."""
+    opened = _opening(tokens, at)
+    if opened and tokens[opened - 1].type in _CALLABLE:
+        return tokens[opened - 1].value.casefold()
+    return None
+
+
 def _root(tokens: Sequence[Token], at: int, moment: Unfinished) -> str | None:
     token = tokens[at]
     if token.type == "VARIABLE":
         return token.value.casefold()
     if token.type == "RPAR":
-        opened = _opening(tokens, at)
-        if opened and tokens[opened - 1].type in _CALLABLE:
-            return tokens[opened - 1].value.casefold()
-        return None
+        return function_called(tokens, at)
     return _source_of(token.value, (*moment.tokens, *moment.after)) if token.type == "NAME" else None
 
 
@@ -252,6 +257,7 @@ def locals_of(moment: Unfinished) -> list[str]:
 __all__ = [
     "Argument",
     "argument_at",
+    "function_called",
     "inner_text",
     "keys_accepted",
     "keys_of_value",

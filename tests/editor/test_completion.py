@@ -120,6 +120,9 @@ def taken(marked: str, label: str) -> str:
         ("create function f(¦", ["Object", "Number", "Integer"]),
         ("cast(1 as Int¦", ["Integer"]),
         ("create function f(Integer counted) -> Integer as count¦", ["counted", "count"]),
+        ("edge:list() a¦", ["as of", "and"]),
+        ("edge:list() as of |2026-01-01T00:00:00Z| ¦", ["and", "between"]),
+        ("peers() as¦", []),
         ("1 -- edge:¦", []),
         ("/* edge:¦", []),
         ("1 // peer: ¦", []),  # a remark
