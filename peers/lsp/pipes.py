@@ -17,8 +17,13 @@ WAITING_BYTES_MAX: Final = 1024 * 1024
 class Input:
     """Bytes of the editor's messages."""
 
-    def __init__(self, reader: asyncio.StreamReader) -> None:
+    def __init__(self, reader: asyncio.StreamReader, transport: asyncio.BaseTransport | None = None) -> None:
         self._reader = reader
+        self._transport = transport
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
 
     async def readline(self) -> bytes:
         try:
@@ -75,6 +80,10 @@ async def opened(stdin: BinaryIO, stdout: BinaryIO) -> tuple[Input, Output]:
     """Both ends, on pipes, sockets or terminals. Raises OSError or ValueError for anything else, such as a file."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=64 * 1024)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), stdin)
-    _, output = await loop.connect_write_pipe(Output, stdout)
-    return Input(reader), output
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), stdin)
+    try:
+        _, output = await loop.connect_write_pipe(Output, stdout)
+    except BaseException:
+        transport.close()
+        raise
+    return Input(reader, transport), output

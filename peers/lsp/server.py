@@ -296,8 +296,10 @@ async def serve(
     try:
         async with asyncio.TaskGroup() as together:
             background = together.create_task(server.background())
-            await run_async(Event(), reader, server.language.protocol)
+            told = server.language.report_server_error  # of a message that cannot be read, which nobody would answer
+            await run_async(Event(), reader, server.language.protocol, error_handler=told)
             background.cancel()
     finally:
+        reader.close()
         output.close()
         server.language.shutdown()  # type: ignore[no-untyped-call]
