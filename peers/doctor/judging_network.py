@@ -37,7 +37,10 @@ def judge_nameserver(facts: NameserverFacts) -> Iterator[Finding]:
         if one.stage == "done":
             continue
         finding = _of_dialling(one, facts)
-        if reached is None:
+        if one.address in facts.announced:  # by anybody: a hint and nothing more
+            advice = "nothing: whoever announces itself is believed when TLS proves it"
+            yield Finding("note", finding.code, f"announced on the local network: {finding.message}", advice)
+        elif reached is None:
             yield finding
         elif one.address == facts.configured:
             yield Finding(

@@ -325,6 +325,11 @@ def test_one_address_that_answers_is_enough() -> None:
             "the nameserver answers at ns.example:35021",
         )
     ]
+    stranger = Dialled("10.0.0.8:1", "handshake", said="self-signed", presented=(OURS, "CN=x"))
+    assert [
+        (finding.level, finding.code)
+        for finding in beyond.judge_nameserver(network(off, stranger, announced=("10.0.0.8:1",)))
+    ] == [("wrong", "nameserver_refused"), ("note", "wrong_ca")]
     moved = beyond.judge_nameserver(network(off, DONE, announced=(AT,)))
     assert [finding.code for finding in moved] == ["nameserver_refused", "nameserver_moved"]
     assert told(beyond.judge_nameserver(network())) == [
