@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakValueDictionary
 
 from federation.names import shown
 from peers.errand_book import ErrandBook, ErrandKey
@@ -24,6 +25,7 @@ from query.frames import Frame
 from query.ledger import State
 
 ERRANDS_AT_ONCE: Final = 4  # that one edge runs, whoever brought them
+ERRANDS_OF_ONE_CALLER: Final = 2  # of these, so that one caller's long ones leave room for others
 
 log = logging.getLogger("peerage.errands")
 
@@ -45,6 +47,7 @@ class Errands:
         self._now = now
         self._running: dict[ErrandKey, _Running] = {}
         self._gate = asyncio.Semaphore(ERRANDS_AT_ONCE)
+        self._gates: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # by caller
 
     @property
     def book(self) -> ErrandBook:
@@ -93,8 +96,9 @@ class Errands:
     async def _run(self, key: ErrandKey, frames: AsyncGenerator[Frame, None], index: int) -> bytes:
         me = shown(self._name)
         whole = WholeFrames()
+        own = self._gates.setdefault(key.caller, asyncio.Semaphore(ERRANDS_OF_ONE_CALLER))
         try:
-            async with self._gate, aclosing(frames) as given:
+            async with aclosing(frames) as given, own, self._gate:
                 async for frame in given:
                     whole.take(frame)
                     if whole.full:

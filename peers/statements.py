@@ -289,7 +289,8 @@ class Statements:
             answering.settle_open(State.CANCELLED)
             if merging is not None:
                 await merging.give(answering, peer=self._name)
-            await answering.error(Cancelled("the query was cancelled").record())
+            if not self._running.stopping or errand.statement.directives.wait_s is None:  # else it waits on
+                await answering.error(Cancelled("the query was cancelled").record())
             await answering.end()
             raise
         entry.rows += answering.rows

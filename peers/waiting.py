@@ -30,7 +30,7 @@ from peers.statements import Errand
 from peers.uplink_messages import StatementMessage
 from peers.waiting_room import AnswerRoom, Entry
 from peers.waiting_store import How, Kept, Standing, WaitingStore
-from peers.whole_frames import Interrupted, errors_in, outcome_in, read_whole, whole_problem
+from peers.whole_frames import errors_in, outcome_in, read_whole, whole_problem
 from query.declarations import Caller, Role
 from query.errors import Forbidden, LimitExceeded, PeerProblem, Problem, UnknownName
 from query.ledger import Outcome, State
@@ -39,6 +39,7 @@ WAITING_MAX: Final = 512
 WAITING_PER_CALLER_MAX: Final = 64
 TARGETS_MAX: Final = 500_000  # without a state, of all statements together
 TARGETS_PER_CALLER_MAX: Final = 250_000
+RUN_S_MAX: Final = 3600.0  # on each peer, once it has it
 REQUEST_BYTES_MAX: Final = 128 * 1024  # of one that waits, with the variables beside it
 KEPT_MAX: Final = 1000  # ended ones
 KEPT_S: Final = 24 * 3600.0  # after the end
@@ -112,10 +113,19 @@ class WaitingStatements:
         self._recalled: set[PeerId] = set()  # edges that may run what is over, and are to look
         self._sooner = asyncio.Event()
         self.deliverer: Deliverer | None = None
-        for standing in store.all():
+        self.reload()
+
+    def reload(self) -> None:
+        """Stand as it is on the disk, after a start or a failure to write."""
+        before, self._open = self._open, {}
+        self._for.clear()
+        self._room.recount()
+        for standing in self._store.all():
             if standing.ended is None:
-                self._remember(standing, store.open_targets(standing.id))
+                self._remember(standing, self._store.open_targets(standing.id))
                 self.settle(standing.id, [])  # a kill may have come between the last answer and the end
+        for waiting in before.values():
+            waiting.changed.set()
 
     def _remember(self, standing: Standing, targets: dict[PeerId, str]) -> None:
         self._open[standing.id] = Open(standing, targets, standing.bytes)
@@ -161,7 +171,7 @@ class WaitingStatements:
             index=errand.index,
             variables=variables,
             envelope=envelope,
-            run_s=errand.time_left_s,
+            run_s=min(errand.time_left_s, RUN_S_MAX),
             begun=now,
             until=now + wait_s,
             partial=partial,
@@ -339,15 +349,6 @@ class WaitingStatements:
             raise Forbidden(f'query "{statement}" is of "{owner}"; cancelling it needs the role operator')
         self._end_open(statement, lambda name: Outcome(shown(name), State.CANCELLED), how="cancelled")
         return True
-
-    def interrupted(self, uuid: PeerId) -> None:
-        """This peer itself, which runs its share when a statement begins, stopped before it had an answer."""
-        me = self._roster.member(uuid)
-        for statement in self.open_for(uuid):
-            name = shown(me.name if me is not None else "nameserver")
-            problem = Interrupted(f"{name} stopped while it ran the statement: whether it took effect is not known")
-            whole = whole_problem(problem, name, index=self._store.kept(statement).index, state=State.ERROR)
-            self.settle(statement, [(uuid, Outcome(name, State.ERROR, problem.code), whole)])
 
     def follow_changes(self, changes: tuple[Change, ...]) -> None:
         """Nobody waits for a peer that was removed, nor on behalf of one."""

@@ -16,18 +16,19 @@ from typing import Any, Final
 
 from federation.names import PeerId, fold, shown
 from peers.answering import Answering
-from peers.errands import ERRANDS_AT_ONCE
 from peers.running import RunningQueries, Stopping
 from peers.statements import Errand, RunHere
 from peers.uplink_messages import DoneMessage, StatementMessage
 from peers.uplinks import UplinkBusy, UplinkLost, Uplinks
 from peers.waiting import WaitingStatements
+from peers.waiting_intake import AnswerIntake
 from peers.waiting_reading import WaitingAnswers
-from peers.whole_frames import WholeFrames
+from peers.whole_frames import Interrupted, WholeFrames, whole_problem
 from query.errors import Problem, UnknownName
 from query.frames import Frame
 from query.ledger import State
 
+DELIVERED_AT_ONCE: Final = 16  # to one edge, which runs fewer: what waits there holds up no other caller's
 GRACE_S: Final = 30.0  # that an answer over an uplink may take beyond the statement's own time
 NEW_KEYS_MAX: Final = 4  # of the director, while one statement is on its way
 
@@ -37,8 +38,9 @@ log = logging.getLogger("peerage.waiting")
 class UplinkDelivery:
     """Asks edges over their uplinks; see :class:`peers.waiting.Deliverer`."""
 
-    def __init__(self, waiting: WaitingStatements, uplinks: Uplinks) -> None:
+    def __init__(self, waiting: WaitingStatements, intake: AnswerIntake, uplinks: Uplinks) -> None:
         self._waiting = waiting
+        self._intake = intake
         self._uplinks = uplinks
         self._gates: dict[PeerId, asyncio.Semaphore] = {}
         self._asking: set[tuple[PeerId, str]] = set()
@@ -67,7 +69,7 @@ class UplinkDelivery:
         task.add_done_callback(self._tasks.discard)
 
     async def _ask(self, uuid: PeerId, statement: str) -> None:
-        gate = self._gates.setdefault(uuid, asyncio.Semaphore(ERRANDS_AT_ONCE))
+        gate = self._gates.setdefault(uuid, asyncio.Semaphore(DELIVERED_AT_ONCE))
         try:
             async with gate:
                 for _ in range(NEW_KEYS_MAX):
@@ -103,7 +105,7 @@ class UplinkDelivery:
         signer = first.credential.signatures[0].keyid if first.credential is not None else None
         if self._waiting.is_signed_anew(statement, answer, signer):
             return False
-        self._waiting.answered(uuid, statement, answer)
+        await self._intake.take(uuid, statement, answer)
         return True
 
     async def _tell_done(self, uuid: PeerId, statement: str) -> None:
@@ -170,6 +172,13 @@ class WaitingRequests:
                 await answering.error(stopping.record(peer=shown(self._name)))
                 answering.settle_open(State.CANCELLED, f"the nameserver is stopping; {statement} waits on")
             raise
+
+    def begin(self) -> None:
+        """What this nameserver itself was running when it stopped is not run again."""
+        me = shown(self._name)
+        for statement in self._waiting.open_for(self._uuid):
+            problem = Interrupted(f"{me} stopped while it ran the statement: whether it took effect is not known")
+            self._waiting.answered(self._uuid, statement, whole_problem(problem, me, index=0, state=State.ERROR))
 
     async def close(self) -> None:
         for task in self._own:

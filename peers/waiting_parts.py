@@ -18,6 +18,7 @@ from peers.uplinks import Uplinks
 from peers.waiting import WaitingStatements
 from peers.waiting_delivery import UplinkDelivery, WaitingRequests
 from peers.waiting_functions import WaitingFunctions
+from peers.waiting_intake import AnswerIntake
 from peers.waiting_reading import WaitingAnswers
 from peers.waiting_routes import waiting_routes
 from peers.waiting_store import WaitingStore
@@ -68,17 +69,18 @@ class WaitingParts:
             clock=clock,
         )
         self.answers = WaitingAnswers(self.waiting, self._store, catalogue)
-        self._delivery = UplinkDelivery(self.waiting, uplinks)
+        self._intake = AnswerIntake(self.waiting, self._store)
+        self._delivery = UplinkDelivery(self.waiting, self._intake, uplinks)
         self.requests = WaitingRequests(
             self.waiting, self.answers, name=membership.name, uuid=membership.uuid, queries=queries
         )
         self.functions = WaitingFunctions(self.answers)
         self.waiting.deliverer = self._delivery
-        self.waiting.interrupted(membership.uuid)
+        self.requests.begin()
         uplinks.opened = self._delivery.deliver
 
     def routes(self, edge_of: Callable[[web.Request], Member]) -> list[web.RouteDef]:
-        return waiting_routes(self.waiting, edge_of=edge_of)
+        return waiting_routes(self.waiting, self._intake, edge_of=edge_of)
 
     def listed(self, *, caller: Caller, now: float) -> list[dict[str, Any]]:
         return self.answers.listed(caller=caller, now=now)

@@ -62,7 +62,7 @@ class WaitingAnswers:
                 "state": "waiting" if one.ended is None else one.how,
                 "running_s": round(max(0.0, (now if one.ended is None else one.ended) - one.begun), 3),
                 "waits_s": round(max(0.0, one.until - now), 3) if one.ended is None else 0.0,
-                "answered": one.settled,
+                "settled": one.settled,
                 "targets": one.targets,
             }
             for one in self.all(caller=caller)

@@ -37,11 +37,11 @@ class AnswerRoom:
         targets_max: int = TARGETS_KEPT_MAX,
     ) -> None:
         self._targets_max = targets_max
-        self._targets = store.targets_count()
         self._store = store
         self._statement_bytes_max = statement_bytes_max
         self._bytes_max = bytes_max
-        self._bytes = store.answers_bytes()
+        self._bytes = self._targets = 0
+        self.recount()
 
     def took(self, size: int) -> None:
         """So much was kept."""
@@ -60,8 +60,12 @@ class AnswerRoom:
     def forget(self, *, ended_before: float, keep: int) -> None:
         """Drop ended statements; see the store."""
         if self._store.forget(ended_before=ended_before, keep=keep):
-            self._bytes = self._store.answers_bytes()
-            self._targets = self._store.targets_count()
+            self.recount()
+
+    def recount(self) -> None:
+        """Take the account from the disk."""
+        self._bytes = self._store.answers_bytes()
+        self._targets = self._store.targets_count()
 
     def entry(self, uuid: PeerId, name: str, outcome: Outcome, whole: bytes, *, held: int) -> Entry:
         """What is kept of an answer to a statement that holds so many bytes: all of it, or that there was no room."""

@@ -18,10 +18,13 @@ from peers.answers import body_of, told
 from peers.errand_polling import ErrandList
 from peers.uplink_messages import ENCODER
 from peers.waiting import LISTED_MAX, WaitingStatements
+from peers.waiting_intake import AnswerIntake
 from peers.whole_frames import WHOLE_BYTES_MAX
 
 
-def waiting_routes(waiting: WaitingStatements, *, edge_of: Callable[[web.Request], Member]) -> list[web.RouteDef]:
+def waiting_routes(
+    waiting: WaitingStatements, intake: AnswerIntake, *, edge_of: Callable[[web.Request], Member]
+) -> list[web.RouteDef]:
     """``edge_of`` admits the caller as the edge that a request's path names, or raises."""
 
     async def listed(request: web.Request) -> web.StreamResponse:
@@ -37,7 +40,7 @@ def waiting_routes(waiting: WaitingStatements, *, edge_of: Callable[[web.Request
     async def answer(request: web.Request) -> web.StreamResponse:
         edge = edge_of(request)
         whole = await body_of(request, bytes_max=WHOLE_BYTES_MAX)
-        waiting.answered(edge.uuid, request.match_info["id"], whole)
+        await intake.take(edge.uuid, request.match_info["id"], whole)
         return web.Response(status=204)
 
     return [

@@ -108,7 +108,9 @@ class Standing(NamedTuple):
 
 
 class WaitingStore:
-    """The open file. Use :meth:`open`; in memory where no path is given."""
+    """The open file. Use :meth:`open`; in memory where no path is given. ``failures``: what its disk makes it raise."""
+
+    failures: Final = (WaitingStoreFailed, WaitingStoreDamaged)
 
     def __init__(self, connection: sqlite3.Connection, name: str) -> None:
         self._connection = connection
@@ -283,8 +285,18 @@ class WaitingStore:
         return "move the file away: statements that wait are then forgotten, and nothing else"
 
     @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is written in the block is durable when it ends, or nothing of it was written."""
+        with self._transaction():
+            yield
+
+    @contextmanager
     def _transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
         with self._translated():
+            together = self._connection.in_transaction
+            if together:
+                yield self._connection.execute
+                return
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection.execute

@@ -105,11 +105,16 @@ async def edge(
 
 
 def message(
-    text: str = "test:count()", *, errand: str = "q-1", waits: bool = True, signed: bool = True
+    text: str = "test:count()",
+    *,
+    errand: str = "q-1",
+    waits: bool = True,
+    signed: bool = True,
+    nonce: str = "n1",
 ) -> StatementMessage:
     body = encode_request(StatementRequest(text=text))
     envelope = seal(
-        body, key=ANNS_KEY, federation=FEDERATION, caller=ANN, now=NOW, lifetime_s=3600.0, nonce="n1", waits=waits
+        body, key=ANNS_KEY, federation=FEDERATION, caller=ANN, now=NOW, lifetime_s=3600.0, nonce=nonce, waits=waits
     )
     word = credential(MEMBER, director=DIRECTOR, federation=FEDERATION, now=NOW)
     return StatementMessage(
@@ -212,6 +217,21 @@ async def test_one_that_nobody_signed_runs_once_as_a_viewer(tmp_path: Path) -> N
     async with edge(tmp_path / "state.db", counting) as (carried, errands, _queries):
         errands.done(["q-1"])
         assert told(await carried.errand(message("1 + 1", signed=False)))[0] == "error(interrupted)"
+
+
+async def test_one_callers_long_ones_leave_room_for_others() -> None:
+    counting = Counting()
+    async with edge(None, counting) as (carried, _, _queries):
+        held = [
+            asyncio.create_task(carried.errand(message("test:hold()", errand=f"q-{n}", nonce=f"n{n}")))
+            for n in range(4)
+        ]
+        await counting.begun.wait()
+        assert told(await carried.errand(message("1 + 1", signed=False, errand="q-x"))) == ("rows", [2])
+        assert counting.count == 2
+        counting.go_on.set()
+        assert {told(raw)[0] for raw in await asyncio.gather(*held)} == {"rows"}
+        assert counting.count == 4
 
 
 async def test_what_is_no_request_uses_nothing_up() -> None:

@@ -153,10 +153,10 @@ async def test_who_asked_may_leave_and_read_it_later(federation: Living) -> None
             query = await answer.id()
             await answer.until_rows(1)
         listed = {row["id"]: row for row in await admin.values("query:list()")}
-        assert {name: listed[query][name] for name in ("caller", "state", "answered", "targets")} == {
+        assert {name: listed[query][name] for name in ("caller", "state", "settled", "targets")} == {
             "caller": "admin",
             "state": "waiting",
-            "answered": 1,
+            "settled": 1,
             "targets": 2,
         }
         assert {peer: one["state"] for peer, one in (await results(federation, query)).items()} == {
@@ -431,3 +431,20 @@ async def test_an_edge_speaks_for_itself_alone(federation: Living) -> None:
         with pytest.raises(BadWholeAnswer):
             await own.answer(query, b"{}")
         assert (await results(federation, query))["TWO"]["state"] == "waiting"
+
+
+async def test_what_the_nameserver_ran_when_it_stopped_is_not_run_again(federation: Living) -> None:
+    run = federation.peers["ns"].record
+    assert run.federation is not None
+    async with (
+        federation.connection() as admin,
+        following(admin, f"//peer: nameserver, one\n//wait: 1h\n//timeout: 1h\n{ENDLESS}") as answer,
+    ):
+        await answer.id()
+        await federation.until("count(query:list()) > 1", True, home="one")
+        await federation.stop("ns")
+        await federation.start_nameserver(federation_port=int(run.federation.rpartition(":")[2]))
+        query = await answer.id()
+        assert (await settled(federation, query, "NAMESERVER", "error"))["detail"] == "interrupted"
+        await admin.cancel()
+        assert await answer.ended() == {"NAMESERVER": "error(interrupted)", "ONE": "cancelled"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from peers import waiting as rules
 from peers.requests import Origin, StatementRequest, encode_request
 from peers.statements import HERE, Errand
 from peers.waiting import WaitingStatements
+from peers.waiting_intake import AnswerIntake
 from peers.waiting_room import AnswerRoom
 from peers.waiting_store import WaitingStore, WaitingStoreDamaged, WaitingStoreFailed
 from peers.whole_frames import BadWholeAnswer, WholeFrames, outcome_in, read_whole
@@ -149,6 +152,14 @@ def test_it_waits_and_is_settled_once(world: World, store: WaitingStore) -> None
     assert [frame.values for frame in read_whole(given.answer) if isinstance(frame, RowFrame)] == [(5,)]
     with pytest.raises(UnknownName):
         waiting.message(EDGES[0].uuid, "q-1")
+
+
+def test_a_run_takes_an_hour_at_most(world: World, store: WaitingStore) -> None:
+    waiting = world.waiting(store)
+    begin(waiting, deadline=time.monotonic() + 7200)
+    assert waiting.message(EDGES[0].uuid, "q-1").time_left_s == rules.RUN_S_MAX
+    world.now += 3500
+    assert waiting.message(EDGES[0].uuid, "q-1").time_left_s == 100.0
 
 
 def test_an_edge_gets_and_answers_what_is_for_it_alone(world: World, store: WaitingStore) -> None:
@@ -384,3 +395,39 @@ def test_a_full_or_damaged_file_says_so(world: World, tmp_path: Path) -> None:
     (tmp_path / "waiting.db").write_bytes(b"no database at all, " * 500)
     with pytest.raises(WaitingStoreDamaged, match="is damaged"):
         WaitingStore.open(tmp_path / "waiting.db")
+
+
+async def test_answers_that_come_at_once_are_one_commit_and_each_is_told_its_end(
+    world: World, store: WaitingStore
+) -> None:
+    waiting = world.waiting(store)
+    begin(waiting)
+    intake = AnswerIntake(waiting, store)
+    ends = await asyncio.gather(
+        intake.take(EDGES[0].uuid, "q-1", whole()),
+        intake.take(EDGES[1].uuid, "q-1", b"garbage"),
+        intake.take(EDGES[2].uuid, "q-2", whole()),
+        intake.take(EDGES[2].uuid, "q-1", whole(state=State.EMPTY)),
+        return_exceptions=True,
+    )
+    assert [type(end) for end in ends] == [type(None), BadWholeAnswer, UnknownName, type(None)]
+    assert states(waiting, store) == ["rows", "waiting", "empty"]
+
+
+async def test_what_the_disk_refused_waits_on(world: World, tmp_path: Path) -> None:
+    store = WaitingStore.open(tmp_path / "waiting.db", pages_max=80)
+    waiting = world.waiting(store)
+    begin(waiting, "q-1")
+    begin(waiting, "q-2", targets=("e1",))
+    intake = AnswerIntake(waiting, store)
+    ends = await asyncio.gather(
+        intake.take(EDGES[0].uuid, "q-2", whole()),
+        intake.take(EDGES[0].uuid, "q-1", whole("x" * 500_000)),
+        return_exceptions=True,
+    )
+    assert [type(end) for end in ends] == [WaitingStoreFailed] * 2
+    assert states(waiting, store) == ["waiting"] * 3
+    assert waiting.open_for(EDGES[0].uuid) == ("q-1", "q-2")
+    await intake.take(EDGES[0].uuid, "q-2", whole())
+    assert states(waiting, store, "q-2") == ["rows"]
+    store.close()
