@@ -48,6 +48,7 @@ begin with "peerage demo", or with a federation of your own:
   peerage join --home e1 e1.bundle
   peerage edge --home e1
   peerage query --home ns-admin 'edge:list()'
+  peerage repl --home ns-admin
 
 {STATUSES}""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
