@@ -124,10 +124,10 @@ def ask(
 
 
 @contextmanager
-def stopped_by_signals(connection: Connection) -> Iterator[Callable[[], bool]]:
+def stopped_by_signals(connection: Connection) -> Iterator[Callable[[], tuple[int, ...]]]:
     """The first SIGINT or SIGTERM cancels what runs, on every peer, so that the answer ends with its ledger.
 
-    The second, or an answer that does not end in time, interrupts. Gives whether there was one.
+    The second, or an answer that does not end in time, interrupts. Gives those that came.
     """
     numbers: list[int] = []
 
@@ -140,7 +140,7 @@ def stopped_by_signals(connection: Connection) -> Iterator[Callable[[], bool]]:
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(numbers)
+        yield lambda: tuple(numbers)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():

@@ -8,6 +8,7 @@ edges something to do, the session shows how far they are before the next prompt
 from __future__ import annotations
 
 import re
+import signal
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,6 +159,7 @@ class Shell:
                 if getattr(view, "left", False) and not left:
                     left = True
                     self.connection.cancel()
+        self.leaving = self.leaving or signal.SIGTERM in stopped()
         return bool(stopped()) or left
 
     # --- what follows a statement -------------------------------------------------------------------------------
