@@ -89,7 +89,7 @@ def _word(source: Source, tokens: Sequence[Token], at: int, expected: frozenset[
         return Slip(f'no statement begins with "{first.value}"', OTHERS[word], _place(first))
     close = nearest(first.value, STATEMENTS) if first.type == "NAME" and tokens[1].type in VALUES else None
     if close is not None:
-        return Slip(f'no statement begins with "{first.value}" — did you mean "{close}"?', None, _place(first))
+        return Slip(f'no statement begins with "{brief(first.value)}" — did you mean "{close}"?', None, _place(first))
     return _variable_to_set(tokens, at)
 
 
@@ -98,7 +98,7 @@ def _variable_to_set(tokens: Sequence[Token], at: int) -> Slip | None:
     if _types(tokens, at, 1) == ["SET"] and token.type == "NAME":
         return Slip(
             f'expected a session variable, found "{brief(token.value)}"',
-            f"it has a colon: set :{token.value} = …",
+            f"it has a colon: set :{brief(token.value)} = …",
             _place(token),
         )
     if _types(tokens, at, 2) == ["NAME"] and token.type == "COLON":
@@ -120,7 +120,9 @@ def _operator(source: Source, tokens: Sequence[Token], at: int, expected: frozen
         if joined is not None:
             return Slip('"||" joins strings: expected "or" between conditions', None, _place(joined))
         if any(one.type in COMPARISONS for one in _same_level(tokens, at)):
-            return Slip(f'unexpected "{brief(token.value)}"', "conditions are joined by and: 1 < x and x < 3", _place(token))
+            return Slip(
+                f'unexpected "{brief(token.value)}"', "conditions are joined by and: 1 < x and x < 3", _place(token)
+            )
     return None
 
 
@@ -168,13 +170,13 @@ def _source(source: Source, tokens: Sequence[Token], at: int, expected: frozense
     token = tokens[at]
     match [*_types(tokens, at, 2), token.type]:
         case [_, "FROM", "QUALIFIED" | "LSQB" | "LPAR" | "VARIABLE" | "STRING" | "RAW_STRING" | "LBRACE"]:
-            shown = token.value + ("()" if token.type == "QUALIFIED" else "…" if token.type in _PAIRS else "")
+            shown = brief(token.value) + ("()" if token.type == "QUALIFIED" else "…" if token.type in _PAIRS else "")
             hint = f"name each element: from x in {shown}"
-            return Slip(f'unexpected "{brief(token.value)}": expected a name and "in"', hint, _place(token))
+            return Slip(f'unexpected {_quoted(token.value)}: expected a name and "in"', hint, _place(token))
         case ["FROM", "NAME", "LPAR"]:
             name = tokens[at - 1]
-            hint = f"name each element: from x in {name.value}(…)"
-            return Slip(f'unexpected "{name.value}": expected a name and "in"', hint, _place(name))
+            hint = f"name each element: from x in {brief(name.value)}(…)"
+            return Slip(f'unexpected "{brief(name.value)}": expected a name and "in"', hint, _place(name))
         case _:
             return None
 
@@ -185,9 +187,11 @@ def _call_of_field(source: Source, tokens: Sequence[Token], at: int, expected: f
     match _types(tokens, at, 3):
         case ["NAME", "DOT", "FIELD" | "NAME"]:
             space, _, name = tokens[at - 3 : at]
-            hint = f"a function of a namespace is written with a colon: {space.value}:{name.value}(…)"
+            hint = f"a function of a namespace is written with a colon: {brief(space.value)}:{brief(name.value)}(…)"
             return Slip(
-                f'"{space.value}.{name.value}" is a field, and a field is not called', hint, _place(space, name)
+                f'"{brief(space.value)}.{brief(name.value)}" is a field, and a field is not called',
+                hint,
+                _place(space, name),
             )
         case _:
             return None
@@ -203,7 +207,7 @@ def _key(source: Source, tokens: Sequence[Token], at: int, expected: frozenset[s
         return None
     if _innermost(tokens, at) != "LBRACE":
         return None
-    hint = f'keys stand in quotes: {{"{token.value}": …}}'
+    hint = f'keys stand in quotes: {{"{brief(token.value)}": …}}'
     return Slip(f'unexpected "{brief(token.value)}": expected a key in quotes', hint, _place(token))
 
 
@@ -239,7 +243,7 @@ def _misspelt(source: Source, tokens: Sequence[Token], at: int, expected: frozen
     close = nearest(token.value, [word for word in KEYWORDS if word.upper() in expected and len(word) > 2])
     if close is None:
         return None
-    return Slip(f'unexpected "{token.value}" — did you mean "{close}"?', None, _place(token))
+    return Slip(f'unexpected "{brief(token.value)}" — did you mean "{close}"?', None, _place(token))
 
 
 def _separator(source: Source, tokens: Sequence[Token], at: int, expected: frozenset[str]) -> Slip | None:
@@ -261,10 +265,10 @@ def _separator(source: Source, tokens: Sequence[Token], at: int, expected: froze
 def _at_end(tokens: Sequence[Token]) -> Slip | None:
     match [token.type for token in tokens[-2:]]:
         case [*_, "QUALIFIED"]:
-            name = tokens[-1].value
+            name = brief(tokens[-1].value)
             return Slip(f'expected "(" behind "{name}"', f"a call has parentheses: {name}()", _place(tokens[-1]))
         case ["FROM", "NAME"]:
-            name = tokens[-1].value
+            name = brief(tokens[-1].value)
             hint = f"name each element: from x in {name}, or in {name}() when it is a function"
             return Slip(f'expected "in" behind "{name}"', hint, _place(tokens[-1]))
         case _:

@@ -97,6 +97,29 @@ def test_a_slip_is_said_by_its_name(text: str, message: str, marked: str, hint: 
     assert found == (message, marked, hint)
 
 
+LONG = "a" * 10_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{{{LONG}: 1}}",
+        f'select x from "{LONG}"',
+        f"set {LONG} = 1",
+        f"{LONG}:list",
+        f"select x from {LONG}",
+        f"1\n{LONG}",
+        f"{LONG}.x()",
+        f'[1 "{LONG}"]',
+        f"select x from {LONG}(1)",
+    ],
+)
+def test_what_is_long_is_told_in_short(text: str) -> None:
+    with pytest.raises(SyntaxProblem) as caught:
+        parse(text)
+    assert len(caught.value.message) + len(caught.value.hint or "") < 300
+
+
 def test_a_text_that_may_go_on_is_told_as_such() -> None:
     for text in ("select x from edges", "edge:list", "1 +"):
         with pytest.raises(EndsTooEarly):
