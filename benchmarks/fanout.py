@@ -1,12 +1,13 @@
 """``1 + 1`` asked of 500 peers over their uplinks, beside NATS request-many to as many subscribers.
 
 Ours: a real nameserver, 500 edges that joined, each with an uplink of its own under mutual TLS 1.3, held by
-:data:`HOLDERS` processes that run the production executor; an admin's client sends a signed statement, every edge checks
-the envelope and the director's word, resolves, runs, and the answer ends with a ledger of all. NATS: Debian's
-nats-server, plain TCP, 500 nats-py clients held by as many processes, one message out, 500 answers in. Both take turns
-in one run; the median pair counts.
+:data:`HOLDERS` processes that run the production executor; an admin's client sends a signed statement, every edge
+checks the envelope and the director's word, resolves, runs, and the answer ends with a ledger of all.
 
-The first row and the last row are reported; the last one has the goal: at most twice NATS.
+NATS: Debian's nats-server, 500 nats-py clients held by as many processes, one message out, 500 answers in. Once as it
+comes, plain TCP and nobody asked who asks; once as near to ours as it can be: mutual TLS 1.3 with the edges' own
+certificates, and every subscriber checks an Ed25519 signature of the caller before it answers. All take turns in one
+run; the median pair counts. The first row and the last row are reported; the goal is for the last.
 """
 
 from __future__ import annotations
@@ -20,17 +21,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from benchmarks.federations import LOOPBACK, Founded, founded, start_nameserver, started, stop
+from benchmarks.federations import LOOPBACK, Founded, Joining, founded, start_nameserver, started, stop
 from benchmarks.measurement import Measurement, median_pair
+from benchmarks.nats_load import KIND, SUBJECT, Subscribing, connected
 from benchmarks.uplink_load import Holding
+from federation.keys import PrivateKey
+from federation.signing import sign
 from peers.client_peer import ClientPeer, open_client
 from peers.edge_parts import trusted_root
 from peers.settings import ClientSettings
@@ -42,7 +47,6 @@ ROUNDS: Final = 25
 WARM_UPS: Final = 3
 GOAL: Final = 2.0
 STATEMENT: Final = "//peer: all\n1 + 1"
-SUBJECT: Final = "peers.all"
 
 
 @dataclass
@@ -58,37 +62,38 @@ def run(rounds: int = ROUNDS, peers: int = PEERS) -> Iterator[Measurement]:
         raise SystemExit("fanout needs nats-server: apt install nats-server")
     with tempfile.TemporaryDirectory(prefix="peerage-bench-") as folder, ExitStack() as stack:
         federation, port = held_uplinks(stack, Path(folder), peers)
-        nats_port = _nats(stack, peers)
-        ours, theirs = asyncio.run(_measured(federation, port, nats_port, rounds, peers))
+        plain, checked = (_bus(stack, Path(folder), federation, checked=checked) for checked in (False, True))
+        found = asyncio.run(_measured(federation, port, (plain, checked), rounds))
     conditions = (
         f"{peers} peers in {HOLDERS} processes, {os.cpu_count()} cores, {rounds} interleaved rounds, median of pairs"
     )
-    for row in ("first", "last"):
-        mine, limit, ratio = median_pair(getattr(ours, row), getattr(theirs, row))
-        goal = f"; goal at most {GOAL}x" if row == "last" else ""
-        yield Measurement(
-            benchmark="fanout",
-            case=f"{row} row vs NATS",
-            ours=round(mine * 1e3, 2),
-            limit=round(limit * 1e3, 2),
-            ratio=round(ratio, 3),
-            unit="ms",
-            conditions=f"{conditions}; ours {_spread(getattr(ours, row))} ms{goal}",
-        )
+    for bus in (plain, checked):
+        for row in ("first", "last"):
+            ours, theirs = getattr(found["ours"], row), getattr(found[bus.name], row)
+            mine, limit, ratio = median_pair(ours, theirs)
+            goal = f"; goal at most {GOAL}x" if row == "last" else ""
+            yield Measurement(
+                benchmark="fanout",
+                case=f"{row} row vs {bus.name}",
+                ours=round(mine * 1e3, 2),
+                limit=round(limit * 1e3, 2),
+                ratio=round(ratio, 3),
+                unit="ms",
+                conditions=f"{conditions}; ours {_spread(ours)} ms, theirs {_spread(theirs)} ms{goal}",
+            )
 
 
 def held_uplinks(stack: ExitStack, folder: Path, peers: int) -> tuple[Founded, int]:
     """A nameserver with the uplinks of ``peers`` edges open, held by :data:`HOLDERS` processes; and its port."""
     federation = founded(folder / "ns", peers)
     port = start_nameserver(stack, federation.home)
-    share = -(-peers // HOLDERS)
-    for number in range(HOLDERS):
+    for number, edges in enumerate(_shares(federation.edges)):
         holding = Holding(
             address=f"{LOOPBACK}:{port}",
             federation=federation.federation,
             ca=federation.home.text(federation.home.ca_crt),
             root=trusted_root(federation.admin),
-            edges=federation.edges[number * share : (number + 1) * share],
+            edges=edges,
         )
         file = folder / f"holding-{number}.json"
         file.write_bytes(msgspec.json.encode(holding))
@@ -101,10 +106,31 @@ async def client_of(federation: Founded, port: int) -> ClientPeer:
     return await open_client(federation.admin, ClientSettings(nameserver=f"{LOOPBACK}:{port}", zeroconf=False))
 
 
-def _nats(stack: ExitStack, peers: int) -> int:
+@dataclass(frozen=True)
+class Bus:
+    """A NATS server with its subscribers. ``caller`` signs what is asked, where that is checked."""
+
+    name: str
+    subscribing: Subscribing
+    caller: PrivateKey | None
+
+    @property
+    def question(self) -> bytes:
+        asked = msgspec.json.encode({"text": "1 + 1"})
+        return asked if self.caller is None else msgspec.json.encode(sign(asked, KIND, self.caller))
+
+
+def _bus(stack: ExitStack, folder: Path, federation: Founded, *, checked: bool) -> Bus:
+    """``checked``: mutual TLS, and a signature on what is asked."""
     with socket.create_server((LOOPBACK, 0)) as free:
         port: int = free.getsockname()[1]
-    server = subprocess.Popen(["nats-server", "-a", LOOPBACK, "-p", str(port)], stderr=subprocess.DEVNULL)
+    command = ["nats-server", "-a", LOOPBACK, "-p", str(port)]
+    caller = PrivateKey.generate() if checked else None
+    home = federation.home
+    if checked:
+        certificates = ["--tlscert", str(home.identity_crt), "--tlskey", str(home.identity_key)]
+        command += ["--tls", *certificates, "--tlscacert", str(home.ca_crt), "--tlsverify"]
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     stack.callback(stop, server)
     until = time.monotonic() + 10
     while True:
@@ -115,33 +141,48 @@ def _nats(stack: ExitStack, peers: int) -> int:
             if time.monotonic() > until:
                 raise
             time.sleep(0.02)
-    share = -(-peers // HOLDERS)
+    ca = home.text(home.ca_crt) if checked else None
+    bus = Bus(
+        "NATS, TLS and signed" if checked else "NATS",
+        Subscribing(port=port, edges=federation.edges, ca=ca, caller=caller.public if caller else b""),
+        caller,
+    )
+    for number, edges in enumerate(_shares(federation.edges)):
+        file = folder / f"subscribing-{checked}-{number}.json"
+        file.write_bytes(msgspec.json.encode(msgspec.structs.replace(bus.subscribing, edges=edges)))
+        started(stack, [sys.executable, "-m", "benchmarks.nats_load", str(file)])
+    return bus
+
+
+def _shares(edges: tuple[Joining, ...]) -> Iterator[tuple[Joining, ...]]:
+    """The edges of each holder."""
+    share = -(-len(edges) // HOLDERS)
     for number in range(HOLDERS):
-        count = min(share, peers - number * share)
-        started(stack, [sys.executable, "-m", "benchmarks.nats_load", str(port), str(count)])
-    return port
+        yield edges[number * share : (number + 1) * share]
 
 
-async def _measured(federation: Founded, port: int, nats_port: int, rounds: int, peers: int) -> tuple[Times, Times]:
-    import nats
-
-    ours, theirs = Times(), Times()
+async def _measured(federation: Founded, port: int, buses: tuple[Bus, ...], rounds: int) -> dict[str, Times]:
+    """Each in turn, another one first in each round."""
+    peers = len(federation.edges)
     peer = await client_of(federation, port)
-    bus = await nats.connect(f"nats://{LOOPBACK}:{nats_port}")
+    clients = {bus.name: await connected(bus.subscribing, federation.edges[0]) for bus in buses}
+    asks: dict[str, Callable[[], Awaitable[tuple[float, float]]]] = {"ours": lambda: _asked(peer, peers)}
+    for bus in buses:
+        asks[bus.name] = partial(_requested, clients[bus.name], bus.question, peers)
+    found = {name: Times() for name in asks}
     try:
         for number in range(WARM_UPS + rounds):
-            pair = [_asked(peer, peers), _requested(bus, peers)]
-            first, second = pair if number % 2 else pair[::-1]
-            found = [await first, await second]
-            mine, limit = found if number % 2 else found[::-1]
-            if number >= WARM_UPS:
-                for times, (one, all_) in ((ours, mine), (theirs, limit)):
-                    times.first.append(one)
-                    times.last.append(all_)
+            turn = number % len(asks)
+            for name in (*list(asks)[turn:], *list(asks)[:turn]):
+                first, last = await asks[name]()
+                if number >= WARM_UPS:
+                    found[name].first.append(first)
+                    found[name].last.append(last)
     finally:
         await peer.close()
-        await bus.close()
-    return ours, theirs
+        for client in clients.values():
+            await client.close()
+    return found
 
 
 async def _asked(peer: ClientPeer, peers: int) -> tuple[float, float]:
@@ -167,7 +208,7 @@ def _full(ledger: Any, peers: int) -> bool:
     return bool(ledger.counts.get("rows", 0) >= peers)
 
 
-async def _requested(bus: Any, peers: int) -> tuple[float, float]:
+async def _requested(bus: Any, question: bytes, peers: int) -> tuple[float, float]:
     """Request-many: one message with an inbox to answer to, until all have."""
     done = asyncio.get_running_loop().create_future()
     began = time.perf_counter()
@@ -185,7 +226,7 @@ async def _requested(bus: Any, peers: int) -> tuple[float, float]:
 
     inbox = bus.new_inbox()
     subscription = await bus.subscribe(inbox, cb=heard)
-    await bus.publish(SUBJECT, msgspec.json.encode({"text": "1 + 1"}), reply=inbox)
+    await bus.publish(SUBJECT, question, reply=inbox)
     async with asyncio.timeout(30.0):
         last = await done
     await subscription.unsubscribe()

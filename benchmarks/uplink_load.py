@@ -1,7 +1,7 @@
 """A process that holds many edges' uplinks and runs what comes down them with the production executor.
 
-``python -m benchmarks.uplink_load FILE`` reads a :class:`Holding`, connects every edge, and says ``ready``. Each edge has
-a client, an uplink, an executor and a memory of nonces of its own; the catalogue, which is the same for all, is shared.
+``python -m benchmarks.uplink_load FILE`` reads a :class:`Holding`, connects every edge, and says ``ready``. Each edge
+has a client, an uplink, an executor and a memory of nonces of its own; the catalogue, the same for all, is shared.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ async def hold(holding: Holding) -> None:
             )
             tasks.create_task(uplink.hold())
             uplinks.append(uplink)
-            while not uplink.connected:  # one handshake after another
+            while not uplink.connected:  # noqa: ASYNC110 — one handshake after another
                 await asyncio.sleep(0.002)
         print("ready", flush=True)
 
