@@ -30,11 +30,12 @@ from query.errors import DeadlinePassed, Forbidden, InternalProblem, Problem, Wr
 from query.evaluation import CurrentCatalogue, evaluate
 from query.frames import Column
 from query.ledger import Outcome, State
+from query.part_functions import with_parts
 from query.partials import BadPartial
 from query.plan import Plan
 from query.resolution import resolve
 from query.session import Session
-from query.splitting import check_partial, split, with_parts
+from query.splitting import check_partial, split
 from query.syntax import SetVariable, Statement
 from query.types import OBJECT
 from query.values import encode_value

@@ -27,12 +27,13 @@ from query.frames import Column, EndFrame, Frame, RowFrame, SchemaFrame
 from query.ledger import COMPLETE, Outcome, State
 from query.limits import over
 from query.merging import FIRST_ROWS_MAX, MergedGroups, MergedRows
+from query.part_functions import with_parts
 from query.partials import BadPartial
 from query.plan import Plan
 from query.resolution import resolve
 from query.selection import checked_limit
 from query.session import Session, Variables
-from query.splitting import MERGED_ROWS, Split, Splitting, TopRows, split, with_parts
+from query.splitting import MERGED_ROWS, Split, Splitting, TopRows, split
 from query.syntax import Statement
 from query.values import decode_value, encode_value
 

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from query.limits import over
+from query.part_functions import Held
 from query.partials import BadPartial, same_key
 from query.selection import in_order
-from query.splitting import Held, Split, TopRows
+from query.splitting import Split, TopRows
 
 GROUPS_MAX: Final = 100_000
 FIRST_ROWS_MAX: Final = 100_000

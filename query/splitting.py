@@ -26,6 +26,7 @@ from query.catalogue import Catalogue
 from query.declarations import Declaration, Effect, Home, Parameter, Role
 from query.errors import BadStatement, Problem
 from query.formatting import format_expression
+from query.part_functions import PART, WHOLE
 from query.partials import Kind, kinds
 from query.plan import Aggregate, Plan, Query, Yield
 from query.resolution import resolve
@@ -48,16 +49,10 @@ from query.syntax import (
     children,
     walk,
 )
-from query.types import OBJECT, Type
+from query.types import OBJECT
 
 MERGED_ROWS: Final = "merged rows"
 """The session variable that the final statement reads: a row a group, its keys and the merged parts."""
-
-PART: Final = "part of"
-WHOLE: Final = "whole"
-"""Names of functions that no text can write: ``part of avg`` gives a part, ``whole avg`` what a merged one means."""
-
-LAYER: Final = "partial results"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +116,6 @@ def split(statement: Statement, catalogue: Catalogue, variables: Mapping[str, An
     if aggregates or select.group:
         return _Splitting(statement, select, aggregates).made()
     return _top_rows(statement, select) if top else None
-
-
-def with_parts(catalogue: Catalogue) -> Catalogue:
-    """A catalogue that also has the functions which partial and final statements call."""
-    made = catalogue.derived.get(LAYER)
-    if made is None:
-        made = catalogue.derived[LAYER] = catalogue.with_functions(LAYER, _functions())
-    found: Catalogue = made
-    return found
 
 
 def check_partial(split_: Splitting, plan: Plan) -> None:
@@ -292,30 +278,38 @@ class _Splitting:
                 and not found.name.startswith(WHOLE)
                 and found.name.casefold() not in _language()
             ):
-                raise _wrong(
-                    self._statement,
-                    found,
-                    f"{format_expression(found)} is neither grouped nor aggregated, and may differ from peer to peer",
-                    f"add group by {format_expression(found)}, or aggregate it: min({format_expression(found)})",
-                )
+                text = format_expression(found)
+                raise _differs(self._statement, found, hint=f"add group by {text}, or aggregate it: min({text})")
         return made
 
-    def _replaced(self, node: Any) -> Any:
-        if isinstance(node, Node):
-            if node in self._select.group:
-                return self._column(self._select.group.index(node), node)
-            if isinstance(node, Call) and node in self._aggregates:
-                part = self._column(len(self._select.group) + self._aggregates.index(node), node)
-                rest = tuple(self._replaced(argument) for argument in node.arguments[1:])
-                return Call(f"{WHOLE} {node.name.casefold()}", (part, *rest), place=node.place)
-            made = {name: self._replaced(getattr(node, name)) for name in node.__struct_fields__ if name != "place"}
-            return msgspec.structs.replace(node, **made)
+    def _replaced(self, node: Any, hidden: frozenset[str] | None = None) -> Any:
+        """``hidden``: the variables of a nested select, whose aggregates are its own; None outside of one."""
         if type(node) is tuple:
-            return tuple(self._replaced(part) for part in node)
-        return node
+            return tuple(self._replaced(part, hidden) for part in node)
+        if not isinstance(node, Node):
+            return node
+        if node in self._select.group and not _names(node) & (hidden or frozenset()):
+            return self._column(self._select.group.index(node), node)
+        if hidden is None and isinstance(node, Call) and node in self._aggregates:
+            part = self._column(len(self._select.group) + self._aggregates.index(node), node)
+            rest = tuple(self._replaced(argument) for argument in node.arguments[1:])
+            return Call(f"{WHOLE} {node.name.casefold()}", (part, *rest), place=node.place)
+        if isinstance(node, Select):
+            hidden = (hidden or frozenset()) | {source.name.casefold() for source in node.sources}
+        made = {name: self._replaced(getattr(node, name), hidden) for name in node.__struct_fields__ if name != "place"}
+        return msgspec.structs.replace(node, **made)
 
     def _column(self, position: int, node: Node) -> Index:
         return Index(Name(MERGED, place=node.place), Literal(position + 1), place=node.place)
+
+
+def _names(node: Node) -> set[str]:
+    return {found.name.casefold() for found in walk(node) if isinstance(found, Name)}
+
+
+def _differs(statement: Statement, node: Call, *, hint: str) -> BadStatement:
+    text = format_expression(node)
+    return _wrong(statement, node, f"{text} is neither grouped nor aggregated, and may differ from peer to peer", hint)
 
 
 def _wrong(statement: Statement, node: Node, message: str, hint: str) -> BadStatement:
@@ -363,6 +357,9 @@ def _top_rows(statement: Statement, select: Select) -> TopRows:
             items.append(Item(entry.value, name=f"order {number}", place=entry.value.place))
         order.append((position, entry.descending))
     assert select.limit is not None
+    for call in calls(select.limit):
+        if call.name.casefold() not in _language():
+            raise _differs(statement, call, hint="compute it before: set :n = …")
     return TopRows(
         partial=_statement(statement, msgspec.structs.replace(select, items=tuple(items))),
         limit=_statement(statement, select.limit),
@@ -371,43 +368,3 @@ def _top_rows(statement: Statement, select: Select) -> TopRows:
         order=tuple(order),
         distinct=select.distinct,
     )
-
-
-# --- functions of partial and final statements ----------------------------------------------------------------------
-
-
-@functools.cache
-def _functions() -> tuple[Declaration, ...]:
-    """``part of f`` and ``whole f`` of every aggregate, as declared as ``f`` itself is."""
-    from query.declarations import declarations
-    from query.functions.aggregates import AggregateFunctions
-
-    made = []
-    for declared in declarations(AggregateFunctions):
-        name = declared.name.casefold()
-        kind = kinds()[name]
-        rest = declared.parameters[1:]
-        made.append(_function(f"{PART} {name}", declared.parameters, OBJECT, _state(kind)))
-        made.append(_function(f"{WHOLE} {name}", (Parameter("part", OBJECT), *rest), declared.result, _result(kind)))
-    return tuple(made)
-
-
-def _function(name: str, parameters: tuple[Parameter, ...], result: Type, implementation: Any) -> Declaration:
-    return Declaration(
-        name, parameters, result, Home.EVERYWHERE, Role.VIEWER, Effect.READS, "", (), implementation=implementation
-    )
-
-
-def _state(kind: Kind) -> Any:
-    return lambda _, *arguments: kind.state(*arguments)
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A merged part in a row of the final statement, where it is no value."""
-
-    part: Any
-
-
-def _result(kind: Kind) -> Any:
-    return lambda _, held, *arguments: kind.result(held.part, *arguments)
