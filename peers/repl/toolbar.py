@@ -37,7 +37,8 @@ def toolbar(text: str, offset: int, knowledge: Knowledge, standing: Standing, *,
             more = f"  {found.active + 1} of {len(found.overloads)}" if len(found.overloads) > 1 else ""
             fragments += signature(found.overloads[found.active], found.parameter, more, width=width)
             fragments.append(("", "\n"))
-    return fragments + status(standing, width=width)
+    hint = "an empty line runs it" if "\n" in text else "\\help"
+    return fragments + status(standing, hint, width=width)
 
 
 def signature(declared: Declaration, active: int, more: str, *, width: int) -> list[Fragment]:
@@ -56,7 +57,7 @@ def signature(declared: Declaration, active: int, more: str, *, width: int) -> l
     return parts
 
 
-def status(standing: Standing, *, width: int) -> list[Fragment]:
+def status(standing: Standing, hint: str, *, width: int) -> list[Fragment]:
     """``E1 INTERACTIVE │ mine: ADMIN │ last ledger │ keys``; what there is no room for is left out, from the end."""
     target = standing.default or standing.name
     known: list[Fragment] = [("peer", f" {target}")]
@@ -70,7 +71,7 @@ def status(standing: Standing, *, width: int) -> list[Fragment]:
     if standing.ledger:
         rest.append(("", standing.ledger))
     rest.append(("dim", standing.editing if standing.learned else f"{standing.editing} · learning names…"))
-    rest.append(("dim", "\\help"))
+    rest.append(("dim", hint))
     for one in rest:
         if sum(len(text) for _, text in known) + len(SEPARATOR) + len(one[1]) > width:
             break

@@ -83,6 +83,7 @@ def test_the_toolbar_says_whom_mode_and_ledger(known: Knowledge) -> None:
         " LINE-1 INTERACTIVE │ mine: as ADMIN │ 2 peers: 1 rows, 1 timeout · 5 ms │ emacs │ \\help"
     ]
     assert bar("", known, width=30, ledger="x" * 40) == [" ADMIN client │ mine"]
+    assert bar("select a\n", known) == [" ADMIN client │ mine │ emacs │ an empty line runs it"]
     assert bar("", known, learned=False) == [" ADMIN client │ mine │ emacs · learning names… │ \\help"]
 
 

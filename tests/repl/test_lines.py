@@ -31,6 +31,7 @@ WHOLE = [
     "\\watch 2s select a",
     "quit",
     "1 +* 2",
+    "f(1; 2",
     "select a\n",
     '< "story.pql"',
     'set :v = "a"; :v',
