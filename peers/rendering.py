@@ -172,8 +172,9 @@ def ledger_text(ledger: Ledger) -> str:
 
 
 def _outcome_text(outcome: Outcome) -> str:
-    """``E1: error(over_budget_rows), used 4 of 4 rows``"""
-    return f"{outcome.peer}: {outcome}" + (f", used {outcome.used}" if outcome.used else "")
+    """``E1: error(over_budget_rows) directly, used 4 of 4 rows``"""
+    way = " directly" if outcome.way == "direct" else ""
+    return f"{outcome.peer}: {outcome}{way}" + (f", used {outcome.used}" if outcome.used else "")
 
 
 def ledger_matters(ledger: Ledger) -> bool:

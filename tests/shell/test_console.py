@@ -209,6 +209,7 @@ def test_a_budget_is_told_with_what_was_used_of_it() -> None:
         "3 peers: 2 rows, 1 error — E4: error(over_budget_rows), used 4 of 4 rows, "
         "E1: rows, used 3 of 4 rows, 0.001s of 5s"
     )
+    assert ledger_text(ledger(Outcome("E3", State.TIMEOUT, way="direct"))) == "1 peer: 1 timeout — E3: timeout directly"
     assert ledger_matters(ledger(within))
     assert not ledger_matters(ledger(ROWS))
 
