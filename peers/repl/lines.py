@@ -32,6 +32,7 @@ from query.syntax import (
 _COMMAND: Final = re.compile(r"\s*\\(\S*)[ \t]*(.*)\Z", re.DOTALL)
 _INCLUDE: Final = re.compile(r"""\s*<\s*(?:"([^"]+)"|'([^']+)')\s*;?\s*\Z""")
 STATEMENT_COMMANDS: Final = frozenset({"explain", "watch", "w"})  # which may be followed by one
+_WATCH_TIMES: Final = re.compile(r"\A(?:[\d.]+(?:ms|s|m|h)?\s+)?(?:x\d+\s+)?")
 _LEAVING: Final = frozenset({"quit", "exit", "quit;", "exit;", "quit()", "exit()"})
 
 
@@ -87,7 +88,8 @@ def is_whole(text: str) -> bool:
     """Whether Enter at the end of a text runs it; see the module."""
     command = _COMMAND.match(text)
     if command and command[1].casefold() in STATEMENT_COMMANDS:
-        return not command[2].strip() or is_whole(command[2])
+        statement = _WATCH_TIMES.sub("", command[2], count=1)
+        return not statement.strip() or is_whole(statement)
     if not text.strip() or command or _INCLUDE.match(text):
         return True
     if text.strip().casefold() in _LEAVING or ("\n" in text and not text.rpartition("\n")[2].strip()):
