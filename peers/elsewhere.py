@@ -21,6 +21,7 @@ from federation.errors import UnknownKey
 from federation.members import Member
 from federation.names import PeerId, fold, shown
 from peers.answering import Answering
+from peers.asked import UplinkLost
 from peers.asking_upward import AskedUpward
 from peers.federation_client import BadAnswer, FederationClient, Unreachable, UntrustedNameserver
 from peers.merging import Part
@@ -28,7 +29,7 @@ from peers.requests import StatementRequest, encode_request
 from peers.statements import Errand, RunHere
 from peers.turns import Turns
 from peers.uplink_messages import SharedMessage, StatementMessage
-from peers.uplinks import Uplink, UplinkLost, Uplinks
+from peers.uplinks import Uplink, Uplinks
 from peers.waiting_upward import Patience
 from query.errors import DeadlinePassed, Problem
 from query.frames import EndFrame, ErrorFrame, Frame, ProgressFrame, RowFrame, SchemaFrame

@@ -152,6 +152,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "unauthorized",
         "wrong_method",
     ),
+    "peers.asked": ("uplink_lost",),
     "peers.backup_folders": ("backup_in_use",),
     "peers.backups": ("home_changing",),
     "peers.archives": (
@@ -260,10 +261,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "peers.setting_texts": ("bad_setting",),
     "peers.settings": ("port_taken",),
-    "peers.uplinks": (
-        "uplink_lost",
-        "uplink_busy",
-    ),
+    "peers.uplinks": ("uplink_busy",),
     "query.budgets": (
         "bad_budget",
         "over_budget_rows",

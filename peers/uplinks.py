@@ -22,9 +22,9 @@ import msgspec
 from aiohttp import WSMsgType
 
 from federation.names import PeerId
+from peers.asked import AskedFrames, Overrun, UplinkLost
 from peers.running import Stopping
 from peers.uplink_messages import (
-    CREDIT_FRAMES,
     ENCODER,
     STATEMENTS_MAX,
     UPWARD,
@@ -35,23 +35,16 @@ from peers.uplink_messages import (
     StatementMessage,
 )
 from query.errors import WorldProblem
-from query.frames import EndFrame, Frame
+from query.frames import Frame
 
 if TYPE_CHECKING:
     from aiohttp import web  # a client's home routes by uplinks too, and serves nobody
 
 NUDGES_PER_S: Final = 5000
-CREDIT_STEP: Final = CREDIT_FRAMES // 2
 SEND_TIMEOUT_S: Final = 10.0
 FAREWELL_S: Final = 0.5  # for an edge to answer that its uplink ends
 
 log = logging.getLogger("peerage.uplink")
-
-
-class UplinkLost(WorldProblem):
-    """The edge's connection ended while it was being asked."""
-
-    code = "uplink_lost"
 
 
 class UplinkBusy(WorldProblem):
@@ -66,7 +59,7 @@ class Uplink:
     def __init__(self, socket: web.WebSocketResponse) -> None:
         self._socket = socket
         self._ids = itertools.count(1)
-        self._asked: dict[int, asyncio.Queue[Frame | None]] = {}
+        self._asked: dict[int, AskedFrames] = {}
         self._receiving: asyncio.Task[None] | None = None
         self._parting: tuple[int, bytes] | None = None  # code and reason
         self._ended = asyncio.Event()
@@ -93,10 +86,8 @@ class Uplink:
         finally:
             self._receiving.cancel()
             self._ended.set()
-            for queue in self._asked.values():
-                if queue.full():
-                    queue.get_nowait()
-                queue.put_nowait(None)
+            for frames in self._asked.values():
+                frames.lose()
 
     async def _receive(self) -> None:
         async for message in self._socket:
@@ -108,12 +99,11 @@ class Uplink:
                 log.warning("uplink_garbage", extra={"reason": str(error)})
                 await self._socket.close(code=1007)
                 return
-            queue = self._asked.get(arrived.id)
-            if queue is not None:
+            asked = self._asked.get(arrived.id)
+            if asked is not None:
                 try:
-                    for frame in (arrived.frame,) if isinstance(arrived, FrameMessage) else arrived.frames:
-                        queue.put_nowait(frame)
-                except asyncio.QueueFull:  # more frames than it had credit for
+                    asked.put((arrived.frame,) if isinstance(arrived, FrameMessage) else arrived.frames)
+                except Overrun:
                     log.warning("uplink_overrun", extra={"statement": arrived.id})
                     await self._socket.close(code=1008)
                     return
@@ -135,32 +125,13 @@ class Uplink:
         if len(self._asked) >= STATEMENTS_MAX:
             raise UplinkBusy(f"{STATEMENTS_MAX} statements are under way on this edge's uplink")
         number = next(self._ids)
-        queue: asyncio.Queue[Frame | None] = asyncio.Queue(CREDIT_FRAMES + 8)
-        self._asked[number] = queue
-        ended = False
-
-        async def frames() -> AsyncIterator[Frame]:
-            nonlocal ended
-            taken = 0
-            while not ended:
-                frame = await queue.get()
-                if frame is None:
-                    ended = True
-                    raise UplinkLost("the uplink ended before the answer did")
-                taken += 1
-                if taken == CREDIT_STEP:
-                    taken = 0
-                    await self.send(CreditMessage(number, CREDIT_STEP))
-                if isinstance(frame, EndFrame):
-                    ended = True
-                yield frame
-
+        frames = self._asked[number] = AskedFrames(lambda credit: self.send(CreditMessage(number, credit)))
         try:
             await self.send(make(number))
-            yield frames()
+            yield frames
         finally:
             del self._asked[number]
-            if not ended and not lasting and not self._socket.closed:
+            if not frames.ended and not lasting and not self._socket.closed:
                 try:
                     await asyncio.shield(self.send(CancelMessage(number)))
                 except UplinkLost:

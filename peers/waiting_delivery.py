@@ -16,10 +16,11 @@ from typing import Any, Final
 
 from federation.names import PeerId, fold, shown
 from peers.answering import Answering
+from peers.asked import UplinkLost
 from peers.running import RunningQueries, Stopping
 from peers.statements import Errand, RunHere
 from peers.uplink_messages import DoneMessage, StatementMessage
-from peers.uplinks import UplinkBusy, UplinkLost, Uplinks
+from peers.uplinks import UplinkBusy, Uplinks
 from peers.waiting import WaitingStatements
 from peers.waiting_intake import AnswerIntake
 from peers.waiting_reading import WaitingAnswers

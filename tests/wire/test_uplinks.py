@@ -12,10 +12,11 @@ import pytest
 from aiohttp import web
 
 from federation.names import PeerId
+from peers.asked import UplinkLost
 from peers.federation_client import FederationClient, Unreachable
 from peers.uplink_client import UplinkClient
 from peers.uplink_messages import CREDIT_FRAMES, StatementMessage
-from peers.uplinks import UplinkLost, Uplinks
+from peers.uplinks import Uplinks
 from query.frames import EndFrame, Frame, RowFrame, SchemaFrame
 from query.ledger import Ledger, Outcome, State
 
