@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 import msgspec
 
 from peers.rendering import counted
+from peers.repl.documentation import described
 from peers.repl.editing import edited, editor_of
 from peers.repl.exports import FORMATS, BadExport, format_named, write_file, written
 from peers.repl.lines import explained
@@ -144,19 +145,7 @@ def _doc(shell: Shell, rest: str) -> None:
         shell.learning.begin(shell.default)
         shell.learning.wait(LEARN_S_MAX)
         declared = shell.learning.knowledge.catalogue.require(name)
-    lines: list[str] = []
-    documented: list[str] = []
-    for one in declared:
-        home = "at the nameserver" if one.home.value == "nameserver" else "everywhere"
-        lines += [one.signature, f"  at home {home}; role {one.role.name.lower()}; {one.effect.value}"]
-        if one.aliases:
-            lines.append(f"  also called {', '.join(one.aliases)}")
-        if one.documentation and one.documentation not in documented:
-            documented.append(one.documentation)
-            lines += ["", *(f"  {line}".rstrip() for line in one.documentation.split("\n")), ""]
-    examples = dict.fromkeys(example.text for one in declared for example in one.examples)
-    lines += [f"  example: {text}" for text in examples]
-    shell.out("\n".join(lines).rstrip())
+    shell.out_lines(described(declared, width=shell.screen.width if shell.screen is not None else 100))
 
 
 def _explain(shell: Shell, rest: str) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from peers.rendering import DONE, TextView, View, counted, duration
+from peers.rendering import DONE, TextView, View, counted, duration, visible
 from peers.repl.kept import KeptAnswer
 from peers.repl.learning import Learning, Whom
 from peers.repl.lines import (
@@ -232,13 +233,20 @@ class Shell:
 
     def out(self, text: str) -> None:
         """Give lines that were asked for: on standard output."""
+        self.out_lines([[("", line)] for line in text.split("\n")])
+
+    def out_lines(self, lines: Sequence[Sequence[tuple[str, str]]]) -> None:
+        """The same in colours: a line is fragments of a part of the palette and a text."""
         if self.screen is None:
-            self.console.data(text)
-        else:
-            self.screen.begin(paged=self.interactive)
-            for line in text.split("\n"):
-                self.screen.line(line)
-            self.screen.end()
+            for line in lines:
+                self.console.data("".join(text for _, text in line))
+            return
+        from rich.text import Text
+
+        self.screen.begin(paged=self.interactive)
+        for line in lines:
+            self.screen.line(Text.assemble(*((visible(text), self.screen.palette.style(part)) for part, text in line)))
+        self.screen.end()
 
     def took(self) -> str:
         """The last ledger in few words, for the toolbar."""

@@ -1,7 +1,7 @@
 r"""``\watch``: a statement asked again and again, its answer drawn over the one before.
 
 In a terminal the answer has a screen of its own, cut to its height; the last one stays when it ends. Elsewhere each
-answer is written below the other. Ctrl-C ends it.
+answer is written below the other. Ctrl-C ends it; so does a first answer that failed, while later ones may.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from peers.rendering import FAILED
 from peers.repl.kept import KeptAnswer
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def watch(shell: Shell, text: str, *, every_s: float, times: int | None = None) 
             asked += 1
             began = time.monotonic()
             drawn, stopped = _drawn(shell, text)
+            stopped = stopped or (asked == 1 and shell.status == FAILED)
             head = f"every {every_s:g} s · {datetime.now().astimezone():%H:%M:%S} · Ctrl-C ends"
             height = max(1, shell.screen.height - 2)
             lines = [head, "", *drawn[: height - 1]]
@@ -74,6 +76,7 @@ def _drawn(shell: Shell, text: str) -> tuple[list[str], bool]:
     view = TerminalView(shell.console, screen, text, footer=wanted.time, tables=wanted.table, whole=True, moving=False)
     shell.answer = KeptAnswer(text)
     stopped = shell.frames(text, view, kept=shell.answer)
+    shell.status = view.status
     return paper.getvalue().rstrip("\n").split("\n"), stopped
 
 
@@ -83,7 +86,10 @@ def _watch_plain(shell: Shell, text: str, *, every_s: float, times: int | None) 
         asked += 1
         began = time.monotonic()
         shell.answer = KeptAnswer(text)
-        if shell.frames(text, shell.view(text), kept=shell.answer):
+        view = shell.view(text)
+        stopped = shell.frames(text, view, kept=shell.answer)
+        shell.status = view.status
+        if stopped or (asked == 1 and view.status == FAILED):
             return
         if times is None or asked < times:
             time.sleep(max(0.0, every_s - (time.monotonic() - began)))

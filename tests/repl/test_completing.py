@@ -8,6 +8,7 @@ from peers.knowledge import offline
 from peers.palettes import DARK, LIGHT, NEUTRAL, NONE, background_of, chosen_palette
 from peers.repl.commands import BY_NAME, COMMANDS, help_text
 from peers.repl.completing import offers
+from peers.repl.documentation import described, filled
 from peers.repl.preferences import BadPreferences, Preferences, preferences_file, read_preferences, write_preferences
 from peers.repl.toolbar import Standing, toolbar
 from query.knowledge import Kind, Knowledge
@@ -138,3 +139,25 @@ def test_preferences_are_kept_and_checked(tmp_path: Path) -> None:
         with pytest.raises(BadPreferences) as problem:
             read_preferences(path)
         assert str(path) in problem.value.message
+
+
+def test_documentation_fills_the_screen(known: Knowledge) -> None:
+    lines = [
+        "".join(text for _, text in line) for line in described(known.catalogue.lookup("edge:converged"), width=60)
+    ]
+    assert lines[0] == "edge:converged(String edge_or_group, Number seconds?) -> Record"
+    assert lines[1] == "  at home at the nameserver; role viewer; reads"
+    assert all(len(line) <= 60 for line in lines[1:])
+    assert "`" not in "".join(lines)
+    assert lines[-1].startswith("  example: edge:converged(")
+    parts = [part for line in described(declared, width=60) for part, _ in line]
+    assert {"function", "dim", "string"} <= set(parts)
+    assert list(filled("one\ntwo\n\n    code  as it is\n\n- a\n- b", 40)) == [
+        "one two", "", "    code  as it is", "", "- a", "- b",
+    ]  # fmt: skip
+
+
+def test_every_function_can_be_shown(known: Knowledge) -> None:
+    for name in known.catalogue.names():
+        for line in described(known.catalogue.lookup(name), width=80):
+            assert "\n" not in "".join(text for _, text in line)
