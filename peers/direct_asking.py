@@ -35,6 +35,7 @@ from query.ledger import Outcome, State
 from query.placement import Peers, Placement, Route
 
 DIRECT: Final = "direct"
+LEDGER_S: Final = 2.0  # past a statement's time, for the other peer to say that it is up
 NOT_TAKEN: Final = frozenset({UnknownKey.code, EnvelopeExpired.code})  # refusals for which the director's word is stale
 
 log = logging.getLogger("peerage.direct")
@@ -98,13 +99,13 @@ class DirectFirst:
     async def _ask(self, name: str, errand: Errand, answering: Answering) -> None:
         """Give the peer's answer. Raises :class:`NotReached` when nothing ran there."""
         try:
-            async with asyncio.timeout(errand.time_left_s):
+            async with asyncio.timeout(errand.time_left_s + LEDGER_S):
                 introduced = await self._introduced(name)
                 asked = self._signed(introduced, errand)
                 await self._relayed(name, introduced, asked, errand, answering)
         except TimeoutError:
             await answering.error(DeadlinePassed(f"{shown(name)} did not answer in time").record(peer=shown(name)))
-            answering.settle_open(State.TIMEOUT)
+            answering.settle(Outcome(answering.open[0], State.TIMEOUT, way=DIRECT))
         except AnswerLost as problem:
             await answering.error(problem.record(peer=shown(name)))
             lost = datetime.now(UTC).isoformat(timespec="seconds")

@@ -29,7 +29,7 @@ from query.errors import Problem
 FILE: Final = "introductions.json"
 INTRODUCTIONS_MAX: Final = 64
 INTRODUCTION_BYTES_MAX: Final = 64 * 1024
-ASK_TIMEOUT_S: Final = 30.0
+ASK_TIMEOUT_S: Final = 10.0
 FETCH_TIMEOUT_S: Final = 3.0  # when one that still serves is half over
 AHEAD_S: Final = INTRODUCTION_LIFETIME_S / 4  # between two looks at whether some are half over
 
