@@ -142,9 +142,8 @@ def test_preferences_are_kept_and_checked(tmp_path: Path) -> None:
 
 
 def test_documentation_fills_the_screen(known: Knowledge) -> None:
-    lines = [
-        "".join(text for _, text in line) for line in described(known.catalogue.lookup("edge:converged"), width=60)
-    ]
+    declared = known.catalogue.lookup("edge:converged")
+    lines = ["".join(text for _, text in line) for line in described(declared, width=60)]
     assert lines[0] == "edge:converged(String edge_or_group, Number seconds?) -> Record"
     assert lines[1] == "  at home at the nameserver; role viewer; reads"
     assert all(len(line) <= 60 for line in lines[1:])
