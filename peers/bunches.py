@@ -53,6 +53,14 @@ class Bunches(Generic[_T]):
         elif self._end_of_turn is None and self._giving is None:
             self._begin_turn()
 
+    def add_nowait(self, item: _T) -> None:
+        """As :meth:`add`. Raises :class:`asyncio.QueueFull` where it would have to wait."""
+        if len(self._items) + 1 >= self._items_max:
+            raise asyncio.QueueFull
+        self._items.append(item)
+        if self._giving is None:
+            self._begin_turn()
+
     async def flush(self) -> None:
         """Give what there is, and return when it was given."""
         self._forget_turn()

@@ -13,15 +13,18 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from federation.documents import RootRecord
 from federation.envelopes import WAITING_LIFETIME_S_MAX, KnownWords, NonceMemory, Nonces, check, claimed, nonce_of
 from federation.errors import NonceReused, UnknownKey, WrongDocument
 from federation.names import shown
+from peers.answering import Frames
 from peers.errand_book import ErrandBook, ErrandKey
 from peers.errands import Errands
 from peers.failpoints import reach
+from peers.frame_queues import frames_of
 from peers.requests import StatementRequest, decode_request
 from peers.statements import Statements
 from peers.uplink_messages import StatementMessage
@@ -80,24 +83,28 @@ class CarriedStatements:
         self._began = time.monotonic()
 
     async def carried(self, message: StatementMessage) -> AsyncGenerator[Frame, None]:
-        """The frames of the statement; a refusal is an answer too."""
+        """The frames of the statement, for who takes them one by one."""
+        async with aclosing(frames_of(partial(self.carry, message))) as frames:
+            async for frame in frames:
+                yield frame
+
+    async def carry(self, message: StatementMessage, frames: Frames) -> None:
+        """Run the statement in this task, its frames into ``frames``; a refusal is an answer too."""
         if message.errand:
             for frame in read_whole(await self.errand(message)):
-                yield frame
+                await frames.put(frame)
             return
         try:
             caller = await self._vouched(message, None)
             request = decode_request(message.body)
             variables = {name: decode_value(value) for name, value in message.variables.items()}
         except Problem as problem:
-            yield SchemaFrame(message.index, ())
-            yield ErrorFrame(message.index, problem.record(peer=shown(self._name)))
+            await frames.put(SchemaFrame(message.index, ()))
+            await frames.put(ErrorFrame(message.index, problem.record(peer=shown(self._name))))
             outcome = Outcome(shown(self._name), State.REFUSED, problem.code)
-            yield EndFrame(message.index, Ledger((outcome,)), 0, 0.0)
+            await frames.put(EndFrame(message.index, Ledger((outcome,)), 0, 0.0))
             return
-        async with aclosing(self._run(message, request, caller, variables)) as frames:
-            async for frame in frames:
-                yield frame
+        await self._run(message, request, caller, variables, frames)
 
     async def errand(self, message: StatementMessage) -> bytes:
         """The whole answer of a statement that waits (:mod:`peers.whole_frames`): now, or when it was begun before."""
@@ -114,16 +121,22 @@ class CarriedStatements:
         except Problem as problem:
             return whole_problem(problem, shown(self._name), index=message.index)
         reach("waits.noted")
-        frames = self._run(message, request, caller, variables)
+        frames = frames_of(partial(self._run, message, request, caller, variables))
         self._errands.begin(key, frames, errand=message.errand, index=message.index)
         return await self._errands.answer(key, index=message.index)
 
-    def _run(
-        self, message: StatementMessage, request: StatementRequest, caller: Caller, variables: dict[str, Any]
-    ) -> AsyncGenerator[Frame, None]:
-        return self._statements.run_carried(
+    async def _run(
+        self,
+        message: StatementMessage,
+        request: StatementRequest,
+        caller: Caller,
+        variables: dict[str, Any],
+        frames: Frames,
+    ) -> None:
+        await self._statements.carry(
             request,
             message.index,
+            frames,
             caller=caller,
             sender="nameserver",
             variables=variables,

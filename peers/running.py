@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Protocol
 
 from query.declarations import Caller, Role
 from query.errors import Forbidden, WorldProblem, unknown
@@ -21,6 +22,12 @@ class Stopping(WorldProblem):
     code = "stopping"
 
 
+class Cancellable(Protocol):
+    """What a query runs in: a task."""
+
+    def cancel(self) -> object: ...
+
+
 @dataclass(slots=True)
 class RunningQuery:
     """One request under way. ``statement`` is the index of the statement it has come to."""
@@ -29,7 +36,7 @@ class RunningQuery:
     caller: Caller
     text: str
     started: float
-    task: asyncio.Task[object] | None
+    task: Cancellable | None
     statement: int = 0
     rows: int = 0
     cancelled: bool = False
@@ -72,7 +79,7 @@ class RunningQueries:
         entry = self._running.get(query)
         if entry is None:
             raise unknown("running query", query, self._running)
-        if caller.role < Role.OPERATOR and caller.name != entry.caller.name:
+        if caller.role < Role.OPERATOR and not same(caller, entry.caller):
             raise Forbidden(f'query "{query}" is of "{entry.caller.name}"; cancelling it needs the role operator')
         _cancel(entry)
         return True
@@ -98,8 +105,43 @@ class RunningQueries:
                 await self._idle.wait()
 
 
+def same(one: Caller, other: Caller) -> bool:
+    """Whether two callers are one: by identity, since a name may have been given to another meanwhile."""
+    return (one.uuid, one.name) == (other.uuid, other.name)
+
+
 def _cancel(entry: RunningQuery) -> None:
     entry.cancelled = True
     if entry.task is not None:
         # After the task's own first step, which the loop has in line already: it then tells how it ended.
         asyncio.get_running_loop().call_soon(entry.task.cancel)
+
+
+class _Within:
+    """The part of a task in which a query runs: cancelling the query does nothing to what comes after it there."""
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self._task: asyncio.Task[Any] | None = task
+
+    def cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def leave(self, *, cancelled: bool) -> None:
+        if self._task is not None and cancelled:
+            self._task.uncancel()  # it was for the query, which has told how it ended
+        self._task = None
+
+
+@contextlib.contextmanager
+def running_here(entry: RunningQuery) -> Iterator[None]:
+    """Have ``entry`` run in this task until this is left, by its end or by its cancellation."""
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    within = _Within(task)
+    entry.task = within
+    try:
+        yield
+    finally:
+        within.leave(cancelled=entry.cancelled and task.cancelling() > before)

@@ -25,12 +25,12 @@ from typing import Any, Final, Protocol, TypeAlias
 import msgspec
 
 from federation.names import fold, shown
-from peers.answering import Answering
+from peers.answering import Answering, Frames
 from peers.evaluating import Evaluating
 from peers.kept_values import KeptValue, expression_of, is_bag
 from peers.merging import Merging, Part
 from peers.requests import Origin, StatementRequest, decode_request
-from peers.running import RunningQueries, RunningQuery
+from peers.running import RunningQueries, RunningQuery, running_here
 from query.budgets import UNBOUNDED, Budget
 from query.declarations import Caller
 from query.errors import Cancelled, Problem, SyntaxProblem, WrongArguments
@@ -148,30 +148,68 @@ class Statements:
             async for frame in frames:
                 yield frame
 
-    async def run_carried(
+    async def carry(
         self,
         request: StatementRequest,
         index: int,
+        frames: Frames,
         *,
         caller: Caller,
         sender: str,
         variables: Mapping[str, Any],
         time_left_s: float,
         partial: bool = False,
-    ) -> AsyncGenerator[Frame, None]:
+    ) -> None:
         """One statement of a request that another peer carried here: runs here, whatever its directive says.
 
-        ``partial``: gives its part of an answer of several peers.
+        In the caller's own task: cancelling that stops it. ``partial``: gives its part of an answer of several peers.
         """
         entry = self._running.begin(self.new_query(), caller=caller, text=request.text, now=self._now())
-        queue: Queue = asyncio.Queue(FRAMES_AHEAD_MAX)
         deadline = time.monotonic() + time_left_s
-        work = functools.partial(
-            self._carried, request, index, caller, sender, variables, deadline, entry, queue, partial=partial
-        )
-        async with contextlib.aclosing(self._frames(work, entry, queue)) as frames:
-            async for frame in frames:
-                yield frame
+        answering = self._answering(frames, index, (self._name,), entry, None, tagged=False)
+        try:
+            try:
+                with running_here(entry):
+                    await self._carried(request, index, variables, answering, caller, sender, deadline, partial=partial)
+            except asyncio.CancelledError:
+                if not entry.cancelled:
+                    raise
+                answering.settle_open(State.CANCELLED)
+            await answering.end()
+        finally:
+            self._running.end(entry.id)
+
+    async def _carried(
+        self,
+        request: StatementRequest,
+        index: int,
+        variables: Mapping[str, Any],
+        answering: Answering,
+        caller: Caller,
+        sender: str,
+        deadline: float,
+        *,
+        partial: bool,
+    ) -> None:
+        try:
+            session = Session()
+            session.variables.update({name: decode_value(value) for name, value in request.params.items()})
+            session.variables.update(variables)
+            statements = parse_again(request.text).statements
+            if not 0 <= index < len(statements):
+                raise WrongArguments(f"no statement {index} in a script of {len(statements)}")
+            await self._evaluating.run(
+                statements[index],
+                answering,
+                self._evaluating.call(caller, sender=sender),
+                session,
+                deadline=deadline,
+                budget=request.bounds,
+                partial=partial,
+            )
+        except Problem as problem:
+            await answering.error(problem.record(peer=shown(self._name)))
+            answering.settle_open(State.ERROR, problem.code)
 
     async def _frames(
         self, work: Callable[[], Awaitable[None]], entry: RunningQuery, queue: Queue
@@ -345,49 +383,9 @@ class Statements:
         here = isinstance(going.target, Here) or self._elsewhere.way(going)
         return HERE if here else Route(NAMESERVER, going.reason, going.function)
 
-    async def _carried(
-        self,
-        request: StatementRequest,
-        index: int,
-        caller: Caller,
-        sender: str,
-        variables: Mapping[str, Any],
-        deadline: float,
-        entry: RunningQuery,
-        queue: Queue,
-        *,
-        partial: bool,
-    ) -> None:
-        answering = self._answering(queue, index, (self._name,), entry, None, tagged=False)
-        try:
-            session = Session()
-            session.variables.update({name: decode_value(value) for name, value in request.params.items()})
-            session.variables.update(variables)
-            statements = parse_again(request.text).statements
-            if not 0 <= index < len(statements):
-                raise WrongArguments(f"no statement {index} in a script of {len(statements)}")
-            call = self._evaluating.call(caller, sender=sender)
-            await self._evaluating.run(
-                statements[index],
-                answering,
-                call,
-                session,
-                deadline=deadline,
-                budget=request.bounds,
-                partial=partial,
-            )
-        except Problem as problem:
-            await answering.error(problem.record(peer=shown(self._name)))
-            answering.settle_open(State.ERROR, problem.code)
-        except asyncio.CancelledError:
-            if not entry.cancelled:
-                raise
-            answering.settle_open(State.CANCELLED)
-        await answering.end()
-
     def _answering(
         self,
-        queue: Queue,
+        queue: Frames,
         index: int,
         targets: tuple[str, ...],
         entry: RunningQuery,

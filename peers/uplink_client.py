@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import aiohttp
 import msgspec
 
+from peers.answering import Frames
 from peers.bunches import Bunches
 from peers.federation_client import FederationClient
 from peers.uplink_messages import (
@@ -39,7 +40,7 @@ log = logging.getLogger("peerage.uplink")
 class Executor(Protocol):
     """What runs a statement that another peer carried here."""
 
-    def carried(self, message: StatementMessage) -> AsyncIterator[Frame]: ...
+    async def carry(self, message: StatementMessage, frames: Frames, /) -> None: ...
 
 
 def _nothing_waits(errand: str) -> None:
@@ -102,7 +103,7 @@ class UplinkClient:
                     await self._sooner.wait()
 
     async def _serve(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        running: dict[int, tuple[asyncio.Task[None], asyncio.Semaphore]] = {}
+        running: dict[int, tuple[asyncio.Task[None], _Outward]] = {}
         async with asyncio.TaskGroup() as tasks:
             try:
                 async for message in socket:
@@ -110,13 +111,12 @@ class UplinkClient:
                         continue
                     match DOWNWARD.decode(message.data):
                         case StatementMessage() as statement if len(running) < STATEMENTS_MAX:
-                            credit = asyncio.Semaphore(CREDIT_FRAMES)
-                            task = tasks.create_task(self._run(socket, statement, credit))
-                            running[statement.id] = (task, credit)
+                            outward = _Outward(socket, statement)
+                            task = tasks.create_task(self._run(statement, outward))
+                            running[statement.id] = (task, outward)
                             task.add_done_callback(partial(_forget, running, statement.id))
                         case CreditMessage(id=number, frames=frames) if number in running:
-                            for _ in range(min(frames, CREDIT_FRAMES)):
-                                running[number][1].release()
+                            running[number][1].give(frames)
                         case CancelMessage(id=number) if number in running:
                             running[number][0].cancel()
                         case NudgeMessage():
@@ -132,20 +132,46 @@ class UplinkClient:
                 for task, _ in tuple(running.values()):
                     task.cancel()
 
-    async def _run(
-        self, socket: aiohttp.ClientWebSocketResponse, message: StatementMessage, credit: asyncio.Semaphore
-    ) -> None:
-        async def send(frames: list[Frame]) -> None:
-            for encoded in upward(message.id, frames):
-                await socket.send_frame(encoded, aiohttp.WSMsgType.TEXT)
-
+    async def _run(self, message: StatementMessage, outward: _Outward) -> None:
         try:
-            async with Bunches(send, items_max=FRAMES_AT_ONCE_MAX if message.gathers else 1) as bunches:
-                async for frame in self._executor.carried(message):
-                    await credit.acquire()
-                    await bunches.add(frame, last=isinstance(frame, EndFrame))
+            async with outward.bunches:
+                await self._executor.carry(message, outward)
         except ConnectionError as error:
             log.info("uplink_lost", extra={"reason": str(error)})
+
+
+class _Outward:
+    """Where a statement's frames go: up the uplink, as far as its credit reaches."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, message: StatementMessage) -> None:
+        self._socket = socket
+        self._id = message.id
+        self._credit = CREDIT_FRAMES
+        self._more = asyncio.Event()
+        self.bunches: Bunches[Frame] = Bunches(self._send, items_max=FRAMES_AT_ONCE_MAX if message.gathers else 1)
+
+    def give(self, frames: int) -> None:
+        """More credit, of which there is never more than at the beginning."""
+        self._credit = min(self._credit + frames, CREDIT_FRAMES)
+        self._more.set()
+
+    async def put(self, item: Frame, /) -> None:
+        while not self._credit:
+            self._more.clear()
+            await self._more.wait()
+        self._credit -= 1
+        await self.bunches.add(item, last=isinstance(item, EndFrame))
+
+    def put_nowait(self, item: Frame, /) -> None:
+        """Raises :class:`asyncio.QueueFull` where it would have to wait."""
+        if not self._credit:
+            raise asyncio.QueueFull
+        self.bunches.add_nowait(item)
+        self._credit -= 1
+
+    async def _send(self, frames: list[Frame]) -> None:
+        for encoded in upward(self._id, frames):
+            await self._socket.send_frame(encoded, aiohttp.WSMsgType.TEXT)
 
 
 def _forget(running: dict[int, Any], number: int, _: asyncio.Task[None]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,12 +12,13 @@ import pytest
 from aiohttp import web
 
 from federation.names import PeerId
+from peers.answering import Frames
 from peers.asked import UplinkLost
 from peers.federation_client import FederationClient, Unreachable
 from peers.uplink_client import UplinkClient
 from peers.uplink_messages import CREDIT_FRAMES, StatementMessage
 from peers.uplinks import Uplinks
-from query.frames import EndFrame, Frame, RowFrame, SchemaFrame
+from query.frames import EndFrame, RowFrame, SchemaFrame
 from query.ledger import Ledger, Outcome, State
 
 EDGE = PeerId("11111111-0000-0000-0000-000000000001")
@@ -31,13 +32,14 @@ class Counting:
         self.given = 0
         self.stopped = asyncio.Event()
 
-    async def carried(self, message: StatementMessage) -> AsyncGenerator[Frame, None]:
+    async def carry(self, message: StatementMessage, frames: Frames) -> None:
         try:
-            yield SchemaFrame(message.index, ())
+            await frames.put(SchemaFrame(message.index, ()))
             for number in range(self.rows):
                 self.given = number + 1
-                yield RowFrame(message.index, (number,))
-            yield EndFrame(message.index, Ledger((Outcome("E1", State.ROWS, rows=self.rows),)), self.rows, 1.0)
+                await frames.put(RowFrame(message.index, (number,)))
+            ledger = Ledger((Outcome("E1", State.ROWS, rows=self.rows),))
+            await frames.put(EndFrame(message.index, ledger, self.rows, 1.0))
         finally:
             self.stopped.set()
 
@@ -94,35 +96,46 @@ def statement(number: int) -> StatementMessage:
     return StatementMessage(id=number, body=b"{}", index=0, time_left_s=10.0)
 
 
-async def test_more_rows_than_credit_arrive_in_order() -> None:
+def gathering(number: int) -> StatementMessage:
+    return StatementMessage(id=number, body=b"{}", index=0, time_left_s=10.0, gathers=True)
+
+
+BOTH = pytest.mark.parametrize("asked", [statement, gathering])
+Asked = Callable[[int], StatementMessage]
+
+
+@BOTH
+async def test_more_rows_than_credit_arrive_in_order(asked: Asked) -> None:
     executor = Counting(rows=3 * CREDIT_FRAMES)
     async with linked(executor) as (uplinks, _):
         uplink = uplinks.uplink(EDGE)
         assert uplink is not None
-        async with uplink.ask(statement) as frames:
+        async with uplink.ask(asked) as frames:
             got = [frame async for frame in frames]
     assert [frame.values[0] for frame in got if isinstance(frame, RowFrame)] == list(range(3 * CREDIT_FRAMES))
     assert isinstance(got[-1], EndFrame)
 
 
-async def test_a_reader_that_takes_nothing_stops_the_edge_at_its_credit() -> None:
+@BOTH
+async def test_a_reader_that_takes_nothing_stops_the_edge_at_its_credit(asked: Asked) -> None:
     executor = Counting(rows=100_000)
     async with linked(executor) as (uplinks, _):
         uplink = uplinks.uplink(EDGE)
         assert uplink is not None
-        async with uplink.ask(statement) as frames, uplink.ask(statement) as second:
+        async with uplink.ask(asked) as frames, uplink.ask(asked) as second:
             await anext(frames)
             await anext(second)  # the uplink itself is not blocked
         await executor.stopped.wait()  # leaving the block cancelled it
     assert executor.given <= CREDIT_FRAMES + 1
 
 
-async def test_a_lost_uplink_ends_what_was_asked() -> None:
+@BOTH
+async def test_a_lost_uplink_ends_what_was_asked(asked: Asked) -> None:
     executor = Counting(rows=100_000)
     async with linked(executor) as (uplinks, _):
         uplink = uplinks.uplink(EDGE)
         assert uplink is not None
-        async with uplink.ask(statement) as frames:
+        async with uplink.ask(asked) as frames:
             await anext(frames)
             await uplinks.drop(EDGE)
             with pytest.raises(UplinkLost):
