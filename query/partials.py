@@ -170,7 +170,10 @@ def _distinct() -> Kind:
 
 def middle(found: list[int | float]) -> int | float | None:
     """The median of numbers, None of nothing."""
-    return statistics.median(found) if found else None
+    try:
+        return statistics.median(found) if found else None
+    except OverflowError:
+        raise operators.BadArithmetic("median: the result is too large for a Real") from None
 
 
 def some(values: Iterable[Any]) -> bool:

@@ -116,13 +116,21 @@ def added(one: Sum, other: Sum) -> Sum:
     )
 
 
+def _real(value: int | float, what: str) -> float:
+    """A number of a part, which may have come as an Integer."""
+    try:
+        return float(value)
+    except OverflowError:
+        raise wrong(what, value) from None
+
+
 def read_sum(wire: Any) -> Sum:
     count, integer, reals, parts, special = listed(wire, "a sum", length=5)
     if type(integer) is not int or not (special is None or type(special) is float):
         raise wrong("a sum", wire)
     if len(listed(parts, "a sum")) > PARTS_MAX:
         raise wrong("a sum", wire)
-    floats = [float(part) if type(part) is int else part for part in parts]
+    floats = [_real(part, "a sum") if type(part) is int else part for part in parts]
     if not all(type(part) is float and math.isfinite(part) for part in floats):
         raise wrong("a sum", wire)
     found = _settled(counted(count, "a sum"), integer, counted(reals, "a sum"), expansion(floats), special)
@@ -189,22 +197,29 @@ def spread_state(name: str) -> Callable[[list[Any]], list[Any]]:
     def state(values: list[Any]) -> list[Any]:
         found = numbers(name, values)
         total = sum_of(found)
-        if total.special is not None:
-            squares = math.nan
-        elif len(found) > 1:
-            squares = float(statistics.variance(map(float, found))) * (len(found) - 1)
-        else:
-            squares = 0.0
-        return [*total.wire(), squares]
+        spread = sample_variance(found)
+        return [*total.wire(), 0.0 if spread is None else spread * (len(found) - 1)]
 
     return state
+
+
+def sample_variance(found: list[int | float]) -> float | None:
+    """The variance of numbers as their sample; None of fewer than two, NaN where an infinity or a NaN is among them."""
+    if len(found) < 2:
+        return None
+    if not all(type(element) is int or math.isfinite(element) for element in found):
+        return math.nan
+    try:
+        return float(statistics.variance(found))  # exact up to its rounding, integers of any size included
+    except OverflowError:
+        return math.inf
 
 
 def read_spread(wire: Any) -> Spread:
     *plain, squares = listed(wire, "a variance", length=6)
     if type(squares) not in (int, float) or squares < 0:
         raise wrong("a variance", squares)
-    return Spread(read_sum(plain), float(squares))
+    return Spread(read_sum(plain), _real(squares, "a variance"))
 
 
 def merge_spread(one: Spread, other: Spread) -> Spread:

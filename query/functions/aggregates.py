@@ -6,7 +6,6 @@ Each has a :class:`~query.partials.Kind` under its name, by which it is computed
 from __future__ import annotations
 
 import math
-import statistics
 from typing import Any
 
 from query import partials, rankings, sketches, sums
@@ -50,8 +49,7 @@ class AggregateFunctions:
     @function("var(Bag of Object values) -> Real", example=Example("var([1,2,3])", shows="1.0"))
     def var(self, call: Call, values: list[Any]) -> float | None:
         """The sample variance (divided by n - 1); null for fewer than two numbers."""
-        found = partials.numbers("var", values)
-        return float(statistics.variance(map(float, found))) if len(found) > 1 else None
+        return sums.sample_variance(partials.numbers("var", values))
 
     @function("stdev(Bag of Object values) -> Real", example=Example("stdev([1,2,3])", shows="1.0"))
     def stdev(self, call: Call, values: list[Any]) -> float | None:
