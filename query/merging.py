@@ -13,7 +13,7 @@ from typing import Any, Final
 from query.limits import over
 from query.part_functions import Held
 from query.partials import BadPartial, same_key
-from query.selection import in_order
+from query.selection import comes_last, in_order
 from query.splitting import Split, TopRows
 
 GROUPS_MAX: Final = 100_000
@@ -83,7 +83,7 @@ class MergedRows:
         self._held += made
         for entry in made:
             for position, key in enumerate(entry[1]):
-                if key is not None:
+                if not comes_last(key):
                     self._samples.setdefault(position, entry)
 
     def rows(self) -> list[tuple[str, list[Any]]]:

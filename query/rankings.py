@@ -51,7 +51,7 @@ def read_top(wire: Any) -> tuple[int, list[Any]]:
     k, values = listed(wire, "top_k", length=2)
     if type(k) is not int or not 1 <= k <= TOP_MAX or len(listed(values, "top_k")) > k:
         raise wrong("top_k", k)
-    return k, values
+    return k, greatest(values, k)  # raises for values that could go with nobody else's
 
 
 def merge_top(one: tuple[int, list[Any]], other: tuple[int, list[Any]]) -> tuple[int, list[Any]]:

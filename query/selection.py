@@ -82,8 +82,8 @@ def _sorted(
     held: list[tuple[Row, tuple[Any, ...]]], position: int, *, descending: bool
 ) -> list[tuple[Row, tuple[Any, ...]]]:
     """Stable; null and NaN come last either way."""
-    last = [entry for entry in held if _comes_last(entry[1][position])]
-    rest = [entry for entry in held if not _comes_last(entry[1][position])]
+    last = [entry for entry in held if comes_last(entry[1][position])]
+    rest = [entry for entry in held if not comes_last(entry[1][position])]
     kinds = {_order_kind(entry[1][position]) for entry in rest}
     if len(kinds) > 1:
         raise WrongArguments(f"order by: expected values of one type, found {' and '.join(sorted(kinds))}")
@@ -91,7 +91,8 @@ def _sorted(
     return rest + last
 
 
-def _comes_last(value: Any) -> bool:
+def comes_last(value: Any) -> bool:
+    """Whether a sort key is null or NaN."""
     return value is None or value != value  # noqa: PLR0124 — only NaN differs from itself
 
 
@@ -235,17 +236,20 @@ def _check(name: str, value: Any, wanted: Type | None) -> None:
         raise WrongArguments(f"{name}: expected {wanted}, found {described(value)}")
 
 
+_BOOLEAN, _RECORD, _TENSOR, _NAN = object(), object(), object(), object()  # what no vector can begin with
+
+
 def frozen(value: Any) -> Any:
     """A value as something that can be looked up: equal values of one kind are equal, 1 and true are not."""
     kind = type(value)
     if kind is bool:
-        return ("bool", value)
+        return (_BOOLEAN, value)
     if kind in (list, tuple):
         return tuple(map(frozen, value))
     if kind is dict:
-        return ("record", frozenset((key, frozen(part)) for key, part in value.items()))
+        return (_RECORD, frozenset((key, frozen(part)) for key, part in value.items()))
     if is_tensor(value):
-        return ("tensor", value.dtype.str, value.shape, value.tobytes())
+        return (_TENSOR, value.dtype.str, value.shape, value.tobytes())
     if kind is float and value != value:  # noqa: PLR0124 — NaN is one value here
-        return ("NaN",)
+        return (_NAN,)
     return value

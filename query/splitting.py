@@ -226,6 +226,10 @@ class _Splitting:
                 )
             if call not in self._aggregates:
                 self._aggregates.append(call)
+        for inner in (found for call in self._aggregates for rest in call.arguments[1:] for found in calls(rest)):
+            if inner in self._aggregates:
+                message = f"{format_expression(inner)} is not known to a peer alone"
+                raise _wrong(statement, inner, message, "ask for it before: set :n = …")
 
     def made(self) -> Split:
         select, keys = self._select, self._select.group

@@ -71,8 +71,16 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 # Expressions
 
 
-class Literal(Node, frozen=True):
+class Literal(Node, frozen=True, eq=False):
+    """1, 1.0 and true are three literals, though Python takes them for equal."""
+
     value: bool | int | float | str | datetime | None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Literal) and type(other.value) is type(self.value) and other.value == self.value
+
+    def __hash__(self) -> int:
+        return hash(self.value)
 
 
 class Name(Node, frozen=True):

@@ -19,6 +19,7 @@ from query.evaluation import evaluate
 from query.formatting import format_statement
 from query.functions.aggregates import AggregateFunctions
 from query.merging import MergedGroups, MergedRows
+from query.operators import BadArithmetic
 from query.parsing import parse_statement
 from query.part_functions import with_parts
 from query.partials import BadPartial, kinds
@@ -138,6 +139,7 @@ def test_every_aggregate_of_the_language_can_be_split() -> None:
         ),
         ("select x from x in f() order by x limit n()", "n() is neither grouped nor aggregated"),
         ("select k, count(x), n() from x in f(), k in g() group by k", "n() is neither grouped nor aggregated"),
+        ("select top_k(x, count(x)) from x in f()", "count(x) is not known to a peer alone"),
         (
             "select distinct x from x in f() order by g(x) limit 2",
             "ordered by what the select gives, and g(x) is no item of it",
@@ -246,6 +248,32 @@ async def test_special_numbers() -> None:
     ):
         whole = await run(Peer(), parse_statement(text), {"rows": [value for part in parts for value in part]})
         assert repr(await together(text, [{"rows": part} for part in parts])) == repr(whole)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [[10**17, 10**17 + 1], [10**17 + 2]],
+        [[10**400], [1, 2]],
+        [[1e308, -1e308], [1.0]],
+        [[math.inf], [1]],
+        [[1, math.nan], []],
+    ],
+)
+async def test_variances_of_great_numbers(parts: list[list[int | float]]) -> None:
+    text = "select var(x) from x in :rows"
+    whole = await run(Peer(), parse_statement(text), {"rows": [value for part in parts for value in part]})
+    ((expected,),), ((found,),) = whole, await together(text, [{"rows": part} for part in parts])
+    assert found == pytest.approx(expected, nan_ok=True)
+    if parts[0][0] == 10**17:
+        assert expected == 1.0
+
+
+async def test_what_python_takes_for_equal_is_not_asked_once() -> None:
+    text = "select sum(x * 1), sum(x * 1.0), some(x = 1), some(x = true) from x in :rows"
+    assert repr(await together(text, [{"rows": [1]}, {"rows": [2]}])) == "[(3, 3.0, True, False)]"
+    text = "select count_distinct(x) from x in :rows"
+    assert await together(text, [{"rows": [True, ["bool", 1]]}, {"rows": [math.nan, ["NaN"]]}]) == [(4,)]
 
 
 async def test_vectors_add_up_and_values_travel() -> None:
@@ -378,6 +406,31 @@ def test_damaged_sketches_do_no_harm(name: str) -> None:
         taken += 1
         kind.result(kind.merge(part, kind.read(random.choice(honest))), *[0.5] * (name == "approx_quantile"))
     assert taken > 100  # a changed count, or nothing changed
+
+
+def test_great_integers_where_reals_are_expected_are_refused() -> None:
+    great = 10**400
+    with pytest.raises(BadPartial):
+        groups_of("select avg(x) from x in f()").add("E1", [[[1, 0, 1, [great], None]]])
+    with pytest.raises(BadPartial):
+        groups_of("select var(x) from x in f()").add("E1", [[[2, 0, 0, [], None, great]]])
+    with pytest.raises(BadArithmetic):
+        kinds()["median"].result([great, great + 1])
+
+
+def test_who_comes_first_with_what_is_no_order_keeps_nobody_out() -> None:
+    merged = groups_of("select top_k(x, 3) from x in f()")
+    with pytest.raises(WrongArguments, match="one type"):
+        merged.add("E1", [[[3, [1, "text"]]]])
+    merged.add("E2", [[[3, [5]]]])
+    top = made("select x from x in f() order by x limit 3")
+    assert isinstance(top, TopRows)
+    first = MergedRows(top, limit=3)
+    first.add("E1", [[math.nan]])
+    first.add("E2", [["text"]])
+    with pytest.raises(WrongArguments, match="one type"):
+        first.add("E3", [[2]])
+    assert [target for target, _ in first.rows()] == ["E2", "E1"]
 
 
 def test_bounds() -> None:
