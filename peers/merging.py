@@ -51,6 +51,7 @@ class Merging:
         self._merged: MergedGroups | MergedRows | None = None
         self._final: Plan | None = None
         self._ended = 0
+        self._any = False  # whether anything was added, be it no group
         self.shares = Shares()  # of the peer where the rows of the whole are made
         self.columns: tuple[Column, ...] | None = None  # of the answer; of first rows, those of the first target
 
@@ -115,6 +116,7 @@ class Merging:
                 hint="it may run another version: version() tells",
             )
         self._merged.add(target, rows)
+        self._any = True
 
     def tell(self, answering: Answering) -> None:
         """Tell now and then how many targets have come to their ends."""
@@ -131,7 +133,7 @@ class Merging:
             return
         assert self._merged is not None
         assert self._final is not None
-        if not len(self._merged):
+        if not self._any:
             return
         async with contextlib.aclosing(self._run(self._final, self._merged.rows())) as rows:
             async for row in rows:

@@ -74,6 +74,14 @@ async def test_the_answer_so_far_is_that_of_who_came_to_the_end() -> None:
     assert [str(outcome) for outcome in end.ledger.outcomes] == ["rows", "rows", "empty"]
 
 
+async def test_a_vector_of_no_groups_is_a_row() -> None:
+    """As one peer alone answers; nothing where nobody answered."""
+    made = await merging("select vector of count(x) from x in f() group by x")
+    assert await given(made) == []
+    made.add("e1", columns(made), [])
+    assert await given(made) == [(([],), None)]
+
+
 @pytest.mark.parametrize("state", [State.UNREACHABLE, State.ERROR, State.TIMEOUT, State.CANCELLED, State.REFUSED])
 async def test_half_a_peer_is_nobody(state: State) -> None:
     """It failed after it had sent a part of its groups."""
