@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from federation import bundles
@@ -29,7 +30,7 @@ from federation.tls import client_context
 from peers import device_mode
 from peers.errand_book import begin_book
 from peers.homes import Home, HomeInUse, Membership, write_whole
-from query.errors import PeerProblem
+from query.errors import PeerProblem, Problem
 
 Discover = Callable[[str], Awaitable[Sequence[str]]]
 """Federation → addresses to try when none of the bundle answers."""
@@ -153,7 +154,8 @@ def _settle(home: Home, admission: Admission, bundle: Bundle, *, clock_offset_s:
         clock_offset_s=clock_offset_s,
     )
     if membership.kind == "edge" and not home.state_db.exists():
-        begin_book(home.state_db)
+        with suppress(Problem):  # without it what was signed before the edge's first start is refused, and nothing else
+            begin_book(home.state_db)
     home.write_membership(membership)
     device_mode.leave(home)
     return membership

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from federation.names import fold, shown
-from peers.running import RunningQueries
+from peers.running import RunningQueries, same
 from query.declarations import Call, Caller, Effect, Example, Home, Role, function
 from query.errors import UnknownName
 
@@ -112,7 +112,7 @@ class PeerFunctions:
                 "rows": entry.rows,
             }
             for entry in self._running.all()
-            if entry.id not in told and (call.caller.role >= Role.OPERATOR or call.caller.name == entry.caller.name)
+            if entry.id not in told and (call.caller.role >= Role.OPERATOR or same(call.caller, entry.caller))
         ]
 
     @function(

@@ -1,10 +1,10 @@
-"""Asking the nameserver for what waits, from any other peer: following the answer for hours, over restarts of either
-line.
+"""Asking the nameserver for what waits, from any other peer: following its answer over restarts of either side.
 
 Owns one statement's following. Rules: the request and its envelope are made once; sent again, they are the same
 statement to the nameserver, which gives its answer from the beginning, in the same order, and what was passed on is
-passed over. What breaks off before the nameserver has said that it keeps the statement is an error; after that it is
-tried again until the wait is over. Leaving stops nothing; only who cancels it does, and then the nameserver is told.
+passed over. What breaks off before the nameserver has said that it keeps the statement is tried again for
+some seconds, after that until the wait is over. Leaving stops nothing; only who cancels it does, and then the
+nameserver is told.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from query.frames import EndFrame, ErrorFrame, Frame, ProgressFrame, RowFrame
 
 SILENCE_S_MAX: Final = 60.0  # the nameserver gives a sign of life more often
 LATE_S: Final = 30.0  # that an answer may come after the wait
+UNKNOWN_S_MAX: Final = 10.0  # of trying again while it is not known whether the nameserver keeps the statement
 PAUSE_BASE_S: Final = 0.5
 PAUSE_CAP_S: Final = 15.0
 CANCEL_S_MAX: Final = 1.5  # for the nameserver to say how a cancelled statement stands
@@ -76,7 +77,8 @@ class Patience:
     async def _follow(
         self, body: bytes, envelope: SignedDocument, answering: Answering, frames_of: Frames, lifetime_s: float
     ) -> None:
-        ends = time.monotonic() + lifetime_s
+        began = time.monotonic()
+        ends = began + lifetime_s
         backoff = Backoff(random.Random().random, base_s=PAUSE_BASE_S, cap_s=PAUSE_CAP_S)  # noqa: S311 — jitter
         while not answering.relayed:
             try:
@@ -85,10 +87,11 @@ class Patience:
                 backoff.succeeded()
             except (Unreachable, BadAnswer, Stopping, TimeoutError) as broken:
                 left_s = ends - time.monotonic()
-                if not self._statement:
-                    if isinstance(broken, Problem):
-                        raise
-                    raise Unreachable("the nameserver does not answer") from broken
+                if not self._statement and time.monotonic() - began > UNKNOWN_S_MAX:
+                    raise Unreachable(
+                        "the nameserver broke off before it said whether it keeps the statement",
+                        hint="query:list() shows it if it does",
+                    ) from broken
                 if left_s <= 0:
                     raise DeadlinePassed(
                         "the wait is over, and the nameserver does not answer",

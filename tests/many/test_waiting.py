@@ -448,3 +448,10 @@ async def test_what_the_nameserver_ran_when_it_stopped_is_not_run_again(federati
         assert (await settled(federation, query, "NAMESERVER", "error"))["detail"] == "interrupted"
         await admin.cancel()
         assert await answer.ended() == {"NAMESERVER": "error(interrupted)", "ONE": "cancelled"}
+
+
+async def test_nothing_waits_where_the_nameserver_cannot_be_asked(federation: Living) -> None:
+    await federation.stop("ns")
+    answer = await federation.ask("//peer: one\n//wait: 1h\n1 + 1")
+    assert [problem.code for problem in answer.errors] == ["nameserver_unreachable"]
+    assert [outcome.state for outcome in answer.ledgers[0].outcomes] == [State.UNREACHABLE]
