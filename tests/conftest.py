@@ -14,7 +14,19 @@ from collections.abc import Iterator
 
 import pytest
 
-LONGEST_FIRST = ("demo", "turn", "shell", "repl", "carrying", "backup", "badinput", "world", "repository", "wire")
+LONGEST_FIRST = (
+    "demo",
+    "turn",
+    "shell",
+    "repl",
+    "many",
+    "carrying",
+    "backup",
+    "badinput",
+    "world",
+    "repository",
+    "wire",
+)
 
 os.environ.setdefault("PEERAGE_ZEROCONF_INTERFACE", "127.0.0.1")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
