@@ -80,12 +80,12 @@ class OpenLedger:
     """The account while a statement runs."""
 
     def __init__(self, targets: Iterable[str]) -> None:
-        self._targets = tuple(dict.fromkeys(targets))
+        self._targets = dict.fromkeys(targets)  # in their order, and found without looking through them
         self._settled: dict[str, Outcome] = {}
 
     @property
     def targets(self) -> tuple[str, ...]:
-        return self._targets
+        return tuple(self._targets)
 
     @property
     def open(self) -> tuple[str, ...]:
