@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 RECORDING = ROOT / "docs" / "recordings" / "first-session.cast"
 TITLE = "A first session at the prompt of Peerage"
 REPL = (sys.executable, "-m", "peers.cli", "repl")
-ENDLESS = "count(select a from Integer a, Integer b where a in iota(1, 100000) and b in iota(1, 100000))"
+ENDLESS = "select a from Integer a, Integer b where a in iota(1, 99999) and b in iota(1, 99999) and a + b < 0"
 BAR = "converged: staging"
 
 
@@ -92,8 +92,7 @@ def played(made: Federation, *, burst: int = 1) -> Typist:
     ask(person, "\\doc count", r"example: ")
 
     person.type(ENDLESS + "\r")
-    person.until(r"iota\(1,\s+(· )?100000\)\)", prompt=False)
-    person.press("\x03")
+    person.interrupt()
     person.until(r"cancelled — LINE-1: cancelled")
     person.press("\x04")
     return person

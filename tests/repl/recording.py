@@ -7,6 +7,7 @@ The recording has a time of its own, so that it looks as if somebody typed, on a
 import json
 import os
 import re
+import termios
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ KEY_S = 0.06
 ANSWER_S = 0.12
 READING_S = 1.6
 WAIT_S_MAX = 30.0
+RUNNING_S = 1.0  # until a statement that was entered runs
 _QUESTIONS = re.compile(r"\x1b\[6n|\x1b\[c|\x1b\]11;\?\x1b\\")
 
 
@@ -89,6 +91,15 @@ class Typist:
                 self.now += READING_S
                 return shown
         raise AssertionError(f"waited for {wanted!r}, and the screen shows\n" + "\n".join(self.screen.shown))
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C once what was typed runs: a prompt that still has the terminal would take it for a key."""
+        ends = time.monotonic() + WAIT_S_MAX
+        while not termios.tcgetattr(self.process.fd)[3] & termios.ICANON:
+            assert time.monotonic() < ends, "the prompt does not give the terminal back"
+            self._take(0.05)
+        self._take(RUNNING_S)
+        self.press("\x03")
 
     @property
     def waits(self) -> bool:
