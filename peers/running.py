@@ -145,3 +145,19 @@ def running_here(entry: RunningQuery) -> Iterator[None]:
         yield
     finally:
         within.leave(cancelled=entry.cancelled and task.cancelling() > before)
+
+
+async def unread_end(task: asyncio.Task[None], queue: asyncio.Queue[Any]) -> None:
+    """Wait for the end of a request whose reader is gone, throwing its last frames away: a query that was cancelled by
+    its id still has some to tell, and would wait for room where nobody reads.
+    """
+    while not task.done():
+        reading = asyncio.ensure_future(queue.get())
+        try:
+            await asyncio.wait((task, reading), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:  # once more: the end is waited for all the same
+            task.cancel()
+        finally:
+            reading.cancel()
+    if not task.cancelled():
+        task.result()
