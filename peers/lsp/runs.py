@@ -18,7 +18,7 @@ from typing import Final
 from peers.client import AsyncConnection
 from peers.lsp.messages import RUN_ID_LENGTH_MAX, BadMessage, RunRequest, RunResult
 from query.errors import Problem, UserProblem
-from query.frames import EndFrame, ErrorFrame, Frame, RowFrame, SchemaFrame
+from query.frames import EndFrame, ErrorFrame, Frame, ProgressFrame, RowFrame, SchemaFrame
 from query.values import decode_value
 
 RUNS_MAX: Final = 16
@@ -125,7 +125,7 @@ class Runs:
 
     async def _take(self, run: _Run, frame: Frame, request: RunRequest, tell: Tell) -> None:
         match frame:
-            case SchemaFrame(query=query):
+            case SchemaFrame(query=query) | ProgressFrame(query=query) if query:  # what waits tells it first
                 run.query = query
                 run.begun.set()
             case RowFrame():
