@@ -95,7 +95,7 @@ class Typist:
     def interrupt(self) -> None:
         """Press Ctrl-C once what was typed runs: a prompt that still has the terminal would take it for a key."""
         ends = time.monotonic() + WAIT_S_MAX
-        while not termios.tcgetattr(self.process.fd)[3] & termios.ICANON:
+        while not termios.tcgetattr(self.process.child_fd)[3] & termios.ICANON:
             assert time.monotonic() < ends, "the prompt does not give the terminal back"
             self._take(0.05)
         self._take(RUNNING_S)
