@@ -167,21 +167,21 @@ async def stream_frames(request: web.Request, frames: AsyncIterator[Frame], *, q
     response = web.StreamResponse(headers={"Peerage-Query": query, "Cache-Control": "no-store"})
     response.content_type = "application/x-ndjson"
     first = asyncio.create_task(_next(frames))
-    try:
-        await asyncio.wait([first], timeout=HEAD_AFTER_S)
-        if first.done():
-            first.result()
-        await response.prepare(request)
-        await response.write(encode_frame(await first) + b"\n")
-    finally:
-        if not first.done():
-            first.cancel()
-            await asyncio.wait([first])
 
     async def write(lines: list[bytes]) -> None:
         await response.write(b"".join(lines))
 
     with suppress(ClientConnectionResetError):  # who read has left, which is no fault to log
+        try:
+            await asyncio.wait([first], timeout=HEAD_AFTER_S)
+            if first.done():
+                first.result()
+            await response.prepare(request)
+            await response.write(encode_frame(await first) + b"\n")
+        finally:
+            if not first.done():
+                first.cancel()
+                await asyncio.wait([first])
         async with Bunches(write, items_max=LINES_AT_ONCE_MAX) as bunches:
             async for frame in frames:
                 await bunches.add(encode_frame(frame) + b"\n")

@@ -30,7 +30,7 @@ from peers.evaluating import Evaluating
 from peers.kept_values import KeptValue, expression_of, is_bag
 from peers.merging import Merging, Part
 from peers.requests import Origin, StatementRequest, decode_request
-from peers.running import RunningQueries, RunningQuery, unread_end, running_here
+from peers.running import RunningQueries, RunningQuery, running_here, unread_end
 from query.budgets import UNBOUNDED, Budget
 from query.declarations import Caller
 from query.errors import Cancelled, Problem, SyntaxProblem, WrongArguments
