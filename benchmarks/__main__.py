@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--unsynced", action="store_true", help="blobs also beside a bare transfer that syncs nothing")
     parser.add_argument("--report", action="store_true", help="write what serving finds into the documentation")
+    parser.add_argument("--salt", metavar="DIR", help="fanout also beside the Salt of this environment")
     options = parser.parse_args(arguments)
     of_blobs: dict[str, int | bool] = {"unsynced": options.unsynced}
     if options.size is not None:
@@ -46,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         of_blobs["rounds"] = options.rounds
     of_rounds = {} if options.rounds is None else {"rounds": options.rounds}
     for name in options.names:
-        given = {"blobs": of_blobs, "serving": of_rounds, "fanout": of_rounds}.get(name, {})
+        of_fanout = of_rounds if options.salt is None else {**of_rounds, "salt": options.salt}
+        given = {"blobs": of_blobs, "serving": of_rounds, "fanout": of_fanout}.get(name, {})
         found = []
         for measurement in importlib.import_module(f"benchmarks.{name}").run(**given):
             found.append(measurement)

@@ -7,7 +7,9 @@ checks the envelope and the director's word, resolves, runs, and the answer ends
 NATS: Debian's nats-server, 500 nats-py clients held by as many processes, one message out, 500 answers in. Once as it
 comes, plain TCP and nobody asked who asks; once as near to ours as it can be: mutual TLS 1.3 with the edges' own
 certificates, and every subscriber checks an Ed25519 signature of the caller before it answers. All take turns in one
-run; the median pair counts. The first row and the last row are reported; the goal is for the last.
+run; the median pair counts. The first row and the last row are reported, and the processor time of server and holders;
+the goal is for the last row. Of Salt, whose minions are a process each, as many as fit are pinged, with ``salt`` (the
+folder of an environment in which it is installed): its time a minion stands beside ours a peer.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +31,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import psutil
 
 from benchmarks.federations import LOOPBACK, Founded, Joining, founded, start_nameserver, started, stop
 from benchmarks.measurement import Measurement, median_pair
@@ -45,6 +48,7 @@ PEERS: Final = 500
 HOLDERS: Final = 2
 ROUNDS: Final = 25
 WARM_UPS: Final = 3
+MINIONS: Final = 8
 GOAL: Final = 2.0
 STATEMENT: Final = "//peer: all\n1 + 1"
 
@@ -55,19 +59,35 @@ class Times:
 
     first: list[float] = field(default_factory=list)
     last: list[float] = field(default_factory=list)
+    processor: float = 0.0  # of server and holders, a round
 
 
-def run(rounds: int = ROUNDS, peers: int = PEERS) -> Iterator[Measurement]:
+def run(rounds: int = ROUNDS, peers: int = PEERS, salt: str | None = None) -> Iterator[Measurement]:
     if shutil.which("nats-server") is None:
         raise SystemExit("fanout needs nats-server: apt install nats-server")
     with tempfile.TemporaryDirectory(prefix="peerage-bench-") as folder, ExitStack() as stack:
+        processes: dict[str, list[psutil.Process]] = {}
         federation, port = held_uplinks(stack, Path(folder), peers)
-        plain, checked = (_bus(stack, Path(folder), federation, checked=checked) for checked in (False, True))
-        found = asyncio.run(_measured(federation, port, (plain, checked), rounds))
+        processes["ours"] = _begun(processes)
+        buses = []
+        for is_checked in (False, True):
+            buses.append(_bus(stack, Path(folder), federation, checked=is_checked))
+            processes[buses[-1].name] = _begun(processes)
+        found = asyncio.run(_measured(federation, port, tuple(buses), rounds, processes))
     conditions = (
         f"{peers} peers in {HOLDERS} processes, {os.cpu_count()} cores, {rounds} interleaved rounds, median of pairs"
     )
-    for bus in (plain, checked):
+    for bus in buses:
+        ours_cpu, theirs_cpu = found["ours"].processor, found[bus.name].processor
+        yield Measurement(
+            benchmark="fanout",
+            case=f"processor time vs {bus.name}",
+            ours=round(ours_cpu * 1e3, 2),
+            limit=round(theirs_cpu * 1e3, 2),
+            ratio=round(ours_cpu / theirs_cpu, 3),
+            unit="ms a question",
+            conditions=f"{conditions}; of server and holders together, mean of the rounds",
+        )
         for row in ("first", "last"):
             ours, theirs = getattr(found["ours"], row), getattr(found[bus.name], row)
             mine, limit, ratio = median_pair(ours, theirs)
@@ -81,6 +101,33 @@ def run(rounds: int = ROUNDS, peers: int = PEERS) -> Iterator[Measurement]:
                 unit="ms",
                 conditions=f"{conditions}; ours {_spread(ours)} ms, theirs {_spread(theirs)} ms{goal}",
             )
+
+    if salt is not None:
+        yield from _salt(Path(salt), rounds, found["ours"], peers)
+
+
+def _salt(environment: Path, rounds: int, ours: Times, peers: int) -> Iterator[Measurement]:
+    """``test.ping``, after the rounds: its processes would take the time of all others."""
+    program = Path(__file__).with_name("salt_ping.py")
+    with tempfile.TemporaryDirectory(prefix="peerage-salt-") as folder:
+        command = [environment / "bin" / "python", program, folder, str(MINIONS), str(rounds)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": os.environ["PATH"]})
+    found = [msgspec.json.decode(line, type=dict[str, float]) for line in done.stdout.splitlines()]
+    if not found:
+        raise SystemExit(f"Salt gave no answer: {done.stderr.strip()[-400:]}")
+    for row, mine in (("first", ours.first), ("last", ours.last)):
+        each, theirs_each = (peers, MINIONS) if row == "last" else (1, 1)
+        limit = statistics.median(times[row] for times in found) / theirs_each
+        own = statistics.median(mine) / each
+        yield Measurement(
+            benchmark="fanout",
+            case=f"{row} row vs Salt's test.ping" + (", a peer" if row == "last" else ""),
+            ours=round(own * 1e3, 3),
+            limit=round(limit * 1e3, 3),
+            ratio=round(own / limit, 3),
+            unit="ms" if row == "first" else "ms a peer",
+            conditions=f"{peers} peers and {MINIONS} minions, {len(found)} rounds of Salt one after the other, medians",
+        )
 
 
 def held_uplinks(stack: ExitStack, folder: Path, peers: int) -> tuple[Founded, int]:
@@ -161,7 +208,19 @@ def _shares(edges: tuple[Joining, ...]) -> Iterator[tuple[Joining, ...]]:
         yield edges[number * share : (number + 1) * share]
 
 
-async def _measured(federation: Founded, port: int, buses: tuple[Bus, ...], rounds: int) -> dict[str, Times]:
+def _begun(known: Mapping[str, list[psutil.Process]]) -> list[psutil.Process]:
+    """The processes that were started since."""
+    before = {process.pid for processes in known.values() for process in processes}
+    return [process for process in psutil.Process().children() if process.pid not in before]
+
+
+def _spent(processes: list[psutil.Process]) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+async def _measured(
+    federation: Founded, port: int, buses: tuple[Bus, ...], rounds: int, processes: Mapping[str, list[psutil.Process]]
+) -> dict[str, Times]:
     """Each in turn, another one first in each round."""
     peers = len(federation.edges)
     peer = await client_of(federation, port)
@@ -173,11 +232,15 @@ async def _measured(federation: Founded, port: int, buses: tuple[Bus, ...], roun
     try:
         for number in range(WARM_UPS + rounds):
             turn = number % len(asks)
+            if number == WARM_UPS:
+                before = {name: _spent(started) for name, started in processes.items()}
             for name in (*list(asks)[turn:], *list(asks)[:turn]):
                 first, last = await asks[name]()
                 if number >= WARM_UPS:
                     found[name].first.append(first)
                     found[name].last.append(last)
+        for name, times in found.items():
+            times.processor = (_spent(processes[name]) - before[name]) / rounds
     finally:
         await peer.close()
         for client in clients.values():
