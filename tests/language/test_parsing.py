@@ -445,3 +445,10 @@ def test_the_shipped_tables_are_those_of_the_grammar() -> None:
 
     shipped = pickle.loads(files("query").joinpath(TABLES).read_bytes())
     assert shipped["grammar"] == grammar_digest(), "run python -m query.build_tables"
+
+
+@pytest.mark.parametrize("text", ["1;-- c\nf()", "1; /* c */-- d\nf()", "1;--\nf()", "1 /* c */-- d\n;f()"])
+def test_a_comment_of_dashes_also_begins_behind_a_statement_and_a_block(text: str) -> None:
+    """A statement's own text says the same alone: what begins it there begins it everywhere."""
+    assert [statement.text for statement in parse(text)][-1] == "f()"
+    assert [parse(statement.text).statements[0].body for statement in parse(text)] == [s.body for s in parse(text)]
