@@ -70,6 +70,10 @@ class Learning:
                 self._fetching.result(timeout_s)
         return self.learned
 
+    def disturbed(self) -> None:
+        """What was being fetched may have been cancelled with a statement: the next prompt fetches anew."""
+        self._fetched_at = None
+
     def stop(self) -> None:
         if self._fetching is not None and not self._fetching.done():
             self._fetching.cancel()

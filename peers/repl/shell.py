@@ -160,6 +160,8 @@ class Shell:
                 if getattr(view, "left", False) and not left:
                     left = True
                     self.connection.cancel()
+        if stopped() or left:
+            self.learning.disturbed()
         self.leaving = self.leaving or signal.SIGTERM in stopped()
         return bool(stopped()) or left
 
