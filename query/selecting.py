@@ -209,12 +209,15 @@ def _check_grouped(node: Select, scope: Scope, slots: list[int], names: Scope) -
     }
     aggregates = {id(found) for found in scope.aggregates}
     aliases = {item.name.casefold() for item in node.items if item.name}
+    keys: set[Node] = set(node.group)
+    kinds = set(map(type, node.group))
 
     def check(expression: Node) -> None:
-        if id(expression) in aggregates or expression in node.group:
+        if id(expression) in aggregates or (type(expression) in kinds and expression in keys):
             return
         row = _row_name(expression)
         if row is not None and row.casefold() in rows:
+            assert isinstance(expression, Name | Field | Index)
             shown = format_expression(expression)
             told = f'"{shown}"' if isinstance(expression, Name) else shown
             hint = f"add group by {shown}, or wrap it: min({shown})"

@@ -215,7 +215,8 @@ class _Splitting:
         self._statement = statement
         self._select = select
         self._variables = {source.name.casefold() for source in select.sources}
-        self._aggregates: list[Call] = []
+        self._keys: dict[Node, int] = {key: number for number, key in reversed([*enumerate(select.group)])}
+        self._aggregates: dict[Call, int] = {}  # by what makes two the same: how many were before it
         for call in aggregates:
             if call.name.casefold() not in kinds():
                 raise _wrong(
@@ -224,8 +225,7 @@ class _Splitting:
                     f"{call.name} takes the rows of one peer: over several, only aggregates of the language do",
                     "send the statement to one peer, or wrap the call in a subselect",
                 )
-            if call not in self._aggregates:
-                self._aggregates.append(call)
+            self._aggregates.setdefault(call, len(self._aggregates))
         for inner in (found for call in self._aggregates for rest in call.arguments[1:] for found in calls(rest)):
             if inner in self._aggregates:
                 message = f"{format_expression(inner)} is not known to a peer alone"
@@ -292,10 +292,10 @@ class _Splitting:
             return tuple(self._replaced(part, hidden) for part in node)
         if not isinstance(node, Node):
             return node
-        if node in self._select.group and not _names(node) & (hidden or frozenset()):
-            return self._column(self._select.group.index(node), node)
+        if node in self._keys and not _names(node) & (hidden or frozenset()):
+            return self._column(self._keys[node], node)
         if hidden is None and isinstance(node, Call) and node in self._aggregates:
-            part = self._column(len(self._select.group) + self._aggregates.index(node), node)
+            part = self._column(len(self._select.group) + self._aggregates[node], node)
             rest = tuple(self._replaced(argument) for argument in node.arguments[1:])
             return Call(f"{WHOLE} {node.name.casefold()}", (part, *rest), place=node.place)
         if isinstance(node, Select):
@@ -342,12 +342,12 @@ def _top_rows(statement: Statement, select: Select) -> TopRows:
         msgspec.structs.replace(item, name=name)
         for item, name in zip(select.items, column_names(select.items), strict=True)
     ]
-    values = [item.value for item in select.items]
+    values = {item.value: number for number, item in reversed([*enumerate(select.items)])}
     order = []
     for number, entry in enumerate(select.order, 1):
         position = _alias(select, entry.value)
-        if position is None and entry.value in values:
-            position = values.index(entry.value)
+        if position is None:
+            position = values.get(entry.value)
         if position is None:
             if select.distinct:
                 raise _wrong(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import re
+import sys
 from collections.abc import Sequence
 from random import Random
 from typing import Any
@@ -26,7 +27,7 @@ from query.partials import BadPartial, kinds
 from query.resolution import resolve
 from query.session import Session
 from query.splitting import MERGED_ROWS, Split, Splitting, TopRows, check_partial, split
-from query.syntax import Statement
+from query.syntax import Literal, Statement
 from query.values import decode_value, encode_value
 from tests.language.asking import NOW, Peer
 
@@ -274,6 +275,26 @@ async def test_what_python_takes_for_equal_is_not_asked_once() -> None:
     assert repr(await together(text, [{"rows": [1]}, {"rows": [2]}])) == "[(3, 3.0, True, False)]"
     text = "select count_distinct(x) from x in :rows"
     assert await together(text, [{"rows": [True, ["bool", 1]]}, {"rows": [math.nan, ["NaN"]]}]) == [(4,)]
+
+
+def test_many_keys_and_aggregates_are_not_compared_each_with_each() -> None:
+    compared = 0
+
+    def counting(frame: Any, event: str, _: Any) -> None:
+        nonlocal compared
+        compared += event == "call" and frame.f_code is Literal.__eq__.__code__
+
+    many = range(300)
+    items = ", ".join(f"{number}, sum(x + {number})" for number in many)
+    text = f"select {items} from x in :r group by {', '.join(map(str, many))} order by {', '.join(map(str, many))}"
+    sys.setprofile(counting)
+    try:
+        found = made(text, r=[1])
+    finally:
+        sys.setprofile(None)
+    assert isinstance(found, Split)
+    assert (found.keys, len(found.aggregates)) == (300, 300)
+    assert compared < 5_000
 
 
 async def test_vectors_add_up_and_values_travel() -> None:
