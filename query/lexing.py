@@ -244,8 +244,8 @@ def _end_statement(reading: _Reading, end: int) -> None:
     tokens = reading.tokens
     if reading.open:
         sign, _, where = reading.open[-1]
-        problem = EndsTooEarly if end == len(reading.source.text) else SyntaxProblem  # no line behind a ; mends it
-        raise problem(
+        kind = EndsTooEarly if end == len(reading.source.text) else SyntaxProblem  # no line behind a ; mends it
+        raise kind(
             f'"{sign}" is not closed: expected "{_PAIRED[sign]}" before the end of the statement',
             span=reading.source.span(Place((where, where + 1))),
         )
