@@ -51,7 +51,9 @@ class Patience:
         self._statement = ""  # its id, once the nameserver keeps it
         self._rows = 0
         self._errors = 0
+        self._backoff = Backoff(random.Random().random, base_s=PAUSE_BASE_S, cap_s=PAUSE_CAP_S)  # noqa: S311 — jitter
         self._known = asyncio.Event()
+        self._sooner = asyncio.Event()  # ends a pause: there is something to be read
 
     async def ask(self, errand: Errand, body: bytes, answering: Answering, frames_of: Frames) -> None:
         """Raises what came before the nameserver kept the statement, and :class:`DeadlinePassed` after the wait."""
@@ -68,6 +70,7 @@ class Patience:
                     async with asyncio.timeout(CANCEL_S_MAX):
                         await self._known.wait()
                         await self._cancel()
+                        self._sooner.set()
                         await asyncio.wait([following])
             raise
         finally:
@@ -79,12 +82,10 @@ class Patience:
     ) -> None:
         began = time.monotonic()
         ends = began + lifetime_s
-        backoff = Backoff(random.Random().random, base_s=PAUSE_BASE_S, cap_s=PAUSE_CAP_S)  # noqa: S311 — jitter
         while not answering.relayed:
             try:
                 async with self._client.query(body, envelope=envelope) as frames:
                     await self._read(frames_of(frames), answering)
-                backoff.succeeded()
             except (Unreachable, BadAnswer, Stopping, TimeoutError) as broken:
                 left_s = ends - time.monotonic()
                 if not self._statement and time.monotonic() - began > UNKNOWN_S_MAX:
@@ -97,7 +98,10 @@ class Patience:
                         "the wait is over, and the nameserver does not answer",
                         hint=f'ask it later: query:results("{self._statement}")',
                     ) from broken
-                await asyncio.sleep(min(left_s, backoff.failed()))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(left_s, self._backoff.failed())):
+                        await self._sooner.wait()
+                self._sooner.clear()
 
     async def _read(self, frames: AsyncIterator[Frame], answering: Answering) -> None:
         """Pass on what is new. Raises :class:`Stopping` when the nameserver goes, :class:`BadAnswer` for no end."""
@@ -111,6 +115,7 @@ class Patience:
                 case ProgressFrame(query=query) if query:
                     self._statement = query
                     self._known.set()
+                    self._backoff.succeeded()
                 case ErrorFrame(error=error) if error.code == Stopping.code:
                     raise Stopping(error.message)
                 case RowFrame():

@@ -27,7 +27,7 @@ from query.ledger import Ledger, Outcome, State
 from tests.many.test_waiting_rules import EDGES, OLGA, World, errand
 from tests.trust.material import NOW
 
-SEEDS = 60
+SEEDS = 40
 EVENTS = 120
 INTERRUPTED = Outcome("X", State.ERROR, "interrupted")
 
