@@ -206,7 +206,7 @@ GIVEN: Final[Mapping[str, tuple[str, ...]]] = {
     "pipeline:status": ("pipeline", "status", "counts", "edges", "here", "here_exceeded"),
     "pipeline:steps": ("step", "kind", "model"),
     "pipeline:versions": ("version", "created", "steps", "models", "released", "loaded", "current"),
-    "query:list": ("id", "caller", "text", "state", "running_s", "rows", "waits_s", "answered", "targets"),
+    "query:list": ("id", "caller", "text", "state", "running_s", "rows", "waits_s", "settled", "targets"),
     "query:results": ("peer", "state", "detail", "rows", "errors", "late"),
     "version": ("peerage", "peer", "kind"),
 }
