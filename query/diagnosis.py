@@ -30,6 +30,7 @@ from query.syntax import CreateFunction, DeleteFunction, Explain, Place, SetVari
 
 DIAGNOSES_MAX: Final = 200
 
+
 class DoubtfulComment(UserProblem):
     """A comment that was probably meant to be a directive; never raised, only told."""
 
