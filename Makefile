@@ -16,7 +16,7 @@ help:
 	@echo 'make demo    set up, then run a federation of real processes with real models (under 60 s)'
 	@echo 'make test    set up, then run all tests, WORKERS=$(WORKERS) files at once'
 	@echo 'make check   format, lint, types, layers, and whether the generated documentation is current'
-	@echo 'make bench   measure polls, language, inference, footprint, blobs, serving and pushdown beside their limits'
+	@echo 'make bench   measure polls, language, inference, footprint, blobs, serving, pushdown and fanout beside their limits'
 	@echo 'make soak    the simulated world over SEEDS=$(SEEDS) seeds'
 	@echo 'make fuzz    the language and its frames over INPUTS=$(INPUTS) inputs'
 	@echo 'make docs    write the generated parts of the documentation anew'
@@ -36,7 +36,7 @@ check: $(VENV)/.ready-check-$(STATE)
 	@$(BIN)/python -m docs.build --check
 
 bench: $(VENV)/.ready-bench-$(STATE)
-	@$(BIN)/python -m benchmarks language poll inference footprint blobs serving pushdown
+	@$(BIN)/python -m benchmarks language poll inference footprint blobs serving pushdown fanout
 
 soak: $(VENV)/.ready-test-$(STATE)
 	@$(BIN)/python -m tests.world --seeds $(SEEDS)
