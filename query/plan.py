@@ -120,9 +120,10 @@ class Bind(msgspec.Struct, frozen=True):
 
 
 class Keep(msgspec.Struct, frozen=True):
-    """Only rows for which the condition is true."""
+    """Only rows for which the condition is true. ``what``: the part of the select that it stands in."""
 
     condition: Step
+    what: str = "where"
 
 
 Stage: TypeAlias = Generate | Bind | Keep

@@ -133,7 +133,7 @@ def _stages(resolver: Resolver, node: Select, scope: Scope) -> tuple[tuple[Stage
                     conjuncts.remove(conjunct)
                     progressing = True
                 elif not _mentions(conjunct, unbound):
-                    stages.append(Keep(_one(resolver, conjunct, scope, "where")))
+                    stages.append(_kept(resolver, conjunct, scope))
                     conjuncts.remove(conjunct)
                     progressing = True
 
@@ -152,6 +152,12 @@ def _stages(resolver: Resolver, node: Select, scope: Scope) -> tuple[tuple[Stage
             lost,
         )
     return tuple(stages), slots
+
+
+def _kept(resolver: Resolver, conjunct: Expression, scope: Scope) -> Keep:
+    """A condition; over merged groups it is what ``having`` was."""
+    what = "having" if MERGED in scope.names else "where"
+    return Keep(_one(resolver, conjunct, scope, what), what)
 
 
 def _element(step: Step) -> Type:

@@ -202,7 +202,7 @@ async def _stages(
         stage = stages[position]
         position += 1
         if isinstance(stage, Keep):
-            if truth(await evaluation.value(stage.condition, slots), "where") is not True:
+            if truth(await evaluation.value(stage.condition, slots), stage.what) is not True:
                 return
         elif isinstance(stage, Bind):
             value = await evaluation.value(stage.value, slots)

@@ -314,6 +314,11 @@ async def test_a_nested_select_has_its_own_rows() -> None:
     assert await together(text, peers) == [(1, 4, 1), (2, 5, 2)]
 
 
+async def test_having_is_told_as_such() -> None:
+    with pytest.raises(WrongArguments, match="having: expected a Boolean, found Integer 1"):
+        await together("select count(x) from x in :rows having count(x)", [{"rows": [1]}])
+
+
 async def test_peers_without_rows() -> None:
     none: list[Any] = []
     assert await together("select count(x), max(x) from x in :rows", [{"rows": none}, {"rows": none}]) == [(0, None)]
