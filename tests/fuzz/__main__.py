@@ -16,6 +16,7 @@ from tests.fuzz.sharing import begin, run
 from tests.fuzz.targets import TARGETS
 
 SHARE = 5_000  # inputs that a process takes at once
+TOLD_EVERY = 100_000  # inputs, where nobody watches
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             done += inputs
             grown = max(grown, more)
             told = f"{done} of {options.inputs} inputs, {time.monotonic() - began:.0f} s"
-            print(f"\r{told}", end="", flush=True) if sys.stdout.isatty() else None
+            if sys.stdout.isatty():
+                print(f"\r{told}", end="", flush=True)
+            elif done // TOLD_EVERY > (done - inputs) // TOLD_EVERY:
+                print(told, flush=True)
     print(
         f"\r{done} inputs of {', '.join(targets)}: no crash, no hang, "
         f"at most {grown / 2**20:.0f} MiB more in a process, {time.monotonic() - began:.0f} s"
