@@ -24,6 +24,7 @@ from peers.answering import Answering
 from peers.asked import UplinkLost
 from peers.asking_upward import AskedUpward
 from peers.federation_client import BadAnswer, FederationClient, Unreachable, UntrustedNameserver
+from peers.foreign_answers import ForeignAnswer
 from peers.merging import Part
 from peers.requests import StatementRequest, encode_request
 from peers.statements import Errand, RunHere
@@ -184,9 +185,10 @@ class FanOut:
         credential = self._vouch(uuid) if errand.origin.envelope is not None else None
         message = wording.of(credential).numbered
         schema: Frame | None = None
+        given = ForeignAnswer(target)
         async with uplink.ask(message) as frames:
-            async for frame in frames:
-                match frame:
+            async for arrived in frames:
+                match frame := given.taken(arrived):
                     case SchemaFrame(columns=()) if schema is None:
                         schema = frame  # a refusal begins so
                         continue
@@ -311,7 +313,7 @@ def _signer(credential: SignedDocument | None) -> str | None:
 
 
 async def merge(frame: Any, answering: Answering | Part, target: str) -> None:
-    """Take a frame of one target into the answer of all."""
+    """Take a frame of one target, which was looked at (:class:`ForeignAnswer`), into the answer of all."""
     match frame:
         case SchemaFrame(columns=columns):
             await answering.schema(columns)
@@ -321,9 +323,9 @@ async def merge(frame: Any, answering: Answering | Part, target: str) -> None:
             answering.progress(frame.label, frame.done, frame.total, frame.unit, peer=target)
         case ErrorFrame(error=error):
             await answering.error(error)
-        case EndFrame(ledger=ledger) if ledger.outcomes:
-            outcome = ledger.outcomes[0]
-            answering.settle(msgspec.structs.replace(outcome, peer=shown(target)))
+        case EndFrame(ledger=ledger):
+            (outcome,) = ledger.outcomes
+            answering.settle(outcome)
 
 
 def _beyond(errand: Errand) -> dict[str, Any]:
