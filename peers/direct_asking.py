@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NoReturn
 
 import msgspec
 
@@ -27,9 +27,11 @@ from peers.answering import Answering
 from peers.direct_connections import AnswerLost, DirectConnections, NotReached
 from peers.direct_face import DIRECT_BYTES_MAX, DirectStatement
 from peers.elsewhere import Identity, alone, merge, placed
+from peers.federation_client import BadAnswer
+from peers.foreign_answers import ForeignAnswer
 from peers.introductions import Introductions
 from peers.statements import Elsewhere, Errand, RunHere
-from query.errors import DeadlinePassed, Problem
+from query.errors import DeadlinePassed, ErrorRecord, Problem
 from query.frames import EndFrame, ErrorFrame, Frame, SchemaFrame
 from query.ledger import Outcome, State
 from query.placement import Peers, Placement, Route
@@ -37,6 +39,7 @@ from query.placement import Peers, Placement, Route
 DIRECT: Final = "direct"
 LEDGER_S: Final = 2.0  # past a statement's time, for the other peer to say that it is up
 NOT_TAKEN: Final = frozenset({UnknownKey.code, EnvelopeExpired.code})  # refusals for which the director's word is stale
+_REFUSALS: Final = NOT_TAKEN | {NonceReused.code}
 
 log = logging.getLogger("peerage.direct")
 
@@ -104,12 +107,19 @@ class DirectFirst:
                 asked = self._signed(introduced, errand)
                 await self._relayed(name, introduced, asked, errand, answering)
         except TimeoutError:
-            await answering.error(DeadlinePassed(f"{shown(name)} did not answer in time").record(peer=shown(name)))
-            answering.settle(Outcome(answering.open[0], State.TIMEOUT, way=DIRECT))
+            if answering.open:
+                late = DeadlinePassed(f"{shown(name)} did not answer in time")
+                await self._broke_off(answering, late, State.TIMEOUT)
+        except BadAnswer as problem:
+            await self._broke_off(answering, problem, State.ERROR, problem.code)
         except AnswerLost as problem:
-            await answering.error(problem.record(peer=shown(name)))
             lost = datetime.now(UTC).isoformat(timespec="seconds")
-            answering.settle(Outcome(answering.open[0], State.UNREACHABLE, lost, way=DIRECT))
+            await self._broke_off(answering, problem, State.UNREACHABLE, lost)
+
+    async def _broke_off(self, answering: Answering, problem: Problem, state: State, detail: str | None = None) -> None:
+        (peer,) = answering.open
+        await answering.error(problem.record(peer=peer))
+        answering.settle(Outcome(peer, state, detail, way=DIRECT))
 
     async def _introduced(self, name: str) -> Introduced:
         try:
@@ -131,27 +141,32 @@ class DirectFirst:
         self, name: str, introduced: Introduced, asked: bytes, errand: Errand, answering: Answering
     ) -> None:
         schema: Frame | None = None
-        ended = False
-        async with self._connections.ask(name, introduced, self._addresses(name), asked) as frames:
-            async for frame in frames:
-                match frame:
-                    case SchemaFrame(columns=()) if schema is None and not ended:
+        given = ForeignAnswer(name)
+        async with self._connections.ask(name, introduced, self._addresses(name), asked) as brought:
+            async for arrived in brought.frames:
+                match frame := given.taken(arrived):
+                    case SchemaFrame(columns=()) if schema is None:
                         schema = frame  # a refusal begins so
                         continue
-                    case ErrorFrame(error=error) if error.code in NOT_TAKEN and schema is not None:
-                        self._introductions.forget(name)
-                        raise NotReached(f"{shown(name)} refused the introduction: {error.message}")
-                    case ErrorFrame(error=error) if error.code == NonceReused.code and schema is not None:
-                        raise AnswerLost(f"{shown(name)} took it on a connection that was lost")  # brought once more
+                    case ErrorFrame(error=error) if schema is not None and error.code in _REFUSALS:
+                        self._refused(name, error, again=brought.again)
                     case EndFrame():
-                        frame = _by_this_way(frame)  # noqa: PLW2901
-                        ended = True
+                        frame = _by_this_way(frame)
                 if schema is not None:
                     await merge(schema, answering, name)
                     schema = None
                 await merge(placed(frame, errand.statement), answering, name)
-        if not ended:
-            raise AnswerLost(f"the connection to {shown(name)} ended before its answer did")
+                if isinstance(frame, EndFrame):
+                    return
+        raise AnswerLost(f"the connection to {shown(name)} ended before its answer did")
+
+    def _refused(self, name: str, error: ErrorRecord, *, again: bool) -> NoReturn:
+        """``again``: these bytes were brought before on a connection that was lost, and may have run then."""
+        if error.code in NOT_TAKEN:
+            self._introductions.forget(name)
+        if again or error.code == NonceReused.code:
+            raise AnswerLost(f"{shown(name)} took it on a connection that was lost")
+        raise NotReached(f"{shown(name)} refused the introduction: {error.message}")
 
 
 def _by_this_way(end: EndFrame) -> EndFrame:

@@ -19,7 +19,7 @@ from aiohttp import web
 from federation.certificate_reading import PeerCertificate, read_pem
 from federation.documents import encode
 from federation.envelopes import CLOCK_SKEW_S, seal
-from federation.errors import NonceReused
+from federation.errors import EnvelopeExpired, NonceReused
 from federation.introductions import INTRODUCTION_LIFETIME_S
 from federation.keys import read_key
 from federation.tls import client_context, neighbour_context, server_context
@@ -42,6 +42,11 @@ from tests.wire.living import Living, living
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
 HERE = "//peer: two\nthis_peer()"
+WHOLE = (
+    SchemaFrame(0, (Column("this_peer", "String"),)),
+    RowFrame(0, ("TWO",)),
+    EndFrame(0, Ledger((Outcome("TWO", State.ROWS, rows=1),)), 1, 0.1),
+)
 LONG = "//peer: two\nselect a from a in range(1, 4000), b in range(1, 4000) where a + b < 0"
 
 
@@ -371,7 +376,7 @@ async def test_one_member_has_a_bounded_number_of_statements_there(federation: L
 
 
 @asynccontextmanager
-async def standing_in(federation: Living, name: str, take: Any) -> AsyncIterator[str]:
+async def standing_in(federation: Living, name: str, take: Any, sites: list[Any] | None = None) -> AsyncIterator[str]:
     """Something with the certificate of an edge, and with a mind of its own; gives its address."""
     application = web.Application(client_max_size=DIRECT_BYTES_MAX)
     application.router.add_post("/v1/direct", take)
@@ -379,9 +384,13 @@ async def standing_in(federation: Living, name: str, take: Any) -> AsyncIterator
     await runner.setup()
     home = federation.home(name)
     context = server_context(home.identity_crt, home.identity_key, home.ca_crt)
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+    await site.start()
+    at = f"127.0.0.1:{runner.addresses[0][1]}"
+    if sites is not None:
+        sites.append(site)
     try:
-        yield f"127.0.0.1:{runner.addresses[0][1]}"
+        yield at
     finally:
         await runner.cleanup()
 
@@ -407,11 +416,6 @@ async def test_an_answer_that_is_lost_is_not_asked_for_again(federation: Living)
 async def test_a_kept_connection_that_is_gone_is_made_anew(federation: Living, ran: bool) -> None:
     """The same bytes are brought again: what had run refuses their number, and then nobody knows its answer."""
     taken: list[bytes] = []
-    whole = (
-        SchemaFrame(0, (Column("this_peer", "String"),)),
-        RowFrame(0, ("TWO",)),
-        EndFrame(0, Ledger((Outcome("TWO", State.ROWS, rows=1),)), 1, 0.1),
-    )
     refused = (
         SchemaFrame(0, ()),
         ErrorFrame(0, NonceReused("this statement was run here before").record(peer="TWO")),
@@ -423,7 +427,7 @@ async def test_a_kept_connection_that_is_gone_is_made_anew(federation: Living, r
         if len(taken) == 2:
             assert request.transport is not None
             request.transport.abort()
-        frames = refused if ran and len(taken) == 3 else whole
+        frames = refused if ran and len(taken) == 3 else WHOLE
         return web.Response(body=b"".join(encode_frame(frame) + b"\n" for frame in frames))
 
     async with standing_in(federation, "two", take) as at, asking(federation, "bob", f"two={at}") as ask:
@@ -433,6 +437,79 @@ async def test_a_kept_connection_that_is_gone_is_made_anew(federation: Living, r
     assert taken[1] == taken[2] != taken[0]
     assert [problem.code for problem in answer.errors] == (["answer_lost"] if ran else [])
     assert (only(answer).state, only(answer).way) == (State.UNREACHABLE if ran else State.ROWS, "direct")
+
+
+@pytest.mark.parametrize("then", ["gone", "busy", "restarted"])
+async def test_what_may_have_run_is_not_asked_for_again_whatever_the_second_try_meets(
+    federation: Living, then: str
+) -> None:
+    """It was lost on a kept connection; that nothing runs at the second try says nothing of the first."""
+    taken: list[bytes] = []
+    since = EnvelopeExpired("the statement was signed before this peer started").record(peer="TWO")
+    end = EndFrame(0, Ledger((Outcome("TWO", State.REFUSED, since.code),)), 0, 0.1)
+
+    async def take(request: web.Request) -> web.StreamResponse:
+        taken.append(await request.read())
+        if len(taken) == 2:
+            if then == "gone":
+                await sites[0].stop()
+            assert request.transport is not None
+            request.transport.abort()
+        elif len(taken) == 3 and then == "busy":
+            return web.Response(status=429)
+        frames = (SchemaFrame(0, ()), ErrorFrame(0, since), end) if len(taken) == 3 else WHOLE
+        return web.Response(body=b"".join(encode_frame(frame) + b"\n" for frame in frames))
+
+    sites: list[Any] = []
+    async with (
+        standing_in(federation, "two", take, sites) as at,
+        asking(federation, "bob", f"two={at}") as ask,
+    ):
+        assert only(await ask(HERE)).way == "direct"
+        answer = await ask(HERE)
+    assert len(taken) == (2 if then == "gone" else 3)
+    assert ([problem.code for problem in answer.errors], only(answer).state) == (["answer_lost"], State.UNREACHABLE)
+    assert only(answer).way == "direct"
+
+
+@pytest.mark.parametrize("tail", [b"garbage", encode_frame(RowFrame(0, ("MORE",))) + b"\n", None])
+async def test_an_answer_ends_with_its_end(federation: Living, tail: bytes | None) -> None:
+    """What comes behind it is nobody's, and whoever holds the connection open holds nobody up."""
+    left = asyncio.Event()
+
+    async def take(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"".join(encode_frame(frame) + b"\n" for frame in WHOLE) + (tail or b""))
+        if tail is None:
+            await left.wait()
+        return response
+
+    async with standing_in(federation, "two", take) as at, asking(federation, "bob", f"two={at}") as ask:
+        async with asyncio.timeout(10):
+            answer = await ask(HERE)
+        left.set()
+    assert ([row.value for row in answer], answer.errors, only(answer).rows) == (["TWO"], [], 1)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        (RowFrame(0, ("TWO",)), EndFrame(0, Ledger((Outcome("TWO", State.ROWS),)), 1, 0.1)),
+        (SchemaFrame(0, ()), EndFrame(0, Ledger(()), 1, 0.1)),
+        (SchemaFrame(0, (Column("x", "String"),)), RowFrame(0, ({"$what": 1},))),
+    ],
+)
+async def test_what_is_no_answer_is_an_error_of_who_gave_it(federation: Living, frames: Any) -> None:
+    async def take(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        return web.Response(body=b"".join(encode_frame(frame) + b"\n" for frame in frames))
+
+    async with standing_in(federation, "two", take) as at, asking(federation, "bob", f"two={at}") as ask:
+        answer = await ask(HERE)
+    assert str(only(answer)) == "error(bad_answer)"
+    assert [problem.code for problem in answer.errors] == ["bad_answer"]
 
 
 async def test_a_certificate_is_checked_before_anything_is_sent(federation: Living) -> None:
