@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from peers.cli.arguments import Commands, add_command, add_home, home_of
-from peers.cli.console import DONE, Console, UsageProblem, underlined
+from peers.cli.console import DONE, Console, UsageProblem
 from query.durations import parse_duration
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def run_query(arguments: argparse.Namespace, console: Console) -> int:
     text = _text(arguments)
     if not text.strip():
         raise UsageProblem("expected statements, found an empty text", hint="as in: peerage query 'edge:list()'")
-    tell_doubts(console, text)
+    console.tell_doubts(text)
     return ask(
         console,
         arguments=arguments,
@@ -90,14 +90,6 @@ def _workspace_peer(file: str | None) -> str | None:
         return default_peer(Path(file).resolve().parent if file is not None else Path.cwd())
     except OSError:  # the folder is gone
         return None
-
-
-def tell_doubts(console: Console, text: str) -> None:
-    """Comments that were probably meant to be directives, on standard error: the statement runs without them."""
-    from query.slips import doubtful_comments
-
-    for doubt in doubtful_comments(text):
-        console.tell("\n".join([f"note: {doubt.message}", *underlined(text, doubt.span)]))
 
 
 def ask(

@@ -72,6 +72,13 @@ class Console:
         """An error, with its place in ``text`` underlined."""
         self.tell("\n".join(problem_lines(record, text=text)))
 
+    def tell_doubts(self, text: str) -> None:
+        """Comments that were probably meant to be directives: the statements run without them."""
+        from query.slips import doubtful_comments
+
+        for doubt in doubtful_comments(text):
+            self.tell("\n".join([f"note: {doubt.message}", *underlined(text, doubt.span)]))
+
     @contextmanager
     def telling_problems(self, *, as_json: bool) -> Iterator[None]:
         """Turn what is raised inside into words on standard error, JSON when asked, and an exit status."""

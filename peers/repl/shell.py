@@ -128,6 +128,7 @@ class Shell:
     def ask(self, text: str, *, params: dict[str, Any] | None = None) -> KeptAnswer:
         """Run statements, show and keep their answer."""
         self.statement = text
+        self.console.tell_doubts(text)
         view = self.view(text)
         self.answer = KeptAnswer(text)
         if self.screen is not None:
