@@ -137,7 +137,8 @@ class Catalogue:
         """The functions of one layer."""
         for name, layer in self._layers:
             if name == owner:
-                return tuple(dict.fromkeys(declared for overloads in layer.values() for declared in overloads))
+                once = {id(declared): declared for overloads in layer.values() for declared in overloads}
+                return tuple(once.values())
         return ()
 
     def with_functions(self, owner: str, functions: Iterable[Declaration]) -> Catalogue:

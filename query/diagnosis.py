@@ -82,14 +82,16 @@ class Read:
 
 
 def read_statements(text: str) -> list[Read]:
-    """The statements of a script, each read for itself when the script cannot be read as a whole."""
+    """The statements of a script, each read for itself when the script cannot be read as a whole; of one with more than
+    it may have, the first.
+    """
     try:
         return [Read(0, one.place[1], one) for one in parse(text, limit=limits.TEXT_BYTES_LOCAL_MAX)]
     except Problem as problem:
         whole = problem
     found: list[Read] = []
     wrong = False
-    for piece in pieces(text):
+    for piece in pieces(text)[: limits.STATEMENTS_MAX]:
         try:
             for one in parse(text[piece.start : piece.end], limit=limits.TEXT_BYTES_LOCAL_MAX):
                 found.append(Read(piece.start, piece.start + one.place[1], one))

@@ -98,6 +98,7 @@ def test_bounds_are_told_once() -> None:
     ((_, message, _),) = told("1;" * (limits.STATEMENTS_MAX + 1))[:1]
     assert message.startswith("the script is over its limit")
     assert len(diagnose("nosuch_at_all();" * 300, KNOWN)) == DIAGNOSES_MAX
+    assert len(read_statements("1;" * (3 * limits.STATEMENTS_MAX))) == limits.STATEMENTS_MAX + 1
     long = " " * (limits.TEXT_BYTES_LOCAL_MAX + 1)
     assert [one.problem.code for one in diagnose(long, KNOWN)] == ["limit"]
 
