@@ -63,7 +63,12 @@ def test_what_is_shown_and_the_status(living: Federation) -> None:
         *("home", "process", "ports", "certificate", "disk", "memory", "nameserver", "proxy", "clock", "uplink"),
         *("multicast", "versions", "desired state"),
     ]
+    key = (living.folder / "E1" / "identity.key").read_text().splitlines()[1]
+    token = (living.folder / "E1" / "token").read_text().strip()
+    assert not {key, token} & set(done.stdout.split())
     as_json = doctor(living, "E1", "--json")
+    assert key not in as_json.stdout
+    assert token not in as_json.stdout
     sums = json.loads(as_json.stdout.splitlines()[-1])
     assert (as_json.returncode, sums["wrong"]) == (0, 0)
 
