@@ -26,6 +26,7 @@ from federation.events import Change, Removed
 from federation.members import Member
 from federation.names import PeerId, shown
 from peers.failpoints import reach
+from peers.foreign_answers import ForeignAnswer
 from peers.statements import Errand
 from peers.uplink_messages import StatementMessage
 from peers.waiting_room import AnswerRoom, Entry
@@ -117,13 +118,14 @@ class WaitingStatements:
 
     def reload(self) -> None:
         """Stand as it is on the disk, after a start or a failure to write."""
+        self._room.recount()
+        kept = [(one, self._store.open_targets(one.id)) for one in self._store.all() if one.ended is None]
         before, self._open = self._open, {}
         self._for.clear()
-        self._room.recount()
-        for standing in self._store.all():
-            if standing.ended is None:
-                self._remember(standing, self._store.open_targets(standing.id))
-                self.settle(standing.id, [])  # a kill may have come between the last answer and the end
+        for standing, targets in kept:
+            self._remember(standing, targets)
+        for standing, _ in kept:
+            self.settle(standing.id, [])  # a kill may have come between the last answer and the end
         for waiting in before.values():
             waiting.changed.set()
 
@@ -260,9 +262,10 @@ class WaitingStatements:
     def answered(self, uuid: PeerId, statement: str, whole: bytes) -> None:
         """Take the whole answer of an edge; durable on return. The same one again changes nothing.
 
-        Raises :class:`~peers.whole_frames.BadWholeAnswer`, and :class:`UnknownName` for what is not kept (any more).
+        Raises :class:`~peers.whole_frames.BadWholeAnswer`, :class:`~peers.federation_client.BadAnswer`, and
+        :class:`UnknownName` for what is not kept (any more).
         """
-        frames = read_whole(whole)
+        frames = tuple(map(ForeignAnswer(uuid).taken, read_whole(whole)))
         waiting = self._open.get(statement)
         if waiting is not None and uuid in waiting.targets:
             self.settle(
@@ -270,8 +273,7 @@ class WaitingStatements:
                 [self._room.entry(uuid, waiting.targets[uuid], outcome_in(frames), whole, held=waiting.bytes)],
             )
             return
-        target = next((one for one in self._store.targets(statement) if one.peer == uuid), None)
-        if target is None:
+        if (target := self._store.target(statement, uuid)) is None:
             raise UnknownName(f"no statement {statement[:64]} is kept for this edge")
         if target.answer is None:
             standing = self._store.find(statement)

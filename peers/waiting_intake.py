@@ -7,12 +7,15 @@ of the turn was taken: what waits stands as it is on the disk, and each edge kee
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import NamedTuple
 
 from federation.names import PeerId
 from peers.waiting import WaitingStatements
 from peers.waiting_store import WaitingStore
 from query.errors import Problem
+
+log = logging.getLogger("peerage.waiting")
 
 
 class _Arrived(NamedTuple):
@@ -48,7 +51,7 @@ class AnswerIntake:
                     ends.append(self._take(one))
         except Problem as problem:
             ends = [problem] * len(arrived)
-            self._waiting.reload()
+            self._stand_as_on_disk()
         for one, end in zip(arrived, ends, strict=True):
             if one.taken.done():
                 continue  # who brought it is gone
@@ -56,6 +59,12 @@ class AnswerIntake:
                 one.taken.set_result(None)
             else:
                 one.taken.set_exception(end)
+
+    def _stand_as_on_disk(self) -> None:
+        try:
+            self._waiting.reload()
+        except Problem as problem:  # what could not be read waits as it did, and who brought it is told all the same
+            log.warning("waiting_not_read", extra={"code": problem.code, "reason": problem.message})
 
     def _take(self, one: _Arrived) -> Problem | None:
         try:

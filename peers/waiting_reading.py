@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from federation.names import shown
+from federation.names import PeerId, shown
 from peers.answering import Answering
 from peers.merging import Merging, Part
 from peers.requests import decode_request
@@ -47,10 +47,7 @@ class WaitingAnswers:
 
     def all(self, *, caller: Caller) -> list[Standing]:
         """Those that a caller may see, the oldest first."""
-        everything = self._store.all()
-        if caller.role >= Role.OPERATOR:
-            return everything
-        return [standing for standing in everything if standing.caller == caller.uuid]
+        return self._store.all(caller=None if caller.role >= Role.OPERATOR else PeerId(caller.uuid))
 
     def listed(self, *, caller: Caller, now: float) -> list[dict[str, Any]]:
         """As ``query:list`` shows them."""
@@ -102,7 +99,10 @@ class WaitingAnswers:
 
     async def follow(self, statement: str, answering: Answering, *, merging: Merging | None = None) -> None:
         """Give what was answered and what still comes, until every target has a state; through a merging, if any."""
-        after = 0
+        standing = self._store.find(statement)
+        if standing is None:
+            return
+        after = given = 0
         while True:
             changed = self._waiting.changed(statement)  # before reading: what comes meanwhile sets it
             while settled := self._store.settled(statement, after=after):
@@ -110,10 +110,10 @@ class WaitingAnswers:
                     await _give(target, answering if merging is None else merging.part(target.name, answering))
                     assert target.seq is not None
                     after = target.seq
-            standing = self._store.find(statement)
-            if changed is None or standing is None:
+                    given += 1
+            if changed is None:
                 return
-            await answering.waits(statement, standing.settled, standing.targets)
+            await answering.waits(statement, given, standing.targets)
             try:
                 async with asyncio.timeout(TOLD_S):
                     await changed.wait()

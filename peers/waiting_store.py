@@ -209,13 +209,19 @@ class WaitingStore:
     def by_nonce(self, caller: PeerId, nonce: str) -> Standing | None:
         return next(self._standings("WHERE caller = ? AND nonce = ? GROUP BY id", (caller, nonce)), None)
 
-    def all(self) -> list[Standing]:
-        """Every statement that is kept, the oldest first."""
-        return list(self._standings("GROUP BY id ORDER BY begun, id", ()))
+    def all(self, *, caller: PeerId | None = None) -> list[Standing]:
+        """Every statement that is kept, or a caller's, the oldest first."""
+        if caller is None:
+            return list(self._standings("GROUP BY id ORDER BY begun, id", ()))
+        return list(self._standings("WHERE caller = ? GROUP BY id ORDER BY begun, id", (caller,)))
 
     def targets(self, statement: str) -> list[Target]:
         """In the order of the ledger."""
         return self._targets("WHERE statement = ? ORDER BY place", (statement,))
+
+    def target(self, statement: str, peer: PeerId) -> Target | None:
+        """How one peer stands, without looking at the others."""
+        return next(iter(self._targets("WHERE statement = ? AND peer = ?", (statement, peer))), None)
 
     def settled(self, statement: str, *, after: int) -> list[Target]:
         """Who was settled after an answer's number, in that order."""

@@ -16,6 +16,7 @@ from federation.keys import PrivateKey
 from federation.members import Member
 from federation.names import PeerId, shown
 from peers import waiting as rules
+from peers.federation_client import BadAnswer
 from peers.requests import Origin, StatementRequest, encode_request
 from peers.statements import HERE, Errand
 from peers.waiting import WaitingStatements
@@ -25,7 +26,7 @@ from peers.waiting_store import WaitingStore, WaitingStoreDamaged, WaitingStoreF
 from peers.whole_frames import BadWholeAnswer, WholeFrames, outcome_in, read_whole
 from query.declarations import Caller, Role
 from query.errors import Forbidden, LimitExceeded, Problem, UnknownName
-from query.frames import EndFrame, ErrorFrame, ProgressFrame, RowFrame, SchemaFrame, encode_frame
+from query.frames import Column, EndFrame, ErrorFrame, ProgressFrame, RowFrame, SchemaFrame, encode_frame
 from query.ledger import Ledger, Outcome, State
 from query.parsing import parse_statement
 from tests.trust.material import DIRECTOR, FEDERATION, NOW, key, member
@@ -114,7 +115,7 @@ def begin(waiting: WaitingStatements, query: str = "q-1", *, wait_s: float = 360
 
 def whole(value: Any = 1, *, state: State = State.ROWS, detail: str | None = None) -> bytes:
     made = WholeFrames()
-    made.take(SchemaFrame(0, ()))
+    made.take(SchemaFrame(0, (Column("x", "Object"),)))
     made.take(RowFrame(0, (value,)))
     made.take(EndFrame(0, Ledger((Outcome("LIAR", state, detail, rows=1),)), 1, 1.0))
     return made.written("LIAR", index=0)
@@ -362,6 +363,27 @@ def test_what_is_no_whole_answer_settles_nothing(world: World, store: WaitingSto
     assert states(waiting, store) == ["waiting"] * 3
 
 
+@pytest.mark.parametrize("value", [{"$what": 1}, [{"$tensor": 1}], {"$time": "no"}])
+def test_an_answer_with_what_is_no_value_settles_nothing(world: World, store: WaitingStore, value: Any) -> None:
+    """Or nobody could read the answers of the others."""
+    waiting = world.waiting(store)
+    begin(waiting)
+    with pytest.raises(BadAnswer):
+        waiting.answered(EDGES[0].uuid, "q-1", whole(value))
+    assert states(waiting, store) == ["waiting"] * 3
+
+
+def test_a_member_lists_its_own_without_a_look_at_others(world: World, store: WaitingStore) -> None:
+    waiting = world.waiting(store)
+    begin(waiting)
+    assert [one.id for one in store.all(caller=ANN.uuid)] == ["q-1"]
+    assert store.all(caller=PeerId("bob")) == []
+    found = store.target("q-1", EDGES[1].uuid)
+    assert found is not None
+    assert (found.name, found.outcome) == ("e2", None)
+    assert store.target("q-1", PeerId("bob")) is None
+
+
 def test_details_of_an_edge_are_cut(world: World, store: WaitingStore) -> None:
     waiting = world.waiting(store)
     begin(waiting)
@@ -407,11 +429,25 @@ async def test_answers_that_come_at_once_are_one_commit_and_each_is_told_its_end
         intake.take(EDGES[0].uuid, "q-1", whole()),
         intake.take(EDGES[1].uuid, "q-1", b"garbage"),
         intake.take(EDGES[2].uuid, "q-2", whole()),
-        intake.take(EDGES[2].uuid, "q-1", whole(state=State.EMPTY)),
+        intake.take(EDGES[2].uuid, "q-1", whole(state=State.ERROR)),
         return_exceptions=True,
     )
     assert [type(end) for end in ends] == [type(None), BadWholeAnswer, UnknownName, type(None)]
-    assert states(waiting, store) == ["rows", "waiting", "empty"]
+    assert states(waiting, store) == ["rows", "waiting", "error"]
+
+
+async def test_who_brought_an_answer_is_told_when_the_disk_is_gone(world: World, tmp_path: Path) -> None:
+    """Neither writing nor reading: nobody waits for ever, and nothing is forgotten that was known."""
+    store = WaitingStore.open(tmp_path / "waiting.db")
+    waiting = world.waiting(store)
+    begin(waiting)
+    intake = AnswerIntake(waiting, store)
+    store._connection.execute("ALTER TABLE targets RENAME TO gone")
+    async with asyncio.timeout(5):
+        ends = await asyncio.gather(*(intake.take(edge.uuid, "q-1", whole()) for edge in EDGES), return_exceptions=True)
+    assert [type(end) for end in ends] == [WaitingStoreFailed] * 3
+    assert waiting.open_for(EDGES[0].uuid) == ("q-1",)
+    store.close()
 
 
 async def test_what_the_disk_refused_waits_on(world: World, tmp_path: Path) -> None:

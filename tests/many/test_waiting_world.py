@@ -22,7 +22,7 @@ from peers.waiting import WaitingStatements
 from peers.waiting_store import WaitingStore
 from peers.whole_frames import WholeFrames, read_whole
 from query.errors import UnknownName
-from query.frames import EndFrame, RowFrame, SchemaFrame
+from query.frames import Column, EndFrame, RowFrame, SchemaFrame
 from query.ledger import Ledger, Outcome, State
 from tests.many.test_waiting_rules import EDGES, OLGA, World, errand
 from tests.trust.material import NOW
@@ -191,7 +191,7 @@ class Federation:
 
 def _whole(value: str | None, outcome: Outcome) -> bytes:
     made = WholeFrames()
-    made.take(SchemaFrame(0, ()))
+    made.take(SchemaFrame(0, (Column("x", "Object"),)))
     if value is not None:
         made.take(RowFrame(0, (value,)))
     made.take(EndFrame(0, Ledger((outcome,)), outcome.rows, 0.0))
