@@ -8,7 +8,7 @@ Comments come in rows, a row being what stands on one line. Inside a statement a
 
 Rules: every comment belongs to one word or stands between two statements. A comment that begins its line between two
 statements may be a directive; no other one may, so it never begins a line there when it is written again. Blanks at the
-end of a line comment are the only thing of a comment that may change.
+end of a line comment and the way lines end are all of a comment that may change.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from query.lexing import Lexed, directive_text
 from query.parsing import tokens
 
 _BLANKS: Final = " \t\r"
+_WINDOWS: Final = "\r\n"
 _GAP = re.compile(r"(?P<comment>//[^\n]*|--[^\n]*|/\*.*?\*/)|(?P<newline>\n)|(?P<stop>;)", re.DOTALL)
 
 
@@ -117,7 +118,7 @@ def _segments(text: str, start: int, end: int) -> list[list[_Row]]:
 def as_kept(comment: str) -> str:
     """A comment as it is written again. The name of a directive is told in one way."""
     if comment.startswith("/*"):
-        return comment
+        return comment.replace(_WINDOWS, "\n")
     return comment.rstrip(_BLANKS)
 
 
@@ -149,7 +150,7 @@ def _between(segments: list[list[_Row]], statement: Written | None) -> Iterator[
     """What stands between two statements, the first of them included."""
     if statement is not None:
         tail = segments[0]
-        crowded = len(segments) > 1 and bool(segments[1][0].comments) and any(row.comments for row in tail)
+        crowded = any(row.comments for row in tail) and _is_followed(segments[1:])
         if crowded or _has_directive(tail[1:]):
             statement.words[-1].after = tail[0].text
             statement.below = [row.text for row in tail[1:] if row.comments]
@@ -170,6 +171,16 @@ def _between(segments: list[list[_Row]], statement: Written | None) -> Iterator[
         yield from _remarks(rows, begins=begins)
         waiting = _has_directive(rows)
         alone = (len(rows) > 1 or begins) and not rows[-1].comments
+
+
+def _is_followed(segments: list[list[_Row]]) -> bool:
+    """Whether a comment stands on the line of the ``;`` before these rows, also behind one more ``;``."""
+    for rows in segments:
+        if rows[0].comments:
+            return True
+        if len(rows) > 1:
+            return False
+    return False
 
 
 def _remarks(rows: Iterable[_Row], *, begins: bool) -> Iterator[Remark]:

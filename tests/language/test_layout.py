@@ -44,6 +44,8 @@ CASES = {
     "a lone stop": ("//peer: E1\n;\n2", "//peer: E1\n;\n2;\n"),
     "a stop before": ("; //peer: E1\n2", ";  //peer: E1\n2;\n"),
     "a remark is none": ("/* c */ //peer: E1\n2", "/* c */ //peer: E1\n2;\n"),
+    "a comment behind two stops": ("1 // a\n;; // b\n2", "1  // a\n;  // b\n2;\n"),
+    "a block of windows lines": ("/* a\r\n b */\r\n1", "/* a\n b */\n1;\n"),
     "windows": ("//peer: E1\r\n1; // a\r\n2", "//peer: E1\n1;  // a\n2;\n"),
     "documentation": (
         "create function f(Integer n)->Vector of Real /* twice */ as select n*2",
