@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import os
 import stat
 import sys
@@ -116,11 +117,16 @@ def _found(paths: list[Path]) -> Iterator[Path]:
 def _below(folder: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(place, name) for name in sorted(files) if name.endswith(SUFFIX))
+        for path in (Path(place, name) for name in sorted(files) if name.endswith(SUFFIX)):
+            if path.is_file() or not path.exists():  # a link that leads nowhere is told
+                yield path
 
 
 def _read(path: Path, console: Console) -> bytes | None:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            console.tell(f'cannot read {path}: expected a regular file; "-" is standard input')
+            return None
         with path.open("rb") as file:
             return file.read(limits.TEXT_BYTES_LOCAL_MAX + 1)
     except OSError as error:
@@ -153,10 +159,15 @@ def _formatted(named: str, raw: bytes, console: Console) -> str | None:
 
 
 def _show_difference(named: str, text: str, written: str, console: Console) -> None:
-    for line in difflib.unified_diff(
-        text.splitlines(), written.splitlines(), named, f"{named}, formatted", lineterm=""
-    ):
-        console.data(line)
+    """As a patch. A carriage return belongs to its line, so that also a change of line ends alone is shown."""
+    for line in difflib.unified_diff(_lines(text), _lines(written), named, f"{named}, formatted"):
+        console.data(line.removesuffix("\n"))
+        if not line.endswith("\n"):
+            console.data("\\ No newline at end of file")
+
+
+def _lines(text: str) -> list[str]:
+    return io.StringIO(text, newline="\n").readlines()
 
 
 def _replace(path: Path, written: str) -> None:

@@ -123,3 +123,24 @@ def test_a_file_that_cannot_be_read(scripts: Path, capsys: pytest.CaptureFixture
     (scripts / "a.pql").chmod(0)
     assert run(scripts / "a.pql") == FAILED
     assert capsys.readouterr().err.startswith(f"cannot read {scripts / 'a.pql'}: Permission denied")
+
+
+def test_a_pipe_is_not_waited_for(scripts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(scripts / "pipe.pql")
+    assert run("--check", scripts) == FAILED
+    assert "pipe.pql" not in capsys.readouterr().err
+    assert run(scripts / "pipe.pql") == FAILED
+    assert capsys.readouterr().err.startswith(f"cannot read {scripts / 'pipe.pql'}: expected a regular file")
+
+
+def test_the_difference_shows_line_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.pql").write_bytes(b"1;\r\n2;")
+    assert run("--diff", tmp_path / "a.pql") == DONE
+    assert capsys.readouterr().out.split("\n")[3:] == [
+        "-1;\r",
+        "-2;",
+        "\\ No newline at end of file",
+        "+1;",
+        "+2;",
+        "",
+    ]
