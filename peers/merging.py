@@ -37,6 +37,7 @@ from query.splitting import MERGED_ROWS, Split, Splitting, TopRows, split
 from query.syntax import Statement
 from query.values import decode_value, encode_value
 
+PART_BYTES_MAX: Final = 64 * 1024 * 1024  # that are put aside of one target's answer, encoded
 PROGRESS_STEPS: Final = 20  # of a statement, told while its targets come to their ends
 
 
@@ -170,6 +171,7 @@ class Part:
         self._answering = answering
         self._columns: tuple[Column, ...] | None = None
         self._rows: list[list[Any]] = []
+        self._bytes = 0
         self._problem: Problem | None = None
         self._settled = False
 
@@ -188,6 +190,9 @@ class Part:
         try:
             if len(self._rows) >= FIRST_ROWS_MAX:
                 raise over("a partial answer", FIRST_ROWS_MAX, "more", "rows")
+            self._bytes += len(msgspec.json.encode(values))
+            if self._bytes > PART_BYTES_MAX:
+                raise over("a partial answer", PART_BYTES_MAX, "more", "bytes")
             self._rows.append(decoded(values))
         except Problem as problem:
             self._problem = problem

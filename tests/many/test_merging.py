@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from peers.answering import Answering
-from peers.merging import Merging
+from peers.merging import PART_BYTES_MAX, Merging
 from query.errors import BadStatement, UnknownName
 from query.frames import Column, EndFrame, ErrorFrame, Frame, ProgressFrame, RowFrame, SchemaFrame
 from query.ledger import Ledger, Outcome, State
@@ -130,6 +130,22 @@ async def test_rows_that_are_none_are_not_counted(values: tuple[Any, ...]) -> No
     await answering.end()
     (end,) = (frame for frame in taken(queue) if isinstance(frame, EndFrame))
     assert [outcome.state for outcome in end.ledger.outcomes] == [State.ERROR, State.ROWS]
+
+
+async def test_a_part_is_bounded_in_bytes() -> None:
+    made = await merging(GROUPS)
+    answering, queue = answer_of("e1")
+    part = made.part("e1", answering)
+    await part.schema(columns(made))
+    great = "k" * (PART_BYTES_MAX // 4)
+    for number in range(4):
+        await part.row(group(f"{number}{great}", 1, 7), peer="e1")
+    part.settle(Outcome("E1", State.ROWS, rows=4))
+    await part.end()
+    assert await given(made) == []
+    await answering.end()
+    (problem,) = (frame.error for frame in taken(queue) if isinstance(frame, ErrorFrame))
+    assert problem.message == f"a partial answer is over its limit of {PART_BYTES_MAX} bytes: found more"
 
 
 async def test_first_rows_carry_their_peers_and_the_columns_of_the_answer() -> None:
