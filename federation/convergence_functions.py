@@ -19,6 +19,7 @@ from federation.polling import Director
 from federation.presence import Presence, last_report
 from query.declarations import Call, Example, Home, function
 from query.errors import WrongArguments
+from query.values import described
 
 if TYPE_CHECKING:
     from federation.store import FederationStore
@@ -53,7 +54,7 @@ class ConvergenceFunctions:
         To wait for more than a minute, give the statement the time: ``//timeout: 10min``.
         """
         if not 0 <= seconds <= WAIT_S_MAX:
-            raise WrongArguments(f"edge:converged: expected 0 to {WAIT_S_MAX:.0f} seconds, found {seconds:g}")
+            raise WrongArguments(f"edge:converged: expected 0 to {WAIT_S_MAX:.0f} seconds, found {described(seconds)}")
         meant = edges_meant(self._store.state, edge_or_group)
         loop = asyncio.get_running_loop()
         began, ends = loop.time(), loop.time() + seconds

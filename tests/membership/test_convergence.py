@@ -177,8 +177,9 @@ async def test_nothing_is_watched_afterwards(small: Small) -> None:
     ("name", "seconds", "kind", "message"),
     [
         ("stagin", 0, UnknownName, 'no edge or group "stagin" — did you mean "staging"?'),
-        ("staging", -1, WrongArguments, "edge:converged: expected 0 to 86400 seconds, found -1"),
-        ("staging", float("nan"), WrongArguments, "edge:converged: expected 0 to 86400 seconds, found nan"),
+        ("staging", -1, WrongArguments, "edge:converged: expected 0 to 86400 seconds, found Integer -1"),
+        ("staging", float("nan"), WrongArguments, "edge:converged: expected 0 to 86400 seconds, found Real NaN"),
+        ("staging", 10**400, WrongArguments, "edge:converged: expected 0 to 86400 seconds, found Integer"),
     ],
 )
 async def test_bad_arguments(small: Small, name: str, seconds: float, kind: type[Problem], message: str) -> None:
