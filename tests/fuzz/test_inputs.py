@@ -44,7 +44,7 @@ kept: list[list[object]] = []
 
 
 def keeps(text: str) -> None:
-    kept.append([object() for _ in range(20)])
+    kept.append([object() for _ in range(200)])
 
 
 @pytest.mark.parametrize(("check", "told"), [(loops, "Hung"), (raises, "KeyError"), (keeps, "more blocks of memory")])
