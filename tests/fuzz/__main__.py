@@ -33,11 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     done = grown = 0
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(options.workers, len(tasks)), context, begin) as pool:
-        for found in as_completed([pool.submit(run, task) for task in tasks]):
+        shares = [pool.submit(run, task) for task in tasks]
+        for found in as_completed(shares):
             inputs, problem, more = found.result()
             if problem:
                 print(problem, file=sys.stderr)
-                pool.shutdown(wait=False, cancel_futures=True)
+                for share in shares:
+                    share.cancel()
                 return 1
             done += inputs
             grown = max(grown, more)
