@@ -5,7 +5,9 @@
 The file is looked for in a file's folder and the folders above it; the nearest counts. Rules: other keys, comments and
 order are left as they are; the file is replaced whole, through a file beside it, keeping its permissions; a file that
 is no TOML is an error to who writes and to who reads. It never names a home, a key or a token: a folder that somebody
-sent must not decide as whom its reader asks. Only the editor server and ``\\peer --save`` write it.
+sent must not decide as whom its reader asks. Another user's file does not count in a folder where anybody may write,
+and nothing is written through a link that leads out of the folder. Only the editor server and ``\\peer --save`` write
+it.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import contextlib
 import json
 import os
 import re
+import stat
 import tempfile
 import tomllib
 from pathlib import Path
@@ -50,9 +53,14 @@ def find(near: Path) -> Path | None:
     for folder in (near, *near.parents):
         candidate = folder / FILE
         with contextlib.suppress(OSError):
-            if candidate.is_file():
+            if candidate.is_file() and not _anybodys(candidate):
                 return candidate
     return None
+
+
+def _anybodys(file: Path) -> bool:
+    """Whether a file may be a stranger's, who left it above a folder of this user: in ``/tmp``, say."""
+    return bool(file.parent.stat().st_mode & stat.S_IWOTH) and file.stat().st_uid != os.geteuid()
 
 
 def default_peer(near: Path) -> str | None:
@@ -140,6 +148,8 @@ def _read(file: Path) -> tuple[str, dict[str, object]]:
 
 def _replace(file: Path, text: str) -> None:
     target = Path(os.path.realpath(file))
+    if not target.is_relative_to(os.path.realpath(file.parent)):
+        raise WorkspaceUnwritable(f"{file} is a link to {target}, out of its folder", hint="put a file in its place")
     try:
         mode = target.stat().st_mode & 0o777 if target.exists() else 0o644
         number, name = tempfile.mkstemp(prefix=f"{FILE}.", dir=target.parent)

@@ -8,6 +8,7 @@ know nothing of ours, runs in the same way and answers with the text that ``peer
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -140,13 +141,14 @@ class Running:
     def _place(asked: _Asked, span: Span | None) -> WireRange | None:
         if asked.lines is None or span is None:
             return None
-        starts = [0]
-        for _ in range(span.end_line - 1):
-            starts.append(asked.text.find("\n", starts[-1]) + 1)
-        found = asked.lines.range(
-            asked.origin + starts[span.line - 1] + span.column - 1,
-            asked.origin + starts[span.end_line - 1] + span.end_column - 1,
-        )
+        starts = [0, *(found.end() for found in re.finditer("\n", asked.text))]
+        if not 1 <= span.line <= span.end_line <= len(starts):
+            return None  # another peer's word, and no place in this text
+
+        def offset(line: int, column: int) -> int:
+            return asked.origin + min(max(starts[line - 1] + column - 1, 0), len(asked.text))
+
+        found = asked.lines.range(offset(span.line, span.column), offset(span.end_line, span.end_column))
         return WireRange(
             WirePosition(found.start.line, found.start.character), WirePosition(found.end.line, found.end.character)
         )

@@ -76,7 +76,7 @@ def _files(folders: list[Path]) -> Iterator[Path]:
             below[:] = sorted(name for name in below if not name.startswith("."))
             for name in sorted(files):
                 path = Path(folder) / name
-                if name.endswith(SUFFIX) and not path.is_symlink():
+                if name.endswith(SUFFIX) and not path.is_symlink() and path.is_file():  # no pipe, which nobody fills
                     yield path
 
 

@@ -26,8 +26,11 @@ class NoEditor(WorldProblem):
 def editor_of(environment: Mapping[str, str]) -> list[str]:
     """The words that start a person's editor. Raises :class:`NoEditor`."""
     for variable in ("VISUAL", "EDITOR"):
-        if words := shlex.split(environment.get(variable, "")):
-            return words
+        try:
+            if words := shlex.split(environment.get(variable, "")):
+                return words
+        except ValueError as error:
+            raise NoEditor(f"{variable} is no command: {error}", hint="EDITOR=nano peerage repl") from error
     for name in EDITORS:
         if shutil.which(name):
             return [name]

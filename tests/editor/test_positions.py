@@ -3,6 +3,7 @@
 import asyncio
 import os
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,9 @@ from lsprotocol.types import Position
 
 from peers.lsp.pipes import MESSAGE_BYTES_MAX, WAITING_BYTES_MAX, Input, opened
 from peers.lsp.positions import Lines
+from peers.lsp.running import Running, _Asked
+from peers.lsp.scripts import workspace_scripts
+from query.errors import Span
 
 TEXTS = st.lists(st.sampled_from(["a", "é", "\U0001f600", "\n", "\r\n", "\r", "\u2028", "\x0b", " "]), max_size=30).map(
     "".join
@@ -33,6 +37,33 @@ def test_units_and_line_ends() -> None:
     assert Lines(text).position(text.index("x")) == Position(0, 3)
     assert Lines(text).position(text.index("y")) == Position(1, 1)
     assert Lines(text).position(text.index("z")) == Position(2, 0)
+
+
+@pytest.mark.parametrize(
+    ("span", "found"),
+    [
+        (Span(1, 2, 1, 3), ((0, 1), (0, 2))),
+        (Span(2, 1, 2, 99), ((1, 0), (1, 2))),
+        (Span(1, -5, 1, 1), ((0, 0), (0, 0))),
+        (Span(1, 1, 10**12, 1), None),
+        (Span(10**12, 1, 10**12, 1), None),
+        (Span(-3, 1, 1, 1), None),
+        (Span(2, 1, 1, 1), None),
+    ],
+)
+def test_a_place_that_a_peer_made_up_is_none(span: Span, found: object) -> None:
+    """An error's place comes from whoever made the error."""
+    text = "ab\ncd"
+    place = Running._place(_Asked(text, "file:///a.pql", Lines(text), 0), span)
+    told = place and ((place.start.line, place.start.character), (place.end.line, place.end.character))
+    assert told == found
+
+
+def test_a_pipe_in_a_workspace_is_no_script(tmp_path: Path) -> None:
+    (tmp_path / "a.pql").write_text("1")
+    os.mkfifo(tmp_path / "b.pql")
+    (script,) = workspace_scripts([tmp_path], {}, "utf-16")
+    assert script.uri.endswith("/a.pql")
 
 
 def test_what_lies_outside() -> None:

@@ -1,5 +1,6 @@
 """The file that keeps a workspace's default peer."""
 
+import os
 import stat
 from pathlib import Path
 
@@ -93,6 +94,36 @@ def test_permissions_and_links_stay(tmp_path: Path) -> None:
     assert (tmp_path / FILE).is_symlink()
     assert stat.S_IMODE(real.stat().st_mode) == 0o640
     assert real.read_text() == 'x = 1\ndefault_peer = "E1"\n'
+
+
+def test_nothing_is_written_through_a_link_that_leads_out(tmp_path: Path) -> None:
+    """A folder that somebody sent must not have its reader write elsewhere."""
+    sent, other = tmp_path / "sent", tmp_path / "other.toml"
+    sent.mkdir()
+    for text in ("x = 1\n", None):
+        if text is None:
+            other.unlink()
+        else:
+            other.write_text(text)
+        (sent / FILE).unlink(missing_ok=True)
+        (sent / FILE).symlink_to(other)
+        with pytest.raises(WorkspaceUnwritable, match="out of its folder"):
+            save_default_peer(sent, "E1")
+        assert (other.read_text() if other.exists() else None) == text
+
+
+def test_a_file_that_anybody_may_have_left_does_not_count(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    own = shared / "own"
+    own.mkdir(parents=True)
+    (shared / FILE).write_text('default_peer = "E1"\n')
+    shared.chmod(0o1777)
+    assert default_peer(own) == "E1"  # it is this user's
+    if os.geteuid() == 0:  # who alone can give files away
+        os.chown(shared / FILE, 12345, -1)
+        assert default_peer(own) is None
+        shared.chmod(0o755)
+        assert default_peer(own) == "E1"
 
 
 def test_a_folder_that_is_gone(tmp_path: Path) -> None:
