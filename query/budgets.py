@@ -118,7 +118,7 @@ def format_budget(budget: Budget) -> str:
 
 def _size(count: int) -> str:
     for unit, size in _SIZES:
-        if count % size == 0:
+        if count and count % size == 0:
             return f"{count // size}{unit}"
     return f"{count} byte{'' if count == 1 else 's'}"
 

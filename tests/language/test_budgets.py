@@ -133,3 +133,5 @@ def test_the_ledger_says_what_was_used_of_what() -> None:
     used = Outcome("E1", State.ROWS, rows=12, bytes=512, elapsed_ms=250.0, allowed=Budget(1000, 4 << 20, 5.0))
     assert used.used == "12 of 1000 rows, 512 bytes of 4MiB, 0.25s of 5s"
     assert Outcome("E1", State.ROWS, rows=12).used == ""
+    nothing = Outcome("E1", State.EMPTY, allowed=Budget(1, 1, 1.0))
+    assert nothing.used == "0 of 1 row, 0 bytes of 1 byte, 0s of 1s"
