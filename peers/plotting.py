@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias
+from unicodedata import normalize
 
 from query.errors import UserProblem, suggestion
 from query.text_form import to_text
@@ -43,7 +44,11 @@ HEIGHT_MAX: Final = 20
 HEIGHT_MIN: Final = 6
 WIDTH_MIN: Final = 20
 WIDTH_MAX: Final = 160
+LABEL_MAX: Final = 24
 TICKS: Final = 5
+NUMBER_LARGE: Final = 1e9  # from here on, and below the small one, a number beside the plot has an exponent
+NUMBER_SMALL: Final = 1e-3
+_SECOND_CELL: Final = "\ue000"  # a private sign that holds the place of a wide one's second half while drawing
 
 
 class NoPlot(UserProblem):
@@ -269,12 +274,16 @@ def _built(plotext: Any, chart: Chart, *, width: int, height: int, colours: Sequ
         plotext.title(_shortened(chart.series[0].label, width - 10))
     drawn: str = plotext.build()
     plotext.clear_figure()
-    return drawn
+    return drawn.replace(_SECOND_CELL, "")
 
 
 def _points(plotext: Any, chart: Chart, colours: Sequence[str], several: bool) -> None:
     for number, series in enumerate(chart.series):
-        style = {"label": series.label if several else None, "marker": "braille", "color": _colour(colours, number)}
+        style = {
+            "label": _shortened(series.label, LABEL_MAX) if several else None,
+            "marker": "braille",
+            "color": _colour(colours, number),
+        }
         if chart.kind == "line":
             plotext.plot(series.xs, series.ys, **style)
         else:
@@ -288,7 +297,8 @@ def _points(plotext: Any, chart: Chart, colours: Sequence[str], several: bool) -
         plotext.xticks(ticks, _moments(ticks))
     elif all(x == int(x) for x in xs) and max(xs) - min(xs) >= 1:
         ticks = sorted({round(tick) for tick in _steps(min(xs), max(xs))})
-        plotext.xticks(ticks, [str(tick) for tick in ticks])
+        plotext.xticks(ticks, [_short(tick) for tick in ticks])
+    _heights(plotext, [y for series in chart.series for y in series.ys])
 
 
 def _bars(plotext: Any, chart: Chart, colours: Sequence[str], several: bool) -> None:
@@ -300,11 +310,12 @@ def _bars(plotext: Any, chart: Chart, colours: Sequence[str], several: bool) -> 
     heights = [[dict(zip(series.xs, series.ys, strict=True)).get(x, 0.0) for x in places] for series in chart.series]
     if several:
         plotext.multiple_bar(
-            labels, heights, labels=[series.label for series in chart.series],
+            labels, heights, labels=[_shortened(series.label, LABEL_MAX) for series in chart.series],
             color=[_colour(colours, number) for number in range(len(heights))] if colours else None, width=0.7,
         )  # fmt: skip
     else:
         plotext.bar(labels, heights[0], color=_colour(colours, 0), width=0.6)
+    _heights(plotext, [0.0, *(y for ys in heights for y in ys)])
 
 
 def _histogram(plotext: Any, chart: Chart, colours: Sequence[str], several: bool) -> None:
@@ -317,10 +328,22 @@ def _histogram(plotext: Any, chart: Chart, colours: Sequence[str], several: bool
         counts = [0] * bins
         for y in series.ys:
             counts[min(bins - 1, int((y - low) / step))] += 1
-        label = series.label if several else None
+        label = _shortened(series.label, LABEL_MAX) if several else None
         plotext.bar(places, counts, label=label, color=_colour(colours, number), width=1.0)
     ticks = _steps(low, low + step * bins)
     plotext.xticks(ticks, [f"{tick:.4g}" for tick in ticks])
+
+
+def _heights(plotext: Any, ys: Sequence[float]) -> None:
+    """Numbers beside the plot in few characters, where the library would write all their digits."""
+    most = max(map(abs, ys))
+    if most and not NUMBER_SMALL <= most < NUMBER_LARGE:
+        ticks = _steps(min(ys), max(ys))
+        plotext.yticks(ticks, [_short(tick) for tick in ticks])
+
+
+def _short(number: float) -> str:
+    return str(number) if isinstance(number, int) and abs(number) < NUMBER_LARGE else f"{number:.4g}"
 
 
 def _colour(colours: Sequence[str], number: int) -> str:
@@ -350,4 +373,8 @@ def _moments(seconds: Iterable[float]) -> list[str]:
 
 
 def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: max(1, length - 1)] + "…"
+    """At most ``length`` cells; the library takes every character for one, so that a wide one gets a second."""
+    from rich.cells import cell_len
+
+    cells = "".join(sign + _SECOND_CELL * (cell_len(sign) - 1) for sign in normalize("NFC", text))
+    return cells if len(cells) <= length else cells[: max(1, length - 1)] + "…"

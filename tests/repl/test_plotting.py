@@ -102,6 +102,18 @@ def test_each_kind_is_drawn(kind: Kind) -> None:
     assert "\x1b[38;5;14m" in coloured
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_large_small_and_wide_leave_room_for_the_plot(kind: Kind) -> None:
+    from rich.cells import cell_len
+
+    for rows in ([(f"日本{n}", 2.0**n) for n in range(0, 200, 20)], [(f"e\u0301{n}", n * 1e-9) for n in range(1, 9)]):
+        lines = draw(chart(kind, ["x", "高さ"], *rows), width=60, height=12)
+        assert all(cell_len(line) <= 60 for line in lines), lines
+        assert max(line.find("┤") for line in lines) <= 12, lines
+    lines = draw(chart("line", ["x", "y"], (0, 1), (10**200, 2)), width=60, height=12)
+    assert "1e+200" in lines[-1]
+
+
 NUMBERS = st.floats(allow_nan=True) | st.integers(-(10**30), 10**30) | st.none() | st.text(max_size=3)
 
 
