@@ -19,7 +19,8 @@ HINT: Final = (
     "in the home's peerage.toml"
 )
 
-_NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNEXPECTED_MESSAGE"})
+NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNEXPECTED_MESSAGE"})
+"""OpenSSL's reasons for a handshake with a server that speaks something else."""
 
 Look: TypeAlias = Callable[[], Awaitable[Sequence[str]]]
 Remember: TypeAlias = Callable[[str], None]
@@ -89,7 +90,7 @@ class _Trying:
 
 def words_of_tls(address: str, reason: str | None, said: str) -> tuple[str, str]:
     """Message and hint of a handshake that failed at an address, by OpenSSL's name of the reason and its words."""
-    if reason in _NOT_TLS:
+    if reason in NOT_TLS:
         return (
             f"{address} does not speak TLS, so no nameserver listens there",
             "the federation's port is 35021 unless set otherwise, and not the application's; \"peerage doctor\" looks "

@@ -111,6 +111,7 @@ class Dialled:
 class NameserverFacts:
     dialled: tuple[Dialled, ...]
     configured: str | None = None  # the setting nameserver, which replaces what the home knows
+    tried: str | None = None  # an address that is only looked at
     announced: tuple[str, ...] = ()
     proxies: Mapping[str, str] = field(default_factory=dict)  # variables of the environment, without passwords
     authority: str = ""  # how this federation's authority names itself

@@ -9,8 +9,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
+from peers.addresses import NOT_TLS
 from peers.doctor.facts import (
     DesiredFacts,
     Dialled,
@@ -42,6 +44,8 @@ def judge_nameserver(facts: NameserverFacts) -> Iterator[Finding]:
             yield Finding("note", finding.code, f"announced on the local network: {finding.message}", advice)
         elif reached is None:
             yield finding
+        elif one.address == facts.tried:
+            yield replace(finding, advice=f"set it nowhere: the nameserver answers at {reached.address}")
         elif one.address == facts.configured:
             yield Finding(
                 "wrong",
@@ -163,10 +167,13 @@ def _of_connecting(one: Dialled, host: str, port: str) -> Finding:
 
 def _of_handshake(one: Dialled, facts: NameserverFacts) -> Finding:
     if one.presented is None:
+        speaks = one.said not in NOT_TLS
         return Finding(
             "wrong",
             "not_tls",
-            f"{one.address} breaks off the TLS handshake: {one.said}",
+            f"{one.address} breaks off the TLS handshake: {one.said}"
+            if speaks
+            else f"{one.address} does not speak TLS",
             "another program listens there, or something in between lets no TLS 1.3 pass; the federation's port is "
             "35021 unless set otherwise, and not the application's",
         )

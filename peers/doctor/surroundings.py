@@ -103,15 +103,17 @@ class Surroundings:
     async def _network(self) -> NameserverFacts:
         home, settings = self.home, await self.settings()
         membership = (await self.facts()).membership
-        configured = self.nameserver or getattr(settings, "nameserver", None)
-        known = [configured] if configured else []
+        configured = getattr(settings, "nameserver", None)
+        known = list(dict.fromkeys(filter(None, (self.nameserver, configured))))
         if membership is not None:
             stopped = membership.kind == "nameserver" and await self.running() is None
             known += () if stopped else membership.addresses  # a nameserver's own: what it tells its peers
         proxies = seeing_network.proxies_in(self.environment)
         authority = await in_thread(lambda: seeing_network.authority_name(home.text(home.ca_crt)))
         dialled = await seeing_network.dial_all(known, lambda: home_context(home))
-        facts = NameserverFacts(dialled, configured=configured, proxies=proxies, authority=authority)
+        facts = NameserverFacts(
+            dialled, configured=configured, tried=self.nameserver, proxies=proxies, authority=authority
+        )
         if facts.reached is None and await self.kind() != "nameserver":
             heard = tuple(one for one in await self.heard() if one not in known)
             more = await seeing_network.dial_all(heard, lambda: home_context(home))

@@ -270,7 +270,12 @@ def network(*dialled: Dialled, **other: Any) -> NameserverFacts:
         (
             Dialled(AT, "handshake", said="WRONG_VERSION_NUMBER"),
             "not_tls",
-            "ns.example:35021 breaks off the TLS handshake: WRONG_VERSION_NUMBER",
+            "ns.example:35021 does not speak TLS",
+        ),
+        (
+            Dialled(AT, "handshake", said="TLSV1_ALERT_PROTOCOL_VERSION"),
+            "not_tls",
+            "ns.example:35021 breaks off the TLS handshake: TLSV1_ALERT_PROTOCOL_VERSION",
         ),
         (
             Dialled(AT, "handshake", said="self-signed", presented=(THEIRS, "CN=x")),
@@ -325,6 +330,12 @@ def test_one_address_that_answers_is_enough() -> None:
             "the nameserver answers at ns.example:35021",
         )
     ]
+    (tried,) = beyond.judge_nameserver(network(off, DONE, tried="10.0.0.9:35021"))
+    assert (tried.level, tried.code, tried.advice) == (
+        "wrong",
+        "nameserver_refused",
+        "set it nowhere: the nameserver answers at ns.example:35021",
+    )
     stranger = Dialled("10.0.0.8:1", "handshake", said="self-signed", presented=(OURS, "CN=x"))
     assert [
         (finding.level, finding.code)
