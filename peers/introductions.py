@@ -3,15 +3,16 @@
     HOME/introductions.json     {"NAME": {"own": …, "peer": …}}     no secret; of no use without the identity key
 
 Rules: what is good and half over is fetched anew when the nameserver answers, and still used when it does not; what has
-ended is never used. What the file holds is checked as what the nameserver sends is. At most
-:data:`INTRODUCTIONS_MAX` are held, those that were used last.
+ended is never used. What the file holds is checked as what the nameserver sends is, and everything anew under another
+root record: the word of a director whose key was taken back ends there. At most :data:`INTRODUCTIONS_MAX` are held,
+those that were used last.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -57,6 +58,7 @@ class Introductions:
         self._root = root
         self._follow_root = follow_root
         self._held: dict[str, Introduced] | None = None
+        self._believed_by: RootRecord | None = None
 
     def held(self, name: str) -> Introduced | None:
         """The introduction to a peer that can be used now."""
@@ -128,8 +130,12 @@ class Introductions:
         return checked(introduction, caller=self._uuid, root=self._root(), federation=self._federation, now=now)
 
     def _all(self) -> dict[str, Introduced]:
+        root = self._root()
         if self._held is None:
             self._held = self._read()
+        elif self._believed_by is not root:
+            self._held = self._believed({name: one.introduction for name, one in self._held.items()})
+        self._believed_by = root
         return self._held
 
     def _read(self) -> dict[str, Introduced]:
@@ -141,6 +147,10 @@ class Introductions:
         except (OSError, msgspec.MsgspecError) as error:
             log.warning("introductions_unread", extra={"reason": str(error)})
             return {}
+        return self._believed(kept)
+
+    def _believed(self, kept: Mapping[str, Introduction]) -> dict[str, Introduced]:
+        """Those that hold under the root record that is in force."""
         found = {}
         for name, introduction in kept.items():
             try:
