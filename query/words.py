@@ -174,10 +174,12 @@ def _between(segments: list[list[_Row]], statement: Written | None) -> Iterator[
 
 
 def _is_followed(segments: list[list[_Row]]) -> bool:
-    """Whether a comment stands on the line of the ``;`` before these rows, also behind one more ``;``."""
-    for rows in segments:
+    """Whether a comment stands on the line of the ``;`` before these rows, also behind one more ``;``, unless that is a
+    :class:`Stop`, which begins a line.
+    """
+    for number, rows in enumerate(segments):
         if rows[0].comments:
-            return True
+            return number == 0 or directive_text(rows[0].text) is None
         if len(rows) > 1:
             return False
     return False

@@ -45,6 +45,7 @@ CASES = {
     "a stop before": ("; //peer: E1\n2", ";  //peer: E1\n2;\n"),
     "a remark is none": ("/* c */ //peer: E1\n2", "/* c */ //peer: E1\n2;\n"),
     "a comment behind two stops": ("1 // a\n;; // b\n2", "1  // a\n;  // b\n2;\n"),
+    "no directive behind two stops": ("1 // a\n;;//peer: E1\n2", "1;  // a\n;  //peer: E1\n2;\n"),
     "a block of windows lines": ("/* a\r\n b */\r\n1", "/* a\n b */\n1;\n"),
     "windows": ("//peer: E1\r\n1; // a\r\n2", "//peer: E1\n1;  // a\n2;\n"),
     "documentation": (
