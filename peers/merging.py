@@ -38,6 +38,7 @@ from query.syntax import Statement
 from query.values import decode_value, encode_value
 
 PART_BYTES_MAX: Final = 64 * 1024 * 1024  # that are put aside of one target's answer, encoded
+ASIDE_BYTES_MAX: Final = 256 * 1024 * 1024  # of all targets together, whose answers have not ended
 PROGRESS_STEPS: Final = 20  # of a statement, told while its targets come to their ends
 
 
@@ -52,6 +53,7 @@ class Merging:
         self._merged: MergedGroups | MergedRows | None = None
         self._final: Plan | None = None
         self._ended = 0
+        self.aside = 0  # bytes of the answers that are put aside
         self._any = False  # whether anything was added, be it no group
         self.shares = Shares()  # of the peer where the rows of the whole are made
         self.columns: tuple[Column, ...] | None = None  # of the answer; of first rows, those of the first target
@@ -190,13 +192,22 @@ class Part:
         try:
             if len(self._rows) >= FIRST_ROWS_MAX:
                 raise over("a partial answer", FIRST_ROWS_MAX, "more", "rows")
-            self._bytes += len(msgspec.json.encode(values))
+            size = len(msgspec.json.encode(values))
+            self._bytes += size
+            self._merging.aside += size
             if self._bytes > PART_BYTES_MAX:
                 raise over("a partial answer", PART_BYTES_MAX, "more", "bytes")
+            if self._merging.aside > ASIDE_BYTES_MAX:
+                raise over("what several peers' answers put aside", ASIDE_BYTES_MAX, "more", "bytes")
             self._rows.append(decoded(values))
         except Problem as problem:
             self._problem = problem
-            self._rows = []
+            self._drop()
+
+    def _drop(self) -> None:
+        self._rows = []
+        self._merging.aside -= self._bytes
+        self._bytes = 0
 
     def progress(self, label: str, done: int, total: int | None, unit: str, *, peer: str) -> None:
         self._answering.progress(label, done, total, unit, peer=peer)
@@ -220,7 +231,7 @@ class Part:
             except Problem as problem:
                 self._problem = problem
                 outcome = msgspec.structs.replace(outcome, state=State.ERROR, detail=problem.code)
-        self._rows = []
+        self._drop()
         self._answering.settle(outcome)
         self._merging.tell(self._answering)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from peers.answering import Answering
-from peers.merging import PART_BYTES_MAX, Merging
+from peers.merging import ASIDE_BYTES_MAX, PART_BYTES_MAX, Merging
 from query.errors import BadStatement, UnknownName
 from query.frames import Column, EndFrame, ErrorFrame, Frame, ProgressFrame, RowFrame, SchemaFrame
 from query.ledger import Ledger, Outcome, State
@@ -146,6 +146,27 @@ async def test_a_part_is_bounded_in_bytes() -> None:
     await answering.end()
     (problem,) = (frame.error for frame in taken(queue) if isinstance(frame, ErrorFrame))
     assert problem.message == f"a partial answer is over its limit of {PART_BYTES_MAX} bytes: found more"
+
+
+async def test_what_all_parts_put_aside_is_bounded_together() -> None:
+    made = await merging(GROUPS)
+    answering, queue = answer_of("e1", "e2", "e3")
+    first, second, third = (made.part(f"e{number}", answering) for number in (1, 2, 3))
+    for part in (first, second, third):
+        await part.schema(columns(made))
+    await first.row(group("a", 1, 7), peer="e1")
+    made.aside += ASIDE_BYTES_MAX  # of parts that have not ended
+    await second.row(group("b", 1, 7), peer="e2")
+    made.aside -= ASIDE_BYTES_MAX
+    await third.row(group("c", 1, 7), peer="e3")
+    for number, part in enumerate((first, second, third), 1):
+        part.settle(Outcome(f"E{number}", State.ROWS, rows=1))
+        await part.end()
+    assert made.aside == 0
+    assert sorted(values[0] for values, _ in await given(made)) == ["a", "c"]
+    await answering.end()
+    *_, end = taken(queue)
+    assert [str(outcome) for outcome in end.ledger.outcomes] == ["rows", "error(limit)", "rows"]
 
 
 async def test_first_rows_carry_their_peers_and_the_columns_of_the_answer() -> None:
