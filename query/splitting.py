@@ -269,7 +269,7 @@ class _Splitting:
     def _final(self, node: Expression) -> Expression:
         """An expression of the select over a merged row."""
         made: Expression = self._replaced(node)
-        for found in walk(made):
+        for found in _not_hidden(made):
             if isinstance(found, Name) and found.name.casefold() in self._variables:
                 raise _wrong(
                     self._statement,
@@ -309,6 +309,16 @@ class _Splitting:
 
 def _names(node: Node) -> set[str]:
     return {found.name.casefold() for found in walk(node) if isinstance(found, Name)}
+
+
+def _not_hidden(node: Node, hidden: frozenset[str] = frozenset()) -> Iterator[Node]:
+    """A node and all below it, but for the names that mean a nested select's own variables."""
+    if isinstance(node, Select):
+        hidden |= {source.name.casefold() for source in node.sources}
+    if not (isinstance(node, Name) and node.name.casefold() in hidden):
+        yield node
+    for child in children(node):
+        yield from _not_hidden(child, hidden)
 
 
 def _differs(statement: Statement, node: Call, *, hint: str) -> BadStatement:

@@ -312,6 +312,8 @@ async def test_a_nested_select_has_its_own_rows() -> None:
     text += "where k = r[1] and x = r[2] group by k order by k"
     peers = [{"rows": [[1, 2], [2, 2]]}, {"rows": [[2, 5]]}]
     assert await together(text, peers) == [(1, 4, 1), (2, 5, 2)]
+    text = "select x, (select sum(x) from x in [1, 2, 3]) from x in :rows group by x order by x"
+    assert await together(text, [{"rows": [1]}, {"rows": [2, 1]}]) == [(1, 6), (2, 6)]
 
 
 async def test_having_is_told_as_such() -> None:
