@@ -254,7 +254,7 @@ class TerminalView(View):
             self._console.problem(record, text=self._text)
             return
         shown = []
-        for number, line in enumerate(problem_lines(record, text=self._text)):
+        for number, line in enumerate(problem_lines(record, text=self._text, width=self._screen.width)):
             told = visible(line, lines=True)
             marks = not told.strip(" ^\t")
             style = "error" if number == 0 else "marks" if marks else "hint" if told.startswith("  hint:") else ""

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TextIO
+from unicodedata import combining, east_asian_width
 
 import msgspec
 
@@ -27,6 +28,7 @@ USAGE_CODES: Final = frozenset({"usage", "bad_setting"})
 UNKNOWN_FAILURE: Final = "peerage failed in a way that it does not know; the lines above are for its makers"
 
 LINE_LENGTH_MAX: Final = 160  # of a statement's line that is shown below an error
+LINE_LENGTH_MIN: Final = 16  # of it, however narrow the terminal is
 
 
 class UsageProblem(Problem):
@@ -121,19 +123,22 @@ def without_secrets(text: str) -> str:
     return hidden(text)
 
 
-def problem_lines(record: ErrorRecord, *, text: str | None = None) -> list[str]:
-    """An error for people: its message, its place underlined, and the next step."""
+def problem_lines(record: ErrorRecord, *, text: str | None = None, width: int | None = None) -> list[str]:
+    """An error for people: its message, its place underlined within ``width``, and the next step."""
     peer = f"{record.peer}: " if record.peer else ""
     lines = [f"{peer}error({record.code}): {record.message}"]
     if text is not None and record.span is not None:
-        lines += underlined(text, record.span)
+        lines += underlined(text, record.span, width=width)
     if record.hint:
         lines.append(f"  hint: {record.hint}")
     return lines
 
 
-def underlined(text: str, span: Span) -> list[str]:
-    """The first line of a place with marks below it; nothing for a place that the text does not have."""
+def underlined(text: str, span: Span, *, width: int | None = None) -> list[str]:
+    """The first line of a place with marks below it; nothing for a place that the text does not have.
+
+    Of a line that is longer than ``width``, the part around the place.
+    """
     lines = text.split("\n")
     if not 1 <= span.line <= len(lines):
         return []
@@ -142,11 +147,19 @@ def underlined(text: str, span: Span) -> list[str]:
         return []
     end = span.end_column if span.end_line == span.line else len(line) + 1
     start = span.column - 1
-    width = max(1, min(end - 1, len(line)) - start)
-    cut = max(0, start - LINE_LENGTH_MAX // 2)
-    shown = line[cut : cut + LINE_LENGTH_MAX]
-    before = "".join("\t" if letter == "\t" else " " for letter in shown[: start - cut])
-    marks = "^" * max(1, min(width, len(shown) - len(before)))
+    count = max(1, min(end - 1, len(line)) - start)
     number = f"{span.line}" if len(lines) > 1 else ""
     margin = f"  {number} | " if number else "  "
+    room = LINE_LENGTH_MAX if width is None else max(LINE_LENGTH_MIN, min(LINE_LENGTH_MAX, width - len(margin)))
+    cut = 0 if _cells(line[: start + count]) <= room else max(0, start - room // 2)
+    shown = line[cut : cut + room]
+    while _cells(shown) > room and cut + len(shown) > start + 1:
+        shown = shown[:-1]
+    before = "".join("\t" if letter == "\t" else " " * _cells(letter) for letter in shown[: start - cut])
+    marks = "^" * max(1, _cells(shown[start - cut : start - cut + count]))
     return [margin + shown, " " * len(margin) + before + marks]
+
+
+def _cells(text: str) -> int:
+    """How many columns of a terminal a text takes."""
+    return sum(0 if combining(sign) else 2 if east_asian_width(sign) in "WF" else 1 for sign in text)

@@ -57,6 +57,18 @@ class TestUnderline:
     def test_a_place_that_the_text_does_not_have(self, span: Span) -> None:
         assert underlined("1 + 1", span) == []
 
+    def test_marks_stand_below_wide_signs(self) -> None:
+        assert underlined('"日本" + )', Span(1, 8, 1, 9)) == ['  "日本" + )', "           ^"]
+        assert underlined("e\u0301 日", Span(1, 4, 1, 5)) == ["  e\u0301 日", "    ^^"]
+
+    def test_a_line_keeps_to_the_terminal(self) -> None:
+        text = "select count(a * b) from Integer a, Integer b where a in iota(1, 99999)"
+        for start, end in ((1, len(text) + 1), (8, 20), (60, 64), (len(text) + 1, len(text) + 1)):
+            lines = underlined(text, Span(1, start, 1, end), width=40)
+            assert all(len(line) <= 40 for line in lines), lines
+            assert text[start - 1 : start] == lines[0][lines[1].index("^") :][:1]
+        assert all(len(line) <= 22 for line in underlined("日" * 50, Span(1, 30, 1, 50), width=20))
+
     def test_a_long_line_is_cut_around_its_place(self) -> None:
         text = "a" * 5000 + "!" + "b" * 5000
         shown, marks = underlined(text, Span(1, 5001, 1, 5002))
