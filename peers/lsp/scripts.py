@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote
 
 from pygls.uris import from_fs_path, to_fs_path
 
@@ -53,14 +54,14 @@ def folder_of(uri: str | None) -> Path | None:
 
 def workspace_scripts(folders: list[Path], opened: Mapping[str, str], encoding: str) -> list[Script]:
     """The scripts of a workspace; ``opened``: the open texts by URI, which count instead of their files."""
-    found = {uri: script(uri, text, encoding) for uri, text in opened.items()}
+    found = {unquote(uri): script(uri, text, encoding) for uri, text in opened.items()}  # editors quote differently
     for path in _files(folders):
         uri = from_fs_path(str(path))
-        if uri is None or uri in found:
+        if uri is None or unquote(uri) in found:
             continue
         text = _read(path)
         if text is not None:
-            found[uri] = script(uri, text, encoding)
+            found[unquote(uri)] = script(uri, text, encoding)
         if len(found) >= SCRIPTS_MAX:
             break
     return list(found.values())

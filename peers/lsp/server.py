@@ -13,15 +13,18 @@ from functools import partial, wraps
 from pathlib import Path
 from threading import Event
 from typing import Any, BinaryIO, Final, TypeVar
+from urllib.parse import unquote
 
 from lsprotocol import types
 from pygls.io_ import run_async
 from pygls.lsp.server import LanguageServer
 from pygls.uris import to_fs_path
+from pygls.workspace import TextDocument
 
 from peers.client import AsyncConnection
 from peers.lsp import answers
 from peers.lsp.living import Living
+from peers.lsp.messages import BadMessage
 from peers.lsp.pipes import Output, opened
 from peers.lsp.positions import Lines
 from peers.lsp.protocol import converter, failed
@@ -90,20 +93,33 @@ class EditorServer:
         encoding = self.language.workspace.position_encoding
         return str(getattr(encoding, "value", encoding) or "utf-16")
 
+    def _open(self, uri: str) -> TextDocument | None:
+        return self.language.workspace.text_documents.get(unquote(uri))  # that is how the library keeps them
+
+    def _text(self, uri: str) -> TextDocument:
+        found = self._open(uri)
+        if found is None:
+            raise BadMessage(f"{uri:.200} is not open")
+        return found
+
     def _lines(self, uri: str) -> Lines:
-        return Lines(self.language.workspace.get_text_document(uri).source, self._encoding())
+        return Lines(self._text(uri).source, self._encoding())
 
     def _script(self, uri: str) -> Script:
-        return script(uri, self.language.workspace.get_text_document(uri).source, self._encoding())
+        text = self._text(uri)
+        return script(text.uri, text.source, self._encoding())
 
     def _folders(self) -> list[Path]:
         workspace = self.language.workspace
-        roots = [*workspace.folders, *([workspace.root_uri] if workspace.root_uri else [])]
+        roots = [
+            *(folder.uri for folder in workspace.folders.values()),
+            *([workspace.root_uri] if workspace.root_uri else []),
+        ]
         paths = [to_fs_path(root) for root in roots]
         return list(dict.fromkeys(Path(path) for path in paths if path))
 
     async def _scripts(self) -> list[Script]:
-        opened = {uri: text.source for uri, text in self.language.workspace.text_documents.items()}
+        opened = {text.uri: text.source for text in self.language.workspace.text_documents.values()}
         return await asyncio.to_thread(workspace_scripts, self._folders(), opened, self._encoding())
 
     def _knowledge(self, uri: str) -> Knowledge:
@@ -140,12 +156,12 @@ class EditorServer:
         self._publish(params.text_document.uri, None, [])
 
     def _version(self, uri: str) -> int | None:
-        document = self.language.workspace.text_documents.get(uri)
+        document = self._open(uri)
         return None if document is None else document.version
 
     async def _look(self, uri: str) -> None:
         """Tell what is wrong with a text, unless it has changed meanwhile."""
-        if uri not in self.language.workspace.text_documents:
+        if self._open(uri) is None:
             return
         version, lines, default = self._version(uri), self._lines(uri), self._targets.default(uri)
         found = await asyncio.to_thread(
@@ -164,8 +180,8 @@ class EditorServer:
     async def _known_changed(self) -> None:
         """More is known than before: look again at what is open, and have the editor ask for the lenses again."""
         self._running.tell_state()
-        for uri in list(self.language.workspace.text_documents):
-            await self._look(uri)
+        for text in list(self.language.workspace.text_documents.values()):
+            await self._look(text.uri)
         asks = self.language.client_capabilities.workspace
         if asks is not None and asks.code_lens is not None and asks.code_lens.refresh_support:
             self.language.workspace_code_lens_refresh(None)

@@ -389,6 +389,28 @@ async def test_definition_references_and_rename_over_the_workspace(editor: Edito
     assert (symbol["name"], symbol["detail"]) == ("sq", "sq(Integer x) -> Integer")
 
 
+async def test_a_file_whose_uri_is_quoted(editor: Editor, tmp_path: Path) -> None:
+    uri = uri_in(tmp_path, "über uns #1.pql")
+    assert "%" in uri
+    (tmp_path / "über uns #1.pql").write_text(MADE)
+    editor.open(uri, "")
+    (problem,) = await editor.problems(uri, "nosuch_at_all(1)")
+    assert problem["code"] == "unknown_name"
+    assert await editor.problems(uri, MADE) == []
+    place = {"textDocument": {"uri": uri}, "position": {"line": 1, "character": 1}}
+    found = await editor.ask("textDocument/references", {**place, "context": {"includeDeclaration": True}})
+    assert [one["uri"] for one in found] == [uri, uri]
+
+
+async def test_a_text_that_is_not_open(editor: Editor, tmp_path: Path) -> None:
+    uri = uri_in(tmp_path, "none.pql")
+    for method, more in (("textDocument/hover", {"position": {"line": 0, "character": 0}}), ("peerage/run", {})):
+        params = {"id": "a", "uri": uri} if method == "peerage/run" else {"textDocument": {"uri": uri}, **more}
+        with pytest.raises(Refused, match="is not open") as refused:
+            await editor.ask(method, params)
+        assert refused.value.error["data"]["code"] == "bad_editor_message"
+
+
 NO_NAMES = {
     "abs": "is a built-in function",
     "two words": "is no name of a function",
