@@ -2,7 +2,7 @@
 
 Owns the open WebSockets, one an edge (a newer one replaces an older), and the statements under way on each.
 
-    close codes: 1001 the nameserver is stopping · 1007 garbage · 1008 more frames than credit
+    close codes: 1001 the nameserver is stopping · 1007 garbage · 1008 more frames than credit, or not read in time
                  4001 replaced by a newer uplink · 4003 the edge was removed
 
 Rules: asking is a context: leaving it cancels on the edge whatever has not ended. A lost uplink ends every statement
@@ -15,7 +15,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -56,8 +56,9 @@ class UplinkBusy(WorldProblem):
 class Uplink:
     """One open WebSocket to an edge."""
 
-    def __init__(self, socket: web.WebSocketResponse) -> None:
+    def __init__(self, socket: web.WebSocketResponse, *, send_timeout_s: float = SEND_TIMEOUT_S) -> None:
         self._socket = socket
+        self._send_timeout_s = send_timeout_s
         self._ids = itertools.count(1)
         self._asked: dict[int, AskedFrames] = {}
         self._receiving: asyncio.Task[None] | None = None
@@ -66,10 +67,14 @@ class Uplink:
 
     async def close(self, code: int, reason: bytes) -> None:
         """End it, telling the edge why; returns when it has ended."""
-        self._parting = (code, reason)
+        self._part(code, reason)
+        if self._receiving is not None:
+            await self._ended.wait()
+
+    def _part(self, code: int, reason: bytes) -> None:
+        self._parting = self._parting or (code, reason)
         if self._receiving is not None:
             self._receiving.cancel()
-            await self._ended.wait()
 
     async def receive(self) -> None:
         """Hand arriving frames to their statements until the socket ends, or is closed from here."""
@@ -81,8 +86,7 @@ class Uplink:
             if self._parting is None:
                 await self._receiving
             else:  # here, where nothing else reads: the edge's own farewell is waited for
-                code, reason = self._parting
-                await self._socket.close(code=code, message=reason)
+                await self._farewell(*self._parting)
         finally:
             self._receiving.cancel()
             self._ended.set()
@@ -97,7 +101,7 @@ class Uplink:
                 arrived = UPWARD.decode(message.data)
             except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
                 log.warning("uplink_garbage", extra={"reason": str(error)})
-                await self._socket.close(code=1007)
+                await self._farewell(1007, b"")
                 return
             asked = self._asked.get(arrived.id)
             if asked is not None:
@@ -105,16 +109,27 @@ class Uplink:
                     asked.put((arrived.frame,) if isinstance(arrived, FrameMessage) else arrived.frames)
                 except Overrun:
                     log.warning("uplink_overrun", extra={"statement": arrived.id})
-                    await self._socket.close(code=1008)
+                    await self._farewell(1008, b"")
                     return
 
+    async def _farewell(self, code: int, reason: bytes) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2 * FAREWELL_S):  # who does not read has no room for it
+                await self._socket.close(code=code, message=reason)
+
     async def send(self, message: msgspec.Struct | bytes) -> None:
-        """Raises :class:`UplinkLost` when the edge does not take it in time. Bytes are a message that is encoded."""
+        """Raises :class:`UplinkLost` when the edge does not take it in time, and then the uplink ends: what it does not
+        read would pile up here. Bytes are a message that is encoded.
+        """
         encoded = message if isinstance(message, bytes) else ENCODER.encode(message)
         try:
-            async with asyncio.timeout(SEND_TIMEOUT_S):
+            async with asyncio.timeout(self._send_timeout_s):
                 await self._socket.send_frame(encoded, WSMsgType.TEXT)
-        except (ConnectionError, TimeoutError) as error:
+        except TimeoutError as error:
+            log.warning("uplink_not_read")
+            self._part(1008, b"not read in time")
+            raise UplinkLost("the edge does not read its uplink") from error
+        except ConnectionError as error:
             raise UplinkLost("the uplink ended") from error
 
     @asynccontextmanager
@@ -131,7 +146,7 @@ class Uplink:
             yield frames
         finally:
             del self._asked[number]
-            if not frames.ended and not lasting and not self._socket.closed:
+            if not frames.ended and not lasting and self._parting is None and not self._socket.closed:
                 try:
                     await asyncio.shield(self.send(CancelMessage(number)))
                 except UplinkLost:

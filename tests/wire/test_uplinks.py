@@ -17,7 +17,7 @@ from peers.asked import UplinkLost
 from peers.federation_client import FederationClient, Unreachable
 from peers.uplink_client import UplinkClient
 from peers.uplink_messages import CREDIT_FRAMES, StatementMessage
-from peers.uplinks import Uplinks
+from peers.uplinks import Uplink, Uplinks
 from query.frames import EndFrame, RowFrame, SchemaFrame
 from query.ledger import Ledger, Outcome, State
 
@@ -186,3 +186,37 @@ async def test_a_long_pause_ends_when_the_nameserver_answers_a_poll() -> None:
     await late.back.wait()
     holding.cancel()
     await asyncio.gather(holding, return_exceptions=True)
+
+
+class Unread:
+    """A WebSocket whose other end reads nothing and says nothing."""
+
+    closed = False
+    code = 0
+
+    def __aiter__(self) -> Unread:
+        return self
+
+    async def __anext__(self) -> Any:
+        await asyncio.Event().wait()
+
+    async def send_frame(self, message: bytes, opcode: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def close(self, *, code: int, message: bytes) -> None:
+        self.code = code
+        await asyncio.Event().wait()
+
+
+async def test_an_edge_that_does_not_read_is_an_edge_without_an_uplink() -> None:
+    """What is sent to it would pile up, and every wide statement would wait for it."""
+    socket: Any = Unread()
+    uplink = Uplink(socket, send_timeout_s=0.05)
+    serving = asyncio.create_task(uplink.receive())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        with pytest.raises(UplinkLost, match="does not read"):
+            async with uplink.ask(lambda number: b"{}"):
+                raise AssertionError
+        await serving
+    assert socket.code == 1008
