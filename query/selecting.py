@@ -37,7 +37,7 @@ def resolve_select(resolver: Resolver, node: Select, outer: Scope) -> Query:
     inner = Scope(scope.names, grouped=frozenset(slots), group_slot=group_slot if slots else None)
     items = tuple(resolver.step(item.value, inner) for item in node.items)
     names = column_names(node.items)
-    keys = tuple(resolver.step(key, scope) for key in node.group)
+    keys = tuple(_key(resolver, key, node, scope) for key in node.group)
     having = None if node.having is None else _one(resolver, node.having, inner, "having")
     order = tuple((_sorted_by(resolver, entry.value, node, items, inner), entry.descending) for entry in node.order)
     limit = None if node.limit is None else _one(resolver, node.limit, outer, "limit")
@@ -84,6 +84,17 @@ def _one(resolver: Resolver, node: Expression, scope: Scope, what: str) -> Step:
     if step.many:
         raise _wrong(WrongArguments(f"{what}: expected one value, found a bag"), node)
     return step
+
+
+def _key(resolver: Resolver, key: Expression, node: Select, scope: Scope) -> Step:
+    """What is grouped by; the name of a column is none, because a group is there before its columns are."""
+    if isinstance(key, Name) and key.name.casefold() not in scope.names:
+        for item in node.items:
+            if item.name is not None and item.name.casefold() == key.name.casefold():
+                hint = f"write what the column is: group by {format_expression(item.value)}"
+                problem = UnknownName(f'no variable "{key.name}": group by knows no names of columns', hint=hint)
+                raise _wrong(problem, key)
+    return resolver.step(key, scope)
 
 
 def _stages(resolver: Resolver, node: Select, scope: Scope) -> tuple[tuple[Stage, ...], list[int]]:

@@ -442,6 +442,7 @@ async def test_the_deepest_text_is_evaluated() -> None:
         ("select x from Real x", UnknownName, 'variable "x" has no source', Span(1, 20, 1, 21)),
         ("select x from x in [1], X in [2]", UserProblem, 'variable "X" stands twice in from', Span(1, 25, 1, 33)),
         ("select x, count(x) from x in [1]", BadStatement, '"x" is neither grouped nor aggregated', Span(1, 8, 1, 9)),
+        ("select x % 2 as k from x in [1] group by k", UnknownName, "knows no names of columns", Span(1, 42, 1, 43)),
         ("select x from x in [1] having x > 1", BadStatement, "having needs a group by", Span(1, 31, 1, 36)),
         (
             "select x from x in [1,'a'] order by x",
