@@ -24,7 +24,7 @@ from query.durations import BadDuration, parse_duration
 from query.errors import EndsTooEarly, SyntaxProblem
 from query.lexing import Directive, Lexed, Lexicon, Token, check_length, lex
 from query.limits import over
-from query.slips import brief, slip_at
+from query.slips import quoted, slip_at
 from query.syntax import (
     Body,
     CreateFunction,
@@ -131,7 +131,7 @@ class _Grammar:
         options += sorted(self.names[name] for name in wanted if name in self.names)
         if "$END" in wanted:
             options.append("the end of the statement")
-        message = "the statement ends too early" if token.type == "$END" else f'unexpected "{brief(token.value)}"'
+        message = "the statement ends too early" if token.type == "$END" else f"unexpected {quoted(token.value)}"
         if 0 < len(options) <= _OPTIONS_SHOWN:
             message += f": expected {_either(options)}"
         hint = _about_as_of(lexed, token)
@@ -148,6 +148,10 @@ def _about_as_of(lexed: Lexed, token: Token) -> str | None:
     at = lexed.tokens.index(token) if token in lexed.tokens else len(lexed.tokens)
     before = [known.type for known in lexed.tokens[max(0, at - 2) : at]]
     match [*before, token.type]:
+        case [*_, "RPAR", "AS"] if lexed.tokens[0].type == "CREATE" and not any(
+            known.type == "ARROW" for known in lexed.tokens[:at]
+        ):
+            return "a function says what it gives: create function f(Number x) -> Number as …"
         case [*_, "RPAR", "AS"]:
             return f"as names an item of a select; about the past, a call is followed by as of {_TIME}"
         case ["AS_OF", "NAME", "LPAR"]:

@@ -322,7 +322,8 @@ def place(route: Route, directory: Directory) -> Placement:
             if isinstance(route.target, Everywhere | Where)
             else f"{route.target} has no edges"
         )
-        raise WrongArguments(f'"{route.target}" means no peer: {what}')
+        shown = str(route.target) if isinstance(route.target, Where) else f'"{route.target}"'
+        raise WrongArguments(f"{shown} means no peer: {what}")
     return Placement(tuple(dict.fromkeys(targets)), route, unmatched)
 
 
@@ -336,4 +337,4 @@ def _nobody(where: Where, edges: Sequence[tuple[str, Properties]]) -> WrongArgum
     elif "name" in names_in(where.condition):
         hint = f'names are shown in upper case: name = "{edges[0][0].upper()}"'
     nobody = "the only edge does not meet it" if len(edges) == 1 else f"none of {len(edges)} edges meets it"
-    return WrongArguments(f'"{where}" means no peer: {nobody}', span=where.origin, hint=hint)
+    return WrongArguments(f"{where} means no peer: {nobody}", span=where.origin, hint=hint)

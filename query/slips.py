@@ -119,7 +119,8 @@ def _operator(source: Source, tokens: Sequence[Token], at: int, expected: frozen
         joined = next((one for one in _same_level(tokens, at) if one.type == "CONCAT"), None)
         if joined is not None:
             return Slip('"||" joins strings: expected "or" between conditions', None, _place(joined))
-        if any(one.type in COMPARISONS for one in _same_level(tokens, at)):
+        doubled = before is not None and before.type in COMPARISONS
+        if not doubled and any(one.type in COMPARISONS for one in _same_level(tokens, at)):
             return Slip(
                 f'unexpected "{brief(token.value)}"', "conditions are joined by and: 1 < x and x < 3", _place(token)
             )
@@ -172,7 +173,7 @@ def _source(source: Source, tokens: Sequence[Token], at: int, expected: frozense
         case [_, "FROM", "QUALIFIED" | "LSQB" | "LPAR" | "VARIABLE" | "STRING" | "RAW_STRING" | "LBRACE"]:
             shown = brief(token.value) + ("()" if token.type == "QUALIFIED" else "…" if token.type in _PAIRS else "")
             hint = f"name each element: from x in {shown}"
-            return Slip(f'unexpected {_quoted(token.value)}: expected a name and "in"', hint, _place(token))
+            return Slip(f'unexpected {quoted(token.value)}: expected a name and "in"', hint, _place(token))
         case ["FROM", "NAME", "LPAR"]:
             name = tokens[at - 1]
             hint = f"name each element: from x in {brief(name.value)}(…)"
@@ -199,6 +200,8 @@ def _call_of_field(source: Source, tokens: Sequence[Token], at: int, expected: f
 
 def _key(source: Source, tokens: Sequence[Token], at: int, expected: frozenset[str]) -> Slip | None:
     token = tokens[at]
+    if token.type == "RBRACE" and _types(tokens, at, 1) == ["COMMA"]:
+        return Slip('unexpected "}": expected a key in quotes', "no comma stands behind the last member", _place(token))
     if (
         not token.value[:1].isalpha()
         or _types(tokens, at, 1) not in (["LBRACE"], ["COMMA"])
@@ -258,7 +261,7 @@ def _separator(source: Source, tokens: Sequence[Token], at: int, expected: froze
             return Slip(f'expected ";" before "{brief(token.value)}"', hint, _place(token))
         return None
     if token.type in VALUES and before.type not in _PAIRS and "COMMA" in expected:
-        return Slip(f'expected "," before {_quoted(token.value)}', None, _place(token))
+        return Slip(f'expected "," before {quoted(token.value)}', None, _place(token))
     return None
 
 
@@ -292,7 +295,7 @@ def brief(text: str) -> str:
     return line if line == text and len(text) <= 40 else line[:37] + "…"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     shown = brief(text)
     return shown if shown[:1] in ("'", '"') else f'"{shown}"'
 

@@ -64,7 +64,7 @@ def test_it_belongs_to_the_call(text: str, found: Any) -> None:
         ),
         (
             'f() as of "2026-01-31"',
-            f'unexpected ""2026-01-31"": {EXPECTED}',
+            f'unexpected "2026-01-31": {EXPECTED}',
             None,
         ),
         (
@@ -76,6 +76,11 @@ def test_it_belongs_to_the_call(text: str, found: Any) -> None:
             f"f() as {T}",
             'unexpected "as": expected the end of the statement',
             "as names an item of a select; about the past, a call is followed by as of |2026-01-31T12:00:00Z|",
+        ),
+        (
+            "create function f(Integer x) as x",
+            'unexpected "as": expected "->"',
+            "a function says what it gives: create function f(Number x) -> Number as …",
         ),
     ],
 )

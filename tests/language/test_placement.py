@@ -180,7 +180,7 @@ def test_here_means_this_peer() -> None:
         ("e3", UnknownName, 'no peer "e3"'),
         ("group stagin", UnknownName, 'no group "stagin" — did you mean "staging"?'),
         ("group empty", WrongArguments, "group empty has no edges"),
-        ('where site = "x"', WrongArguments, '"where site = "x"" means no peer: none of 3 edges meets it'),
+        ('where site = "x"', WrongArguments, 'where site = "x" means no peer: none of 3 edges meets it'),
         ('where stie = "x"', UnknownName, 'no property "stie" — did you mean "site"?'),
     ],
 )

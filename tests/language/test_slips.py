@@ -80,6 +80,8 @@ DEFINING = "a function is made with: create function f(Number x) -> Number as x 
             "a function of a namespace is written with a colon: edge:list(…)",
         ),
         ('{name: "a"}', 'unexpected "name": expected a key in quotes', "name", 'keys stand in quotes: {"name": …}'),
+        ("1 = = 2", 'unexpected "=": expected an expression', "=", None),
+        ('{"a": 1,}', 'unexpected "}": expected a key in quotes', "}", "no comma stands behind the last member"),
         ('{"a": 1, of: 2}', 'unexpected "of": expected a key in quotes', "of", 'keys stand in quotes: {"of": …}'),
         ('{"a": 1 "b": 2}', 'expected "," before "b"', '"b"', None),
         ("[1 2]", 'expected "," before "2"', "2", None),

@@ -112,7 +112,7 @@ async def test_explain_tells_whom_it_means(federation: Living, home: str) -> Non
         (
             'site = "attic"',
             WrongArguments,
-            '"where site = "attic"" means no peer: none of 4 edges meets it',
+            'where site = "attic" means no peer: none of 4 edges meets it',
             None,
             15,
         ),
