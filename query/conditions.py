@@ -7,23 +7,28 @@ Rules: a condition is an expression of the language, of properties by their name
 result depends on their arguments alone; no select, call of another kind, session variable or moment. A property that
 an edge does not have is null, and an edge is meant where the condition is true, not where it is null. Names compare
 without case. ``properties["rack-no"]`` reaches what is no name. A name that no edge has is unknown, except for those of
-:data:`ALWAYS`. The work for one edge is bounded by the text's length and what is bounded in every expression.
+:data:`ALWAYS`. The work for one edge is bounded by the text's length and what is bounded in every expression, and that
+for all of them by :data:`WORK_S_MAX`: nobody else is served meanwhile.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from query.errors import BadStatement, Problem, Span, SyntaxProblem, WrongArguments, unknown
 from query.expressions import Misplaced, Resolver, Scope
+from query.limits import over
 from query.parsing import parse
 from query.plan import Local
-from query.syntax import AsOf, Evaluate, Name, Node, Select, Statement, Variable, shifted, walk
+from query.syntax import AsOf, Binary, Evaluate, Name, Node, Select, Statement, Variable, shifted, walk
 from query.types import BOOLEAN, OBJECT, RECORD
 
 ALWAYS: Final = ("name", "groups", "tags", "mode", "site", "arch", "os", "python", "cores", "memory", "version")
 """Names that a condition may use whether or not any edge has such a property."""
+
+WORK_S_MAX: Final = 1.0  # of this thread, for all edges; 10 000 take some hundredths with an ordinary condition
 
 PROPERTIES: Final = "properties"
 """The name of the record of all of an edge's properties."""
@@ -76,20 +81,33 @@ _HINTS: Final[Mapping[type[Node], str]] = {Variable: "write the value itself"}
 
 
 def meeting(
-    text: str, edges: Sequence[tuple[str, Properties]], *, origin: Span | None = None
+    text: str,
+    edges: Sequence[tuple[str, Properties]],
+    *,
+    origin: Span | None = None,
+    work_s_max: float = WORK_S_MAX,
 ) -> tuple[tuple[str, ...], int]:
     """The names of the edges that a condition means, in their order, and how many it does not mean.
 
-    Raises a :class:`Problem` for what may not stand in it, a property that nobody has, and an edge for which the
-    condition has no meaning.
+    Raises a :class:`Problem` for what may not stand in it, a property that nobody has, an edge for which the
+    condition has no meaning, and a condition that takes too long.
     """
     try:
         statement = read_condition(text)
         decide = _Decision(statement, edges)
-        names = tuple(name for name, properties in edges if decide(name, properties))
+        until = time.thread_time() + work_s_max
+        names = []
+        for name, properties in edges:
+            if decide(name, properties):
+                names.append(name)
+            if time.thread_time() > until:
+                problem = over(
+                    "a condition over all edges", work_s_max, "more", "s of work", hint="write a simpler one"
+                )
+                raise problem.at(statement.span)
     except Problem as problem:
         raise moved(problem, origin) from None
-    return names, len(edges) - len(names)
+    return tuple(names), len(edges) - len(names)
 
 
 class _Decision:
@@ -105,6 +123,7 @@ class _Decision:
         self._spellings = spellings_of(edges)
         body = statement.body
         assert isinstance(body, Evaluate)
+        self._compared_with = {id(node.right) for node in walk(body) if isinstance(node, Binary)}
         try:
             for node in walk(body):
                 if isinstance(node, Name):
@@ -131,7 +150,11 @@ class _Decision:
             names = {name: None for spellings in self._spellings.values() for name in spellings}
             problem = unknown("property", node.name, (*ALWAYS, *names))
             if "did you mean" not in problem.message:
-                problem.hint = f'a text stands in quotes: "{node.name}"'
+                problem.hint = (
+                    f'a text stands in quotes: "{node.name}"'
+                    if id(node) in self._compared_with
+                    else f'edge:set_property(edge, "{node.name}", value) gives an edge one'
+                )
             raise Misplaced(problem, node.place)
         slot = resolver.new_slot()
         scope.names[folded] = Local(slot, type=RECORD if folded == PROPERTIES else OBJECT, place=node.place)

@@ -133,6 +133,13 @@ def test_a_wrong_condition_is_told_where_it_stands(
             'a text stands in quotes: "arm64"',
             Span(1, 22, 1, 27),
         ),
+        (
+            'zone_of_it = "x"',
+            UnknownName,
+            'no property "zone_of_it"',
+            'edge:set_property(edge, "zone_of_it", value) gives an edge one',
+            Span(1, 15, 1, 25),
+        ),
         ("this_peer() = 1", UnknownName, 'no function "this_peer"', None, None),
         ("now() > null", UnknownName, 'no function "now"', None, None),
         ("cores", WrongArguments, "where, for LINE-1: expected a condition such as", None, Span(1, 15, 1, 20)),
@@ -237,6 +244,16 @@ def test_reading_a_condition_loads_no_numbers() -> None:
     program = "import sys; from query.placement import parse_target; parse_target('where a = 1'); "
     program += "assert 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_all_edges_together_are_bounded_in_work() -> None:
+    heavy = " and ".join(["count(range(1, 9000)) > 0"] * 100)
+    many = [(f"e{number}", {"name": f"E{number}"}) for number in range(10_000)]
+    with pytest.raises(
+        LimitExceeded, match=r"a condition over all edges is over its limit of 0\.05 s of work"
+    ) as caught:
+        meeting(f'name != "" and {heavy}', many, work_s_max=0.05)
+    assert caught.value.hint == "write a simpler one"
 
 
 def test_ten_thousand_edges_are_decided_at_once() -> None:
