@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import msgspec
 
 from federation.documents import SignedDocument
-from federation.errors import UnknownKey
+from federation.errors import UnknownKey, UnknownPeer
 from federation.members import Member
 from federation.names import PeerId, fold, shown
 from peers.answering import Answering
@@ -183,6 +183,8 @@ class FanOut:
         """
         uuid = errand.origin.caller.uuid
         credential = self._vouch(uuid) if errand.origin.envelope is not None else None
+        if credential is None and errand.origin.envelope is not None:  # else it would run as this nameserver
+            raise UnknownPeer(f'"{errand.origin.caller.name}" was removed from the federation')
         message = wording.of(credential).numbered
         schema: Frame | None = None
         given = ForeignAnswer(target)

@@ -7,10 +7,13 @@ import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from federation.envelopes import seal
+from federation.keys import PrivateKey
 from federation.members import Member
 from federation.names import PeerId
 from peers.answering import Answering
@@ -23,7 +26,7 @@ from peers.turns import Turns
 from peers.uplinks import Uplinks
 from query.catalogue import USER, Catalogue
 from query.declarations import Call, Caller, Declaration, Role, bind, function
-from query.frames import Frame
+from query.frames import EndFrame, Frame
 from query.functions import generic_declarations
 from query.ledger import Outcome, State
 from query.parsing import parse_statement
@@ -309,6 +312,33 @@ async def test_a_wide_statement_lets_small_ones_between() -> None:
     turns = Counter(far.asked)
     assert sum(turns.values()) == 2 * 1000 + 1
     assert max(count for turn, count in turns.items() if turn > began + 2) <= ASKED_A_TURN + 1
+
+
+class Near(Uplinks):
+    """Every edge has an uplink, which nothing may be sent down."""
+
+    def uplink(self, uuid: PeerId) -> Any:
+        return object()
+
+
+async def test_a_caller_who_was_removed_meanwhile_is_nobody() -> None:
+    """Not the nameserver, as which an edge would run what comes without the director's word on its caller."""
+    anywhere, frames = Anywhere(), asyncio.Queue[Frame]()
+    fan = FanOut(
+        name="ns", directory=anywhere, edges=anywhere, uplinks=Near(), vouch=lambda uuid: None, clock=NOW.timestamp
+    )
+    asked = errand(("e1", "e2"))
+    sealed = seal(asked.body, key=PrivateKey(b"k" * 32), federation="f", caller="c", now=0.0, lifetime_s=9.0)
+    answering = Answering(frames, statement=0, targets=asked.targets, query="q", tagged=True)
+
+    async def nowhere() -> None:
+        raise AssertionError("the nameserver is no target")
+
+    await fan.ask(replace(asked, origin=replace(asked.origin, envelope=sealed)), answering, here=nowhere)
+    await answering.end()
+    *_, end = [frames.get_nowait() for _ in range(frames.qsize())]
+    assert isinstance(end, EndFrame)
+    assert [str(outcome) for outcome in end.ledger.outcomes] == ["error(unknown_peer)"] * 2
 
 
 def errand(targets: tuple[str, ...]) -> Errand:
