@@ -173,9 +173,7 @@ def program_version() -> str:
     return version("peerage")
 
 
-def built_in_properties(
-    providers: Choice = CPU_ALONE, *, site: str = ""
-) -> dict[str, str | int | float | bool]:
+def built_in_properties(providers: Choice = CPU_ALONE, *, site: str = "") -> dict[str, str | int | float | bool]:
     """What an edge reports of its device. ``providers``: what models run on, and what is wanted and absent; ``site``:
     where it is, as its settings say.
     """

@@ -1,8 +1,8 @@
 """What was typed is kept, for this user alone, and never a secret."""
 
 import base64
-import random
 import os
+import random
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,6 +72,10 @@ BUNDLE = base64.b64encode(b'{"federation":"mine","token":"x","ca":"-----BEGIN"}'
         '"-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----"',
         '"Authorization: Bearer abcdefgh1234"',
         'models:set_repository("r", {"password": "x"})',
+        "set :password = 'hunter2'",
+        'password = "hunter2"',
+        '"token: abc"',
+        'f("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl")',
     ],
 )
 def test_secrets_are_not_written(history: HistoryFile, text: str) -> None:
@@ -85,7 +89,7 @@ def test_secrets_are_not_written(history: HistoryFile, text: str) -> None:
     [
         'models:info("sha256:a78cbcacefb699fb6f3ab9581d6ba39412a072a07b401d37fd16d8fea04bbba3")',
         'edge:add_group("the-edge-with-the-longest-name-that-there-is-in-the-house", "g")',
-        "key", 'r["token_count"]',
+        "key", 'r["token_count"]', "set :key = 1", "edge:actual_state(e).token_count > 3",
     ],
 )  # fmt: skip
 def test_what_only_looks_long_is_written(text: str) -> None:
