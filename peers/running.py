@@ -78,7 +78,8 @@ class RunningQueries:
         """Stop a query wherever it runs. Raises when there is none, or when it is another's and the role too low."""
         entry = self._running.get(query)
         if entry is None:
-            raise unknown("running query", query, self._running)
+            everybodys = caller.role >= Role.OPERATOR
+            raise unknown("running query", query, (e.id for e in self.all() if everybodys or same(caller, e.caller)))
         if caller.role < Role.OPERATOR and not same(caller, entry.caller):
             raise Forbidden(f'query "{query}" is of "{entry.caller.name}"; cancelling it needs the role operator')
         _cancel(entry)

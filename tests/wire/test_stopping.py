@@ -13,6 +13,7 @@ from peers.edge_parts import home_context
 from peers.local_parts import opened_client
 from peers.running import RunningQueries, Stopping
 from query.declarations import Caller, Role
+from query.errors import UnknownName
 from query.ledger import State
 from tests.wire.living import living
 
@@ -41,6 +42,15 @@ async def test_what_runs_is_cancelled_and_nothing_begins_any_more() -> None:
     assert running.all() == ()
     with pytest.raises(Stopping):
         running.begin("q-2", caller=ADA, text="1", now=0.0)
+
+
+@pytest.mark.parametrize(("caller", "told"), [(ADA, True), (Caller("bob", Role.VIEWER), False)])
+async def test_a_slip_tells_nobody_of_queries_of_others(caller: Caller, told: bool) -> None:
+    running = RunningQueries()
+    running.begin("q-0123456789ab", caller=Caller("ann", Role.VIEWER), text="1", now=0.0)
+    with pytest.raises(UnknownName) as raised:
+        running.cancel("q-0123456789ac", caller=caller)
+    assert ("q-0123456789ab" in raised.value.message) == told
 
 
 async def test_a_statement_that_does_not_end_holds_no_peer_back() -> None:
