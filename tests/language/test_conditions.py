@@ -140,13 +140,6 @@ def test_a_wrong_condition_is_told_where_it_stands(
             'edge:set_property(edge, "zone_of_it", value) gives an edge one',
             Span(1, 15, 1, 25),
         ),
-        (
-            'zone_of_it = "x"',
-            UnknownName,
-            'no property "zone_of_it"',
-            'edge:set_property(edge, "zone_of_it", value) gives an edge one',
-            Span(1, 15, 1, 25),
-        ),
         ("this_peer() = 1", UnknownName, 'no function "this_peer"', None, None),
         ("now() > null", UnknownName, 'no function "now"', None, None),
         ("cores", WrongArguments, "where, for LINE-1: expected a condition such as", None, Span(1, 15, 1, 20)),
