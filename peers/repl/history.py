@@ -30,6 +30,10 @@ NAME_LENGTH_MAX: Final = 63
 
 _LONG_WORD: Final = re.compile(r"[A-Za-z0-9+/_=-]{40,}")
 _SECRET_KEY: Final = re.compile(rf"""["'](?:{"|".join(sorted(SECRET_FIELDS))})["']\s*:""", re.IGNORECASE)
+_GIVEN: Final = re.compile(
+    r"""(?:token|bundle|secret|password|passphrase|authorization|private_?key)["']?\s*[=:]\s*\S""", re.IGNORECASE
+)
+_WEB_TOKEN: Final = re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}")
 
 
 def history_file(environment: Mapping[str, str], *, federation: str, authority: bytes) -> Path:
@@ -42,7 +46,7 @@ def history_file(environment: Mapping[str, str], *, federation: str, authority: 
 
 def is_secret(text: str) -> bool:
     """Whether something in a text looks like a bundle, a token or a key."""
-    if without_secrets(text) != text or _SECRET_KEY.search(text):
+    if without_secrets(text) != text or any(found.search(text) for found in (_SECRET_KEY, _GIVEN, _WEB_TOKEN)):
         return True
     return any(_looks_random(word[0]) for word in _LONG_WORD.finditer(text))
 
