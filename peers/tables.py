@@ -39,7 +39,7 @@ class Table:
         self.held.append([peer or "", *cells] if self.tagged else cells)
 
     def measure(self, columns: Sequence[str], *, room: int) -> None:
-        from rich.cells import cell_len
+        from rich.cells import cell_len, set_cell_size
 
         count = max(len(row) for row in self.held)
         self.heading = (["peer", *columns] if self.tagged else list(columns))[:count]
@@ -51,6 +51,8 @@ class Table:
         self.tall = needed > room
         if not self.tall:  # the heading's line does not wrap
             self.widths[-1] = max(1, min(self.widths[-1], room - sum(self.widths[:-1]) - len(GAP) * (count - 1)))
+            if cell_len(self.heading[-1]) > self.widths[-1]:
+                self.heading[-1] = set_cell_size(self.heading[-1], self.widths[-1] - 1) + "…"
 
     def padded(self, cells: Sequence[str]) -> Iterator[tuple[str, str, str]]:
         """Each cell with the blanks before and behind it."""

@@ -70,6 +70,15 @@ def test_rows_of_other_widths_than_the_first_are_rows_all_the_same() -> None:
     assert [line.split() for line in shown[2:]] == [["1", "2"], ["E1", "1", "2", "3"], ["1", "2"]]
 
 
+def test_the_heading_of_a_long_last_column_stays_on_its_line() -> None:
+    long = "b" * 50
+    assert Paper(width=40).show([schema("n", f'"{long}"'), row(1, long), end(1)])[:3] == [
+        "n  " + f'"{long}"'[:36] + "…",
+        "─  " + "─" * 37,
+        "1  " + f'"{long}"'[:37],
+    ]
+
+
 def test_rows_of_a_table_appear_without_waiting_for_the_next() -> None:
     paper = Paper()
     view = paper.view()
