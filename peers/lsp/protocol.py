@@ -1,7 +1,8 @@
 """The protocol library, set up for this server: plain values for ``peerage/…``, and a problem as an error of its own.
 
 Owns how our own requests are read from the wire: parameters stay values of JSON, for :mod:`peers.lsp.messages` to
-judge. What the library logs goes to standard error, but for problems that a request met: its answer tells them.
+judge. A request whose parameters are not those of its method is answered so. What the library logs goes to standard
+error, but for problems that a request met: its answer tells them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pygls.protocol import (
     JsonRPCNotification,
     JsonRPCRequestMessage,
     JsonRPCResponseMessage,
+    LanguageServerProtocol,
     default_converter,
 )
 
@@ -28,6 +30,18 @@ class RequestFailed(JsonRpcException):
 
     CODE = REQUEST_FAILED
     MESSAGE = "failed"
+
+
+class AnsweringProtocol(LanguageServerProtocol):
+    """The library logs a request that it cannot read, and leaves the editor waiting: this one answers it too."""
+
+    def structure_message(self, data: dict[str, Any]) -> Any:
+        try:
+            return super().structure_message(data)
+        except JsonRpcException as error:
+            if "id" in data and "method" in data:
+                self._send_response(data["id"], None, error.to_response_error())
+            raise
 
 
 def failed(problem: Problem) -> RequestFailed:

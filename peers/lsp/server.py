@@ -27,7 +27,7 @@ from peers.lsp.living import Living
 from peers.lsp.messages import BadMessage
 from peers.lsp.pipes import Output, opened
 from peers.lsp.positions import Lines
-from peers.lsp.protocol import converter, failed
+from peers.lsp.protocol import AnsweringProtocol, converter, failed
 from peers.lsp.running import Running
 from peers.lsp.scripts import Script, folder_of, script, workspace_scripts
 from peers.lsp.targets import Targets
@@ -76,6 +76,7 @@ class EditorServer:
             "peerage",
             version,
             text_document_sync_kind=types.TextDocumentSyncKind.Full,
+            protocol_cls=AnsweringProtocol,
             converter_factory=converter,
         )
         self._living = Living(connect, changed=self._known_changed)
@@ -94,7 +95,8 @@ class EditorServer:
         return str(getattr(encoding, "value", encoding) or "utf-16")
 
     def _open(self, uri: str) -> TextDocument | None:
-        return self.language.workspace.text_documents.get(unquote(uri))  # that is how the library keeps them
+        texts: dict[str, TextDocument] = self.language.workspace.text_documents  # by their URIs without quoting
+        return texts.get(unquote(uri))
 
     def _text(self, uri: str) -> TextDocument:
         found = self._open(uri)

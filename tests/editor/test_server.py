@@ -411,6 +411,14 @@ async def test_a_text_that_is_not_open(editor: Editor, tmp_path: Path) -> None:
         assert refused.value.error["data"]["code"] == "bad_editor_message"
 
 
+@pytest.mark.parametrize("params", [None, [1], {"textDocument": {"uri": "file:///a.pql"}}])
+async def test_a_request_that_cannot_be_read_is_answered(editor: Editor, params: Any) -> None:
+    with pytest.raises(Refused) as refused:
+        await editor.ask("textDocument/hover", params)
+    assert refused.value.error["code"] == -32602
+    assert (await editor.ask("peerage/run", {"id": "a", "text": "1"}))["rows"] == 1
+
+
 NO_NAMES = {
     "abs": "is a built-in function",
     "two words": "is no name of a function",
