@@ -39,7 +39,8 @@ def explain(body: Body, statement: Statement, catalogue: Catalogue, *, session: 
             targets = placed.targets
             shown = ", ".join(name.upper() for name in targets[:PEERS_SHOWN])
             more = f" and {len(targets) - PEERS_SHOWN} more" if len(targets) > PEERS_SHOWN else ""
-            beside = f"; {placed.unmatched} do not meet the condition" if placed.unmatched else ""
+            verb = "does" if placed.unmatched == 1 else "do"
+            beside = f"; {placed.unmatched} {verb} not meet the condition" if placed.unmatched else ""
             yield "targets", f"{len(targets)}: {shown}{more}{beside}"
             if len(targets) > 1:
                 yield from _together(meant, catalogue, session, peers=len(targets))

@@ -98,6 +98,9 @@ async def test_explain_tells_whom_it_means(federation: Living, home: str) -> Non
     shown = {row.values[0]: row.values[1] for row in answer.checked()}
     assert shown["route"] == 'where site = "lab", because the //peer: directive says so'
     assert shown["targets"] == "2: ONE, THREE; 2 do not meet the condition"
+    answer = await federation.ask("//peer: where name <> 'ONE'\nexplain 1 + 1", home=home)
+    shown = {row.values[0]: row.values[1] for row in answer.checked()}
+    assert shown["targets"].endswith("; 1 does not meet the condition")
 
 
 @pytest.mark.parametrize("home", EVERYWHERE)
