@@ -105,6 +105,15 @@ def is_whole(text: str) -> bool:
     return text.rstrip().endswith(";") or not _waits_for_clauses(script.statements[-1].body)
 
 
+def came_to_its_end(text: str) -> bool:
+    """Whether no bracket, string, comment or clause is open; also of a text that is wrong, where no line mends it."""
+    try:
+        parse(text, limit=limits.TEXT_BYTES_LOCAL_MAX)
+    except Problem as problem:
+        return not isinstance(problem, EndsTooEarly)
+    return True
+
+
 def _waits_for_clauses(body: Body) -> bool:
     """Whether a select names what no ``from`` or ``where`` of it gives yet: these clauses are still to come."""
     value = body.body if isinstance(body, Explain) else body

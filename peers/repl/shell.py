@@ -23,6 +23,7 @@ from peers.repl.lines import (
     Include,
     Nothing,
     Statements,
+    came_to_its_end,
     changes_functions,
     convergence_of,
     parsed,
@@ -266,12 +267,18 @@ class Shell:
 
 
 def scripted(text: str) -> list[str]:
-    """A script's parts in order: its commands and files to run, a line each, and the statements between them."""
+    """A script's parts in order: its commands and files to run, a line each, and the statements between them.
+
+    A command ends the statement before it, as Enter does at the prompt.
+    """
     parts: list[str] = []
     lines: list[str] = []
     for line in text.split("\n"):
-        if isinstance(read_line(line), Command | Include) and not "".join(lines).strip():
-            parts.append(line)
+        read, before = read_line(line), "\n".join(lines)
+        if (isinstance(read, Command | Include) and not before.strip()) or (
+            isinstance(read, Command) and came_to_its_end(before)
+        ):
+            parts += [before, line] if before.strip() else [line]
             lines = []
             continue
         lines.append(line)

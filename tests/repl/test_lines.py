@@ -132,3 +132,10 @@ def test_a_script_in_parts() -> None:
         "\\export csv",
         "3 +\n4",
     ]
+
+
+def test_a_command_ends_the_statement_before_it() -> None:
+    assert scripted("select n\nfrom n in [1]\n\\export csv\n2") == ["select n\nfrom n in [1]", "\\export csv", "2"]
+    assert scripted("selct 1\n\\time off") == ["selct 1", "\\time off"]
+    for held in ('"a\n\\b"', "/* a\n\\b */ 1", "f(1,\n\\x)"):
+        assert scripted(held) == [held]
