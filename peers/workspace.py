@@ -83,8 +83,10 @@ def checked(value: object, file: Path | None = None) -> str:
     if not isinstance(value, str):
         raise BadWorkspace(f"{where}expected the name of a peer as {DEFAULT_PEER}, found {value!r:.60}")
     value = value.strip()
-    if len(value) > limits.DIRECTIVE_LENGTH_MAX or "\n" in value:
+    if len(value) > limits.DIRECTIVE_LENGTH_MAX:
         raise BadWorkspace(f"{where}{DEFAULT_PEER} is longer than a target may be")
+    if "\n" in value:
+        raise BadWorkspace(f"{where}expected one line as {DEFAULT_PEER}, found several")
     try:
         parse_target(value)
     except UserProblem as problem:

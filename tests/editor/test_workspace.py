@@ -133,3 +133,9 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
 
 def test_a_name_with_quotes_cannot_leave_its_string() -> None:
     assert with_default_peer("", 'a"\nb = "c') == 'default_peer = "a\\"\\nb = \\"c"\n'
+
+
+def test_a_target_of_several_lines(tmp_path: Path) -> None:
+    with pytest.raises(BadWorkspace, match="expected one line as default_peer, found several"):
+        save_default_peer(tmp_path, "E1\nE2")
+    assert not (tmp_path / FILE).exists()
