@@ -150,6 +150,7 @@ class MulticastFacts:
     heard: tuple[str, ...] = ()
     reachable: bool = False  # the nameserver answers at a known address
     announces: bool = False  # this home's nameserver runs, and should be heard
+    own: bool = False  # this home is the nameserver's
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,7 +250,7 @@ def judge_multicast(facts: MulticastFacts) -> Iterator[Finding]:
             "multicast works, and the nameserver that runs here is not heard",
             "its log says announcement_failed; is zeroconf_interface the network of the edges?",
         )
-    elif facts.echoed and not facts.heard and not facts.reachable:
+    elif facts.echoed and not facts.heard and not facts.reachable and not facts.own:
         yield Finding(
             "doubtful",
             "nobody_announced",

@@ -190,6 +190,7 @@ async def check_multicast(around: Surroundings) -> Checked | None:
         heard=heard,
         reachable=await around.answers(),
         announces=run is not None and run.kind == "nameserver",
+        own=await around.kind() == "nameserver",
     )
     seen = f"could not be tried: {said}" if came is None else f"heard {', '.join(heard)}" if heard else "works"
     return _checked("multicast", beyond.judge_multicast(facts), seen)

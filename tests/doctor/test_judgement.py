@@ -421,6 +421,7 @@ def test_uplink() -> None:
         (MulticastFacts(wanted=True, interface=None, echoed=True, heard=(AT,)), []),
         (MulticastFacts(wanted=True, interface=None, echoed=None, said="port 5353 cannot be shared"), []),
         (MulticastFacts(wanted=True, interface=None, echoed=True, reachable=True), []),
+        (MulticastFacts(wanted=True, interface=None, echoed=True, own=True), []),
         (
             MulticastFacts(wanted=True, interface="192.0.2.1", interface_is_own=False),
             [("wrong", "wrong_interface", "zeroconf_interface: 192.0.2.1 is no address of this device")],
