@@ -160,7 +160,7 @@ CODES: Final[Mapping[str, tuple[str, ...]]] = {
         "archive_truncated",
         "archive_damaged",
     ),
-    "peers.cli.console": ("usage",),
+    "peers.cli.console": ("usage", "output_not_written"),
     "peers.cli.tidying": ("not_text",),
     "peers.client": ("partial_answer",),
     "peers.content_coding": (

@@ -17,7 +17,7 @@ from unicodedata import combining, east_asian_width
 
 import msgspec
 
-from query.errors import ErrorRecord, InternalProblem, Problem, Span
+from query.errors import ErrorRecord, InternalProblem, Problem, Span, WorldProblem
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -37,6 +37,12 @@ class UsageProblem(Problem):
     code = "usage"
 
 
+class OutputNotWritten(WorldProblem):
+    """Standard output takes no more, as on a full disk."""
+
+    code = "output_not_written"
+
+
 @dataclass(slots=True)
 class Console:
     """The outside of a command. ``status`` is the exit status."""
@@ -48,8 +54,13 @@ class Console:
 
     def data(self, line: str) -> None:
         """A line of data, given at once."""
-        self.stdout.write(line + "\n")
-        self.stdout.flush()
+        try:
+            self.stdout.write(line + "\n")
+            self.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputNotWritten(f"cannot write the output: {error.strerror}") from error
 
     def json(self, value: Any) -> None:
         """A value as one line of JSON."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import re
 from typing import Any
 
@@ -107,6 +109,22 @@ def test_every_end_has_words_and_a_status(raised: BaseException, status: int, as
     out, err = said(of)
     assert out == ""
     assert err
+
+
+class Full(io.StringIO):
+    """A file on a disk that is full."""
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_no_fault_of_ours() -> None:
+    told = io.StringIO()
+    of = Console(stdout=Full(), stderr=told, environment={})
+    with of.telling_problems(as_json=False):
+        of.data("1")
+    assert told.getvalue() == "error(output_not_written): cannot write the output: No space left on device\n"
+    assert of.status == FAILED
 
 
 def test_problems_in_a_group_are_told_as_problems() -> None:
