@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -70,6 +71,7 @@ class Federation:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                start_new_session=True,  # what it is below is ended with it
             )
         self._running[name] = process
         assert process.stdout is not None
@@ -95,7 +97,7 @@ class Federation:
     def stop(self, name: str) -> None:
         process = self._running.pop(name, None)
         if process is not None:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)
             try:
                 process.wait(timeout=DEATH_S_MAX)
             finally:
@@ -188,9 +190,9 @@ def _environment() -> dict[str, str]:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        process.kill()
-        process.wait()
+    with suppress(ProcessLookupError):  # a program that it was started below may have ended before it
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     if process.stdout is not None:
         process.stdout.close()
 
