@@ -28,7 +28,7 @@ async def called(
     evaluation: Evaluation, overloads: tuple[Declaration, ...], arguments: list[Any], *, as_of: datetime | None = None
 ) -> Any:
     """The one value of a call, as it would have been at a moment in the past."""
-    declared, passed = _chosen(evaluation, overloads, arguments)
+    declared, passed = chosen(evaluation, overloads, arguments)
     if passed is None:
         return None
     if isinstance(declared, UserFunction):
@@ -37,7 +37,7 @@ async def called(
     result = _implementation(declared)(call, *passed)
     if inspect.isawaitable(result):
         result = await result
-    return _returned(declared, result)
+    return returned(declared, result)
 
 
 def as_moment(value: Any) -> datetime | None:
@@ -47,7 +47,8 @@ def as_moment(value: Any) -> datetime | None:
     return value
 
 
-def _returned(declared: Declaration, result: Any) -> Any:
+def returned(declared: Declaration, result: Any) -> Any:
+    """What an implementation gave, as a value."""
     try:
         return normal(result)
     except NotAValue as problem:
@@ -83,7 +84,7 @@ def _check_result(declared: UserFunction, found: Any) -> None:
         raise WrongArguments(f"{declared.name}: expected a result of {wanted}, found {described(found)}")
 
 
-def _chosen(
+def chosen(
     evaluation: Evaluation, overloads: tuple[Declaration, ...], arguments: list[Any]
 ) -> tuple[Declaration, list[Any] | None]:
     """The overload for these arguments, and what it is passed; None: an argument is null, and so is the result."""
@@ -142,7 +143,7 @@ async def called_elements(
     evaluation: Evaluation, overloads: tuple[Declaration, ...], arguments: list[Any]
 ) -> AsyncGenerator[Any, None]:
     """The elements of a call of a function that gives a bag, as they come."""
-    declared, passed = _chosen(evaluation, overloads, arguments)
+    declared, passed = chosen(evaluation, overloads, arguments)
     if passed is None:
         return
     if isinstance(declared, UserFunction):
@@ -155,10 +156,10 @@ async def called_elements(
     if isinstance(result, AsyncIterable):
         async with aclosing(_closing(result)) as elements:
             async for element in elements:
-                yield _returned(declared, element)
+                yield returned(declared, element)
     elif result is not None:
         for element in _as_rows(declared, result):
-            yield _returned(declared, element)
+            yield returned(declared, element)
 
 
 class _Inside:

@@ -291,9 +291,9 @@ class Evaluation:
         ]
 
     async def _aggregate(self, step: Aggregate, slots: Slots) -> Any:
-        from query.selection import over_group
+        from query.group_rows import of_group
 
-        return await called(self, step.overloads, await over_group(self, step, slots))
+        return await of_group(self, step, slots)
 
     async def _query(self, step: Query, slots: Slots) -> Any:
         """``select vector of``."""
@@ -378,7 +378,7 @@ class Evaluation:
 
     async def _invoke_elements(self, step: Invoke | Aggregate, slots: Slots) -> AsyncGenerator[Any, None]:
         if isinstance(step, Aggregate):
-            from query.selection import over_group
+            from query.group_rows import over_group
 
             arguments = await over_group(self, step, slots)
         else:

@@ -44,6 +44,19 @@ def _functions() -> tuple[Declaration, ...]:
     return tuple(made)
 
 
+def folding_of(declared: Declaration) -> tuple[Kind, bool] | None:
+    """How an aggregate is computed little by little, in parts of a bounded size, and whether it gives such a part; None
+    for one that needs all values together, or is none of the language.
+    """
+    from query.functions.aggregates import AggregateFunctions
+
+    before, part, name = declared.name.casefold().rpartition(f"{PART} ")
+    if before or not (part or isinstance(getattr(declared.implementation, "__self__", None), AggregateFunctions)):
+        return None
+    kind = kinds().get(name)
+    return None if kind is None or kind.bytes_about is None else (kind, bool(part))
+
+
 def _function(name: str, parameters: tuple[Parameter, ...], result: Type, implementation: Any) -> Declaration:
     return Declaration(
         name, parameters, result, Home.EVERYWHERE, Role.VIEWER, Effect.READS, "", (), implementation=implementation

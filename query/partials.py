@@ -35,9 +35,12 @@ class BadPartial(PeerProblem):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How one aggregate is split. ``state`` and ``result`` are also given the aggregate's other arguments.
+    """How one aggregate is split. ``state``, ``result``, ``write`` and ``more`` are also given the aggregate's other
+    arguments.
 
-    ``bytes_about``: of a part on the wire, as a rough guide; None when the values themselves travel.
+    ``bytes_about``: of a part on the wire, as a rough guide; None when the values themselves travel. ``write``: a part
+    for the wire. ``more``: a part and further values of the same peer, where that is more exact than to merge.
+    ``bytes_held``: of a part here, as a rough guide, where it differs.
     """
 
     state: Callable[..., Any]
@@ -45,6 +48,20 @@ class Kind:
     merge: Callable[[Any, Any], Any]
     result: Callable[..., Any]
     bytes_about: int | None
+    write: Callable[..., Any] = lambda part: part
+    more: Callable[..., Any] | None = None
+    bytes_held: Callable[[Any], int] | None = None
+
+    def with_values(self, part: Any, values: list[Any], *others: Any) -> Any:
+        """A part and further values together; ``part`` is None for the first values."""
+        if self.more is not None:
+            return self.more(part, values, *others)
+        made = self.read(self.state(values, *others))
+        return made if part is None else self.merge(part, made)
+
+    def weigh(self, part: Any) -> int:
+        """About how many bytes a part takes here."""
+        return self.bytes_held(part) if self.bytes_held is not None else self.bytes_about or 0
 
 
 def present(bag: Iterable[Any]) -> list[Any]:
@@ -140,7 +157,7 @@ def _carried(
 
 def same_key(value: Any) -> Any:
     """What equal values have in common, to look one up by."""
-    from query.selection import frozen
+    from query.group_rows import frozen
 
     return frozen(value)
 
@@ -190,12 +207,19 @@ def _flag(result: Callable[[bool], bool]) -> Kind:
     return Kind(state=some, read=read, merge=lambda one, other: one or other, result=result, bytes_about=5)
 
 
+def _spread(name: str, result: Callable[[Any], Any]) -> Kind:
+    from query import sums
+
+    state = sums.spread_state(name)
+    return Kind(state, sums.read_spread, sums.merge_spread, result, 60, write=sums.write_spread)
+
+
 @functools.cache
 def kinds() -> Mapping[str, Kind]:
     """Every aggregate of the language by its folded name."""
     from query import rankings, sketches, sums
 
-    average = Kind(sums.average_state, sums.read_sum, sums.added, sums.average, 40)
+    average = Kind(sums.average_state, sums.read_sum, sums.added, sums.average, 40, write=sums.Sum.wire)
     return {
         "count": Kind(
             state=lambda values: len(present(values)),
@@ -204,30 +228,59 @@ def kinds() -> Mapping[str, Kind]:
             result=lambda part: part,
             bytes_about=6,
         ),
-        "sum": Kind(sums.sum_state, sums.read_total, sums.merge_total, sums.total, 45),
+        "sum": Kind(
+            sums.sum_state,
+            sums.read_total,
+            sums.merge_total,
+            sums.total,
+            45,
+            write=sums.write_total,
+            more=sums.more_total,
+        ),
         "avg": average,
         "mean": average,
         "min": _extremes("min", "<"),
         "max": _extremes("max", ">"),
-        "var": Kind(sums.spread_state("var"), sums.read_spread, sums.merge_spread, sums.variance, 60),
-        "stdev": Kind(sums.spread_state("stdev"), sums.read_spread, sums.merge_spread, sums.deviation, 60),
+        "var": _spread("var", sums.variance),
+        "stdev": _spread("stdev", sums.deviation),
         "some": _flag(lambda part: part),
         "notany": _flag(lambda part: not part),
         "median": _carried("median", lambda values: numbers("median", values), middle, plain=True),
         "vectorof": _carried("vectorof", list, lambda part: part, plain=False),
         "count_distinct": _distinct(),
-        "top_k": Kind(rankings.top_state, rankings.read_top, rankings.merge_top, lambda part, k: part[1][:k], 200),
+        "top_k": Kind(
+            rankings.top_state,
+            rankings.read_top,
+            rankings.merge_top,
+            lambda part, k: part[1][:k],
+            200,
+            write=lambda part, k: list(part),
+            bytes_held=lambda part: 40 * len(part[1]),
+        ),
         "approx_top_k": Kind(
             rankings.frequent_state,
             rankings.read_frequencies,
             rankings.merge_frequencies,
             rankings.most_frequent,
             5_000,
+            write=rankings.write_frequencies,
+            more=rankings.more_frequencies,
+            bytes_held=lambda part: 200 * len(part.counts),
         ),
         "approx_count_distinct": Kind(
-            sketches.distinct_state, sketches.read_distinct, sketches.merge_distinct, sketches.distinct_count, 5_600
+            sketches.distinct_state,
+            sketches.read_distinct,
+            sketches.merge_distinct,
+            sketches.distinct_count,
+            5_600,
+            write=sketches.write_distinct,
         ),
         "approx_quantile": Kind(
-            sketches.quantile_state, sketches.read_quantiles, sketches.merge_quantiles, sketches.quantile, 6_500
+            sketches.quantile_state,
+            sketches.read_quantiles,
+            sketches.merge_quantiles,
+            sketches.quantile,
+            6_500,
+            write=lambda part, q: sketches.write_quantiles(part),
         ),
     }

@@ -87,7 +87,11 @@ def frequencies(values: Iterable[Any]) -> Frequencies:
 
 def frequent_state(values: list[Any], k: Any) -> list[Any]:
     checked_k("approx_top_k", k)
-    found = frequencies(values).cut(max(k, FREQUENT_CARRIED_MAX))
+    return write_frequencies(frequencies(values), k)
+
+
+def write_frequencies(part: Frequencies, k: int) -> list[Any]:
+    found = part.cut(max(k, FREQUENT_CARRIED_MAX))
     return [found.error, [[value, count] for value, count in found.counts.values()]]
 
 
@@ -108,6 +112,14 @@ def merge_frequencies(one: Frequencies, other: Frequencies) -> Frequencies:
         known = counts.get(key)
         counts[key] = (value, count) if known is None else (known[0], known[1] + count)
     return Frequencies(counts, one.error + other.error).cut(FREQUENT_HELD_MAX)
+
+
+def more_frequencies(part: Frequencies | None, values: list[Any], k: Any) -> Frequencies:
+    """Counts of one peer, which need not be cut to what it tells."""
+    checked_k("approx_top_k", k)
+    if part is None:
+        return frequencies(values).cut(FREQUENT_HELD_MAX)
+    return merge_frequencies(part, frequencies(values))
 
 
 def most_frequent(part: Frequencies, k: Any) -> list[dict[str, Any]]:

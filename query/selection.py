@@ -1,21 +1,28 @@
-"""The running of selects: nested variables, groups, order, limit."""
+"""The running of selects: nested variables, groups, order, limit.
+
+Rules: what is sorted is held; of ``order by … limit n`` few more than twice the ``n`` rows that may still be given.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from query.errors import WrongArguments
+from query.group_rows import frozen, grouped
 from query.limits import over
 from query.operators import truth
-from query.plan import Aggregate, Bind, Generate, Keep, Local, Query, Stage
+from query.plan import Bind, Generate, Keep, Query, Stage
 from query.types import Type
-from query.values import described, is_tensor, matches
+from query.values import described, matches
 
 if TYPE_CHECKING:
     from query.evaluation import Evaluation, Row, Slots
+
+SORTED_ROWS: Final = 1_000  # that are held at least, before those which no limit lets through are dropped
+_Entry: TypeAlias = "tuple[Row, tuple[Any, ...]]"  # a row and what it is sorted by
 
 
 async def selected(evaluation: Evaluation, query: Query, slots: Slots) -> AsyncGenerator[Any, None]:
@@ -33,7 +40,7 @@ async def selected_rows(evaluation: Evaluation, query: Query, slots: Slots) -> A
         return
     count = 0
     seen: set[Any] = set()
-    async with aclosing(_ordered(evaluation, query, slots)) as rows:
+    async with aclosing(_ordered(evaluation, query, slots, limit=limit)) as rows:
         async for row in rows:
             if query.distinct:
                 key = frozen(row)
@@ -54,21 +61,56 @@ def checked_limit(value: Any) -> int | None:
     raise WrongArguments(f"limit: expected an Integer from 0, found {described(value)}")
 
 
-async def _ordered(evaluation: Evaluation, query: Query, slots: Slots) -> AsyncGenerator[Row, None]:
+async def _ordered(
+    evaluation: Evaluation, query: Query, slots: Slots, *, limit: int | None
+) -> AsyncGenerator[Row, None]:
+    """The rows in their order; rows beyond the limit may be left out."""
     if not query.order:
         async with aclosing(_rows(evaluation, query, slots)) as found:
             async for row, _ in found:
                 yield row
         return
-    held: list[tuple[Row, tuple[Any, ...]]] = []
+    bound = evaluation.bounds.bag_rows
+    first = None if limit is None or limit > bound else _FirstRows(query, limit)
+    cut_at = bound if first is None else max(2 * first.limit, min(SORTED_ROWS, bound))
+    held: list[_Entry] = []
     async with aclosing(_rows(evaluation, query, slots)) as found:
         async for row, keys in found:
-            if len(held) >= evaluation.bounds.bag_rows:
-                raise over("order by", evaluation.bounds.bag_rows, "more", "rows")
+            if len(held) >= cut_at:
+                if first is None:
+                    raise over("order by", bound, "more", "rows")
+                await evaluation.tick(len(held) * len(query.order))
+                held = first.of(held)
             held.append((row, keys))
     await evaluation.tick(len(held) * len(query.order))
-    for row, _ in in_order(held, [descending for _, descending in query.order]):
+    directions = [descending for _, descending in query.order]
+    for row, _ in in_order(held, directions) if first is None else first.of(held):
         yield row
+
+
+class _FirstRows:
+    """Of rows that come little by little those that stand first, as if all of them were sorted together."""
+
+    def __init__(self, query: Query, limit: int) -> None:
+        self.limit = limit
+        self._distinct = query.distinct
+        self._directions = [descending for _, descending in query.order]
+        self._samples: dict[int, _Entry] = {}  # by sort key: a row that has it, which may have been dropped
+
+    def of(self, held: list[_Entry]) -> list[_Entry]:
+        """Raises for rows that cannot be ordered, also among those that were dropped before."""
+        for position in range(len(self._directions)):
+            keyed = next((entry for entry in held if not comes_last(entry[1][position])), None)
+            if keyed is not None:
+                known = self._samples.setdefault(position, keyed)
+                _one_kind((known, *held), position)
+        ordered = in_order(held, self._directions)
+        if self._distinct:
+            different: dict[Any, _Entry] = {}
+            for entry in ordered:
+                different.setdefault(frozen(entry[0]), entry)
+            ordered = list(different.values())
+        return ordered[: self.limit]
 
 
 def in_order(held: list[tuple[Row, tuple[Any, ...]]], directions: Sequence[bool]) -> list[tuple[Row, tuple[Any, ...]]]:
@@ -84,11 +126,16 @@ def _sorted(
     """Stable; null and NaN come last either way."""
     last = [entry for entry in held if comes_last(entry[1][position])]
     rest = [entry for entry in held if not comes_last(entry[1][position])]
-    kinds = {_order_kind(entry[1][position]) for entry in rest}
-    if len(kinds) > 1:
-        raise WrongArguments(f"order by: expected values of one type, found {' and '.join(sorted(kinds))}")
+    _one_kind(rest, position)
     rest.sort(key=lambda entry: entry[1][position], reverse=descending)
     return rest + last
+
+
+def _one_kind(entries: Iterable[_Entry], position: int) -> None:
+    """That all sort keys in a place have an order among them, those aside that come last."""
+    kinds = {_order_kind(entry[1][position]) for entry in entries if not comes_last(entry[1][position])}
+    if len(kinds) > 1:
+        raise WrongArguments(f"order by: expected values of one type, found {' and '.join(sorted(kinds))}")
 
 
 def comes_last(value: Any) -> bool:
@@ -115,11 +162,11 @@ async def _rows(
                     async for row in rows:
                         yield row, await _keys(evaluation, query, slots)
         return
-    for group in await _groups(evaluation, query, slots):
-        first = group[0] if group else [None] * len(query.row_slots)
+    for group in await grouped(evaluation, query, slots, _stages(evaluation, query.stages, 0, slots)):
+        first = group.first or [None] * len(query.row_slots)
         for slot, value in zip(query.row_slots, first, strict=True):
             slots[slot] = value
-        slots[query.group_slot] = (query.row_slots, group)
+        slots[query.group_slot] = group
         if query.having is not None and truth(await evaluation.value(query.having, slots), "having") is not True:
             continue
         async with aclosing(_items(evaluation, query, 0, (), slots)) as rows:
@@ -129,50 +176,6 @@ async def _rows(
 
 async def _keys(evaluation: Evaluation, query: Query, slots: Slots) -> tuple[Any, ...]:
     return tuple([await evaluation.value(step, slots) for step, _ in query.order])
-
-
-async def _groups(evaluation: Evaluation, query: Query, slots: Slots) -> list[list[list[Any]]]:
-    """The values of the row variables, by key, in the order in which keys came; one group when there are no keys."""
-    groups: dict[Any, list[list[Any]]] = {} if query.keys else {(): []}
-    count = 0
-    async with aclosing(_stages(evaluation, query.stages, 0, slots)) as combinations:
-        async for _ in combinations:
-            count += 1
-            if count > evaluation.bounds.bag_rows:
-                raise over("rows to be grouped", evaluation.bounds.bag_rows, "more", "rows")
-            key = frozen(tuple([await evaluation.value(step, slots) for step in query.keys]))
-            groups.setdefault(key, []).append([slots[slot] for slot in query.row_slots])
-    return list(groups.values())
-
-
-async def over_group(evaluation: Evaluation, step: Aggregate, slots: Slots) -> list[Any]:
-    """An aggregate's arguments: for what is taken whole, the values in every row of the group."""
-    row_slots, group = slots[step.slot]
-    kept = [slots[slot] for slot in row_slots]
-    declared = step.overloads[0]
-    found: list[Any] = []
-    try:
-        for parameter, argument in zip(declared.parameters, step.arguments, strict=False):
-            if parameter.type.name not in ("Bag", "Stream") or argument.many:
-                whole = evaluation.gathered if argument.many else evaluation.value
-                found.append(await whole(argument, slots))
-                continue
-            if type(argument) is Local and argument.slot in row_slots:
-                column = row_slots.index(argument.slot)
-                await evaluation.tick(len(group))
-                found.append([row[column] for row in group])
-                continue
-            values = []
-            for row in group:
-                for slot, value in zip(row_slots, row, strict=True):
-                    slots[slot] = value
-                await evaluation.tick()
-                values.append(await evaluation.value(argument, slots))
-            found.append(values)
-    finally:
-        for slot, value in zip(row_slots, kept, strict=True):
-            slots[slot] = value
-    return found
 
 
 async def _items(
@@ -234,22 +237,3 @@ async def _generated(
 def _check(name: str, value: Any, wanted: Type | None) -> None:
     if wanted is not None and not matches(value, wanted):
         raise WrongArguments(f"{name}: expected {wanted}, found {described(value)}")
-
-
-_BOOLEAN, _RECORD, _TENSOR, _NAN = object(), object(), object(), object()  # what no vector can begin with
-
-
-def frozen(value: Any) -> Any:
-    """A value as something that can be looked up: equal values of one kind are equal, 1 and true are not."""
-    kind = type(value)
-    if kind is bool:
-        return (_BOOLEAN, value)
-    if kind in (list, tuple):
-        return tuple(map(frozen, value))
-    if kind is dict:
-        return (_RECORD, frozenset((key, frozen(part)) for key, part in value.items()))
-    if is_tensor(value):
-        return (_TENSOR, value.dtype.str, value.shape, value.tobytes())
-    if kind is float and value != value:  # noqa: PLR0124 — NaN is one value here
-        return (_NAN,)
-    return value

@@ -75,7 +75,11 @@ def distinct_sketch(values: list[Any]) -> hll_sketch:
 
 
 def distinct_state(values: list[Any]) -> str:
-    return _text(distinct_sketch(values).serialize_compact())
+    return write_distinct(distinct_sketch(values))
+
+
+def write_distinct(part: hll_sketch) -> str:
+    return _text(part.serialize_compact())
 
 
 def read_distinct(wire: Any) -> hll_sketch:
@@ -169,7 +173,11 @@ def checked_rank(q: Any) -> float:
 
 def quantile_state(values: list[Any], q: Any) -> str:
     checked_rank(q)
-    return _text(quantile_sketch(values).serialize())
+    return write_quantiles(quantile_sketch(values))
+
+
+def write_quantiles(part: kll_doubles_sketch) -> str:
+    return _text(part.serialize())
 
 
 def read_quantiles(wire: Any) -> kll_doubles_sketch:

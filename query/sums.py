@@ -146,13 +146,29 @@ def _other_total(values: list[Any], total: Any = None) -> Any:
     return total
 
 
-def sum_state(values: list[Any]) -> list[Any]:
+def _totals(values: list[Any], other: Any = None) -> tuple[Sum, Any]:
+    """``other``: the sum of the vectors before these, to which they are added one by one."""
     found = present(values)
     plain = [element for element in found if type(element) in (int, float)]
-    other = None
     if len(plain) < len(found):
-        other = _other_total([element for element in found if type(element) not in (int, float)])
-    return [*sum_of(plain).wire(), other]
+        other = _other_total([element for element in found if type(element) not in (int, float)], other)
+    return sum_of(plain), other
+
+
+def sum_state(values: list[Any]) -> list[Any]:
+    return write_total(_totals(values))
+
+
+def write_total(part: tuple[Sum, Any]) -> list[Any]:
+    return [*part[0].wire(), part[1]]
+
+
+def more_total(part: tuple[Sum, Any] | None, values: list[Any]) -> tuple[Sum, Any]:
+    """The very sum of all values: vectors are added in their order."""
+    if part is None:
+        return _totals(values)
+    plain, other = _totals(values, part[1])
+    return added(part[0], plain), other
 
 
 def read_total(wire: Any) -> tuple[Sum, Any]:
@@ -220,6 +236,10 @@ def read_spread(wire: Any) -> Spread:
     if type(squares) not in (int, float) or squares < 0:
         raise wrong("a variance", squares)
     return Spread(read_sum(plain), _real(squares, "a variance"))
+
+
+def write_spread(part: Spread) -> list[Any]:
+    return [*part.sum.wire(), part.squares]
 
 
 def merge_spread(one: Spread, other: Spread) -> Spread:
