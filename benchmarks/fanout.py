@@ -48,7 +48,7 @@ PEERS: Final = 500
 HOLDERS: Final = 2
 ROUNDS: Final = 25
 WARM_UPS: Final = 3
-MINIONS: Final = 8
+MINIONS: Final = 50
 GOAL: Final = 2.0
 STATEMENT: Final = "//peer: all\n1 + 1"
 
