@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import Final, assert_never
 
@@ -44,6 +45,7 @@ _TIGHTNESS: Final = {
     **dict.fromkeys(("*", "/", "%"), 6),
     "^": 8,
 }
+_INFINITE: Final = {math.inf: "1e999", -math.inf: "-1e999"}  # a literal; Infinity alone is read as a name
 _LOOSEST, _COMPARISON, _SUM, _UNARY, _POSTFIX = 0, 4, 5, 7, 9
 
 
@@ -135,7 +137,8 @@ def _expression(node: Expression, tightness: int = _LOOSEST) -> str:
 def _written(node: Expression) -> tuple[int, str]:
     match node:
         case Literal(value):
-            text = to_text(value)
+            infinite = _INFINITE.get(value) if type(value) is float else None
+            text = infinite or to_text(value)
             return (_UNARY if text.startswith("-") else _POSTFIX), text
         case Name(name):
             return _POSTFIX, name

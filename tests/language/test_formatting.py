@@ -175,6 +175,7 @@ def parsed(text: str) -> tuple[Script | None, Span | None]:
         ("f((select x from x in y))", "f(select x from x in y)"),
         ("-(-x)", "-(-x)"),
         ("a not in [1]", "not a in [1]"),
+        ("[2e400, -3e400, 1e3]", "[1e999, -1e999, 1000.0]"),
     ],
 )
 def test_one_style(text: str, written: str) -> None:
