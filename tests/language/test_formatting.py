@@ -63,9 +63,10 @@ SIGNS = st.sampled_from(
 )
 
 
-def is_folded(node: Any) -> bool:
-    """A sign before a number is read as the number."""
-    return node.operator != "not" and isinstance(node.operand, Literal) and type(node.operand.value) in (int, float)
+def unfolded(node: Any) -> Any:
+    """A sign before a number is read as the number: such a node is none that a text has."""
+    folded = node.operator != "not" and isinstance(node.operand, Literal) and type(node.operand.value) in (int, float)
+    return node.operand if folded else node
 
 
 def compound(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -74,7 +75,7 @@ def compound(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     some = st.lists(inner, max_size=3).map(tuple)
     return (
         st.builds(Binary, SIGNS, inner, inner)
-        | st.builds(Unary, st.sampled_from(["-", "+", "not"]), inner).filter(lambda node: not is_folded(node))
+        | st.builds(Unary, st.sampled_from(["-", "+", "not"]), inner).map(unfolded)
         | st.builds(Between, inner, inner, inner)
         | st.builds(IsNull, inner)
         | st.builds(Index, inner, inner)
